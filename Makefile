@@ -1,0 +1,153 @@
+# tdmpc2 - distributed TD-MPC2 in C.
+#
+#   make run     set up, build, train a task and show its curve   (ARGS="task=... steps=...")
+#   make test    every test suite; SAN=address,undefined or SAN=thread for the sanitizers
+#   make help    the rest
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+PREFIX ?= /usr/local
+SAN    ?=
+ARGS   ?=
+
+comma   := ,
+FLAVOUR := $(if $(SAN),san-$(subst $(comma),-,$(SAN)),release)
+B       := build/$(FLAVOUR)
+GEN     := build/gen
+ARCH    := $(shell $(CC) -print-multiarch 2>/dev/null)
+BLASDIR := /usr/lib/$(ARCH)/openblas-serial
+MUJOCO  := $(CURDIR)/third_party/mujoco
+SETUP   := third_party/.setup
+Q       := $(if $(V),,@)
+show     = $(if $(V),,@printf '  %-6s %s\n' $(1) $(2))
+
+# --- flags -----------------------------------------------------------------
+
+CFLAGS_WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wformat=2 -Wstrict-prototypes \
+               -Wmissing-prototypes -Wno-format-zero-length -Werror=implicit-function-declaration
+CFLAGS_HARD := $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fPIE)
+CFLAGS_SAN  := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
+CFLAGS_ALL  := -std=gnu11 -O3 -g -ffp-contract=off -fno-omit-frame-pointer $(CFLAGS_WARN) \
+               $(CFLAGS_HARD) $(CFLAGS_SAN) -D_GNU_SOURCE -pthread \
+               -I. -I$(GEN) -I$(MUJOCO)/include -I$(BLASDIR:/usr/lib/%=/usr/include/%) $(CFLAGS)
+LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN),-pie -Wl,-z,relro,-z,now) -pthread -Wl,--as-needed \
+               -Wl,-rpath,'$$ORIGIN/../lib/tdmpc2' -Wl,-rpath,$(MUJOCO)/lib -Wl,-rpath,$(BLASDIR) $(LDFLAGS)
+LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lcrypto \
+               $(BLASDIR)/libopenblas.so.0 $(MUJOCO)/lib/libmujoco.so.3.1.2 -lm
+
+# --- sources ---------------------------------------------------------------
+
+MAINS    := learner/main.c learner/replay/main.c actor/main.c tools/main.c
+LIB_SRC  := $(filter-out $(MAINS),$(shell find common learner actor -name '*.c' 2>/dev/null | LC_ALL=C sort))
+TOOL_SRC := $(filter-out $(MAINS),$(wildcard tools/*.c))
+PROTO    := $(wildcard proto/*.proto)
+PROTO_C  := $(PROTO:proto/%.proto=$(GEN)/%.pb-c.c)
+PROTO_H  := $(PROTO_C:.c=.h)
+
+LIB      := $(B)/libtdmpc2.a
+obj       = $(patsubst %.c,$(B)/%.o,$(1))
+PROGRAMS := $(if $(wildcard tools/main.c),$(B)/bin/tdmpc2) \
+            $(if $(wildcard learner/main.c),$(B)/bin/tdmpc2-learner) \
+            $(if $(wildcard learner/replay/main.c),$(B)/bin/tdmpc2-replay) \
+            $(if $(wildcard actor/main.c),$(B)/bin/tdmpc2-actor)
+
+TEST_SUPPORT := $(call obj,$(wildcard tests/support/*.c))
+TEST_SRC := $(shell find tests/unit tests/sim tests/crash tests/fuzz tests/process -name 'test_*.c' 2>/dev/null | LC_ALL=C sort)
+TESTS    := $(TEST_SRC:%.c=$(B)/%)
+LONG_SRC := $(shell find tests -name 'long_*.c' 2>/dev/null | LC_ALL=C sort)
+LONGS    := $(LONG_SRC:%.c=$(B)/%)
+# helper programs that tests start or preload: tests/support/bin_*.c is never linked into a test
+TEST_SUPPORT := $(filter-out $(B)/tests/support/bin_%.o,$(TEST_SUPPORT))
+
+# --- targets ---------------------------------------------------------------
+
+.PHONY: all setup run test test-long bench install clean help programs tests
+all: programs
+
+help:
+	@echo 'make            build everything into $(B)/bin'
+	@echo 'make setup      install what is missing (Debian packages, MuJoCo, model files)'
+	@echo 'make run        set up, build, train; ARGS="task=walker-walk steps=500000" trains anything'
+	@echo 'make test       all suites; SAN=address,undefined or SAN=thread; ONLY=pattern for some'
+	@echo 'make test-long  the long versions: more rounds, more seeds, learning'
+	@echo 'make bench      all benchmarks'
+	@echo 'make install    PREFIX=/usr/local'
+	@echo 'make clean      remove build/'
+
+setup:
+	@deploy/setup
+
+# Compiling needs the set-up; say so in a sentence instead of failing on a header.
+$(SETUP):
+	@echo "tdmpc2: not set up yet: run 'make setup' (or 'make run', which does)" >&2; exit 2
+
+programs: $(PROGRAMS)
+tests: $(TESTS)
+
+run:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@deploy/demo $(B)/bin $(ARGS)
+
+test:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs tests
+	@tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh)
+
+test-long:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs tests $(LONGS)
+	@TD_LONG=1 tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh) $(LONGS)
+
+bench: programs
+	@$(B)/bin/tdmpc2 bench all $(ARGS)
+
+install: programs
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(DESTDIR)$(PREFIX)/share/tdmpc2'
+	install -m 755 $(PROGRAMS) '$(DESTDIR)$(PREFIX)/bin'
+	install -m 644 $(MUJOCO)/lib/libmujoco.so.3.1.2 '$(DESTDIR)$(PREFIX)/lib/tdmpc2'
+	cp -r third_party/dm_control/suite '$(DESTDIR)$(PREFIX)/share/tdmpc2/'
+	install -m 644 LICENSE NOTICE '$(DESTDIR)$(PREFIX)/share/tdmpc2'
+
+clean:
+	rm -rf build
+
+# --- rules -----------------------------------------------------------------
+
+$(GEN)/%.pb-c.c $(GEN)/%.pb-c.h &: proto/%.proto | $(SETUP)
+	@mkdir -p $(GEN)
+	$(call show,PROTO,$<)
+	$(Q)protoc-c --c_out=$(GEN) --proto_path=proto $<
+
+$(B)/%.o: %.c Makefile | $(PROTO_H) $(SETUP)
+	@mkdir -p $(@D)
+	$(call show,CC,$<)
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(B)/gen/%.o: $(GEN)/%.c Makefile | $(PROTO_H) $(SETUP)
+	@mkdir -p $(@D)
+	$(call show,CC,$<)
+	$(Q)$(CC) $(filter-out -W%,$(CFLAGS_ALL)) -MMD -MP -c -o $@ $<
+
+# The archive is remade whole, so a deleted or renamed source leaves nothing behind.
+$(LIB): $(call obj,$(LIB_SRC)) $(PROTO_C:$(GEN)/%.c=$(B)/gen/%.o)
+	@rm -f $@
+	$(call show,AR,$@)
+	$(Q)$(AR) rcs $@ $^
+
+$(B)/bin/tdmpc2: $(call obj,tools/main.c $(TOOL_SRC)) $(LIB)
+$(B)/bin/tdmpc2-learner: $(call obj,learner/main.c) $(LIB)
+$(B)/bin/tdmpc2-replay: $(call obj,learner/replay/main.c) $(LIB)
+$(B)/bin/tdmpc2-actor: $(call obj,actor/main.c) $(LIB)
+$(PROGRAMS):
+	@mkdir -p $(@D)
+	$(call show,LINK,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS)
+
+$(TESTS) $(LONGS): $(B)/%: $(B)/%.o $(TEST_SUPPORT) $(call obj,$(TOOL_SRC)) $(LIB)
+	$(call show,LINK,$@)
+	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS) -lcmocka
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
