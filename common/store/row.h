@@ -1,0 +1,63 @@
+/*
+ * row.h - the layout of one transition, the same in memory, on the wire and in the store.
+ *
+ * A row is [struct row_head][observation][action], little-endian, 4-byte aligned, of a stride fixed
+ * by the schema. Row k of an episode holds obs_k and the action and reward that led to it; the first
+ * row carries zeros and ROW_FIRST where the reference has NaN (REFERENCE, section 6).
+ */
+#ifndef TD_STORE_ROW_H
+#define TD_STORE_ROW_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum row_flags {
+    ROW_FIRST = 1u << 0,      /* the reset observation: no action, no reward */
+    ROW_TERMINATED = 1u << 1, /* a terminal state: nothing to bootstrap from */
+    ROW_TRUNCATED = 1u << 2,  /* ended by a time limit */
+};
+#define ROW_FLAGS_KNOWN (ROW_FIRST | ROW_TERMINATED | ROW_TRUNCATED)
+#define ROW_ENDS        (ROW_TERMINATED | ROW_TRUNCATED)
+
+enum obs_type { OBS_STATE = 1, OBS_RGB = 2 };
+
+struct row_schema {
+    uint32_t obs_type;   /* enum obs_type */
+    uint32_t obs_dim;    /* floats of a state, bytes of one unstacked frame */
+    uint32_t action_dim;
+};
+
+struct row_head {
+    uint32_t flags;         /* enum row_flags */
+    uint32_t task;          /* 0 in single-task runs */
+    uint64_t param_version; /* parameters that chose the action: updates done */
+    uint32_t param_epoch;   /* and the learner epoch they came from; 0 = a random action */
+    float reward;
+};
+
+/* Bytes of the observation, padded to 4, and of a whole row. */
+size_t row_obs_bytes(const struct row_schema *schema);
+size_t row_stride(const struct row_schema *schema);
+
+static inline struct row_head *row_head(void *row)
+{
+    return row;
+}
+
+static inline void *row_obs(void *row)
+{
+    return (char *)row + sizeof(struct row_head);
+}
+
+static inline float *row_action(void *row, const struct row_schema *schema)
+{
+    return (float *)((char *)row + sizeof(struct row_head) + row_obs_bytes(schema));
+}
+
+/*
+ * Check one row that came from outside: known flags, finite reward, observation and action, actions
+ * in [-1, 1], zeros in a first row. Returns NULL or what is wrong with it.
+ */
+const char *row_check(const void *row, const struct row_schema *schema);
+
+#endif
