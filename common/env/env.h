@@ -1,0 +1,112 @@
+/*
+ * env.h - the environments, behind one small table: find, create, reset, step, state, close.
+ *
+ * Owns:    the simulator, its random state and the edits a task makes to its model.
+ * Thread:  each env belongs to one thread at a time; several may live in several threads.
+ * Source:  TD-MPC2, reference tdmpc2/envs; dm_control 1.0.16 (REFERENCE, sections 7, 7b, 8).
+ *
+ * An episode is env_reset, then env_step until a result says terminated or truncated. The random
+ * state is seeded once, by env_create; resets continue one stream, so a seed names a whole sequence
+ * of episodes. The same seed and actions give the same observations, to the bit.
+ */
+#ifndef TD_ENV_ENV_H
+#define TD_ENV_ENV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/util/error.h"
+
+#define ENV_TASK_MAX 64
+
+/* What an observation is; the numbers are those of the row schema. */
+enum env_obs { ENV_OBS_STATE = 1, ENV_OBS_RGB = 2 };
+
+struct env_spec {
+    char task[ENV_TASK_MAX];
+    uint32_t obs_type;       /* enum env_obs */
+    uint32_t obs_dim;        /* floats of a state, bytes of one unstacked frame */
+    uint32_t action_dim;     /* each component lies in [-1, 1] */
+    uint32_t episode_length; /* agent steps after which an episode is truncated */
+    uint32_t action_repeat;  /* environment steps per agent step; their rewards are summed */
+    bool terminates;         /* episodes may end in a terminal state (episodic=true is wanted) */
+    bool exact_state;        /* env_state_get is possible: a resumed run continues bit by bit */
+};
+
+/* What one agent step led to, beside the observation. */
+struct env_result {
+    double reward;   /* summed over the action repeat; rows keep it as a float */
+    bool terminated; /* a terminal state: nothing to bootstrap from */
+    bool truncated;  /* the time limit; never set together with terminated */
+    bool success;    /* the task's own notion, false where it has none */
+};
+
+typedef struct env env_t;
+
+/*
+ * Look a task up without opening anything (no library or model file is touched).
+ * Returns TD_OK, or TD_ENOTFOUND with the nearest name and how to list them.
+ */
+int env_find(const char *task, struct env_spec *spec, struct error *err);
+
+/* The public tasks, 0 <= index < env_task_count(), in a fixed order. */
+int env_task_count(void);
+const char *env_task_name(int index);
+
+/*
+ * Open a task with a seeded random state. env_reset comes next.
+ * Returns TD_OK, TD_ENOTFOUND (as env_find), TD_ESETUP (library or model files missing: what to
+ * run), TD_EFOREIGN (another MuJoCo version), TD_ECORRUPT (a model file that does not fit).
+ */
+int env_create(env_t **out, const char *task, uint32_t seed, struct error *err);
+
+/* The task's sizes; lives as long as env. */
+const struct env_spec *env_spec(const env_t *env);
+
+/*
+ * Start the next episode.
+ *
+ *   obs  [obs_dim]  out  float (state)
+ *
+ * Returns TD_OK, or TD_EIO when the simulator gives up: the env can then only be closed.
+ */
+int env_reset(env_t *env, void *obs, struct error *err);
+
+/*
+ * One agent step. May be called only between env_reset and the end of the episode.
+ *
+ *   action  [action_dim]  in   in [-1, 1]; outside or NaN is TD_EINVAL and nothing happens
+ *   obs     [obs_dim]     out  what the step led to
+ *
+ * Never allocates. Returns TD_OK, TD_EINVAL, or TD_EIO as env_reset.
+ */
+int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
+             struct error *err);
+
+/* Agent steps taken in this episode; -1 before the first reset and after an episode's end. */
+int env_steps(const env_t *env);
+
+/* Bytes of a saved state; fixed for a task. 0 when the state can't be had (spec's exact_state). */
+size_t env_state_size(const env_t *env);
+
+/*
+ * Save everything the future depends on: simulator, random state, model edits, step counter. Taken
+ * after env_create, between two steps or after an episode's end. The bytes are versioned and fit
+ * any env of the same task on the same kind of machine.
+ */
+void env_state_get(env_t *env, void *bytes);
+
+/*
+ * Continue where the bytes were taken, bit by bit. Checked first: a foreign, truncated or altered
+ * state is TD_EFOREIGN or TD_ECORRUPT and changes nothing.
+ */
+int env_state_set(env_t *env, const void *bytes, size_t size, struct error *err);
+
+/* The observation of the present state, as the last reset or step gave it (also after state_set). */
+void env_observe(env_t *env, void *obs);
+
+/* Accepts NULL and a half-built env. */
+void env_close(env_t **env);
+
+#endif
