@@ -1,0 +1,67 @@
+/*
+ * rundir.h - where the parts of a run are found: addresses recorded in the run directory, and the
+ * private folder for ipc sockets.
+ *
+ * <run directory>/run/<role>-<id>.addr is a small JSON file, written whole by the part it names when
+ * it has bound its sockets and removed when it leaves. A part that was killed leaves its file behind:
+ * whoever reads one must expect no answer.
+ */
+#ifndef TD_NET_RUNDIR_H
+#define TD_NET_RUNDIR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/net/channel.h"
+#include "common/util/error.h"
+
+#define RUNDIR_ROLE_MAX 16
+#define RUNTIME_PATH_MAX 96 /* a folder; with a socket's name it must fit sun_path (108) */
+
+struct rundir_part {
+    char role[RUNDIR_ROLE_MAX];         /* "learner", "replay", "actor", "evaluator" */
+    int id;
+    pid_t pid;
+    uint64_t process;                   /* its random id */
+    uint64_t run_id;
+    char stats[CHANNEL_ADDRESS_MAX];
+    char control[CHANNEL_ADDRESS_MAX];  /* of the learner, else "" */
+};
+
+/* Write run/<role>-<id>.addr. Returns TD_OK, TD_EINVAL (role) or what fs_write_file says. */
+int rundir_record(const char *run_dir, const struct rundir_part *part, struct error *err);
+
+/* Remove it, if it is this process's. */
+void rundir_forget(const char *run_dir, const struct rundir_part *part);
+
+/* Read one; TD_ENOTFOUND, TD_ECORRUPT. */
+int rundir_find(const char *run_dir, const char *role, int id, struct rundir_part *part,
+                struct error *err);
+
+/* All parts, learner first, then by role and id; at most max. Corrupt files are passed over. */
+int rundir_list(const char *run_dir, struct rundir_part *parts, int max, int *count,
+                struct error *err);
+
+/* The run directory under root (logs) that changed last. TD_ENOTFOUND says what to do. */
+int rundir_newest(const char *root, char *out, size_t size, struct error *err);
+
+/* Is there a run in this directory (a config.yaml or a run/ folder)? */
+int rundir_check(const char *run_dir, struct error *err);
+
+/*
+ * A private folder (0700, owned by this user, checked) with a short path for the ipc sockets of one
+ * run: $TDMPC2_RUNTIME_DIR, $XDG_RUNTIME_DIR/tdmpc2 or /tmp/tdmpc2-<uid>, then 16 digits of key.
+ * Sockets in it that nobody listens on are removed. Returns TD_OK, or TD_EIO / TD_EINVAL with a
+ * sentence when the folder belongs to someone else or its path is too long.
+ */
+int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err);
+
+/* The key of a run directory: the same for every process that names it, by whatever path. */
+uint64_t runtime_key(const char *run_dir);
+
+/* "ipc://<folder>/<name>-<8 digits of process>"; process 0: no digits, an address that stays put. */
+int runtime_address(char out[CHANNEL_ADDRESS_MAX], const char *folder, const char *name,
+                    uint64_t process, struct error *err);
+
+#endif
