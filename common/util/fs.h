@@ -13,11 +13,23 @@
 #define FS_PATH_MAX 4096
 #define FS_SHA256_HEX 65
 
+/* The folder that holds path: "a/b" -> "a", "a" -> ".", "/a" -> "/". TD_OK or TD_EINVAL (too long). */
+int fs_parent(const char *path, char out[FS_PATH_MAX], struct error *err);
+
+/* folder/name. TD_OK or TD_EINVAL (too long). */
+int fs_join(char out[FS_PATH_MAX], const char *folder, const char *name, struct error *err);
+
 /* Create the directory and its parents (mode 0755 or as given). An existing one is fine. */
 int fs_mkdirs(const char *path, unsigned mode, struct error *err);
 
 /* Replace `path` by these bytes: written beside it, synced, renamed, directory synced. */
 int fs_write_file(const char *path, const void *bytes, size_t length, struct error *err);
+
+/* Write all of it to fd; `path` is for the message. */
+int fs_write_all(int fd, const void *bytes, size_t length, const char *path, struct error *err);
+
+/* Put `from` in the place of `to` and sync the directory of `to`; both are on one file system. */
+int fs_rename(const char *from, const char *to, struct error *err);
 
 /* Read a whole file of at most `limit` bytes; *bytes is malloc'd, NUL-terminated, the caller's. */
 int fs_read_file(const char *path, size_t limit, char **bytes, size_t *length, struct error *err);
@@ -35,17 +47,29 @@ int fs_remove_tree(const char *path, struct error *err);
 int fs_lock(int *fd, const char *path, uint64_t wait_ms, struct error *err);
 void fs_unlock(int *fd);
 
+/* Who holds the lock: its pid, 0 for nobody, -1 for a process of another machine or without a name. */
+long fs_lock_owner(const char *path);
+
 /* SHA-256 as 64 hexadecimal digits and a NUL. */
 void fs_sha256(const void *bytes, size_t length, char hex[FS_SHA256_HEX]);
 int fs_sha256_file(const char *path, char hex[FS_SHA256_HEX], struct error *err);
 
 /* The name of a network or layered file system that LMDB must not live on ("nfs"), or NULL. */
 const char *fs_unsafe_kind(const char *path);
+const char *fs_kind_of_magic(unsigned long magic);
 
 /* Bytes free to this user on path's file system. */
 int fs_free_bytes(const char *path, uint64_t *bytes, struct error *err);
 
 /* The folder of this executable, e.g. to find its sibling programs. */
 int fs_program_dir(char out[FS_PATH_MAX], struct error *err);
+
+/*
+ * For tests: called before every step that changes or reads a disk, named "create", "write", "sync",
+ * "rename", "mkdir", "unlink" or "read"; a value other than 0 is the errno the step fails with. A hook
+ * that fails every step from the k-th on leaves the disk as a kill before that step would. NULL: none.
+ */
+typedef int fs_fault_fn(const char *operation, const char *path);
+extern fs_fault_fn *fs_fault;
 
 #endif
