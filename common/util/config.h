@@ -34,7 +34,6 @@ enum config_change { CONFIG_FIXED, CONFIG_SAFE, CONFIG_HERE };
 
 /* One row of the table. */
 struct config_option {
-    const char *section;
     const char *name;
     enum config_type type;
     enum config_change change;
@@ -53,7 +52,7 @@ void config_init(struct config *config);
 
 /*
  * Take `key=value`. Booleans: true/false/1/0/yes/no; numbers may carry _ between digits and exponents
- * (1e6 for an integer too). An unknown key names the nearest one; a derived key of the reference
+ * (1e6 for an integer too), and "int op int" is worked out as in the reference. An unknown key names the nearest one; a derived key of the reference
  * (obs_shape, bin_size, task_dim, ...) says how it comes about. Returns TD_OK or TD_EINVAL.
  */
 int config_set(struct config *config, const char *word, struct error *err);
@@ -61,11 +60,15 @@ int config_set(struct config *config, const char *word, struct error *err);
 /*
  * Take argv[0..argc-1] in order; `config=FILE` is read first, so that words beside it win.
  * given[i] (may be NULL, one per option) is set for every option that was named.
- * "--name value" and "--name=value" are taken as name=value. Returns TD_OK, TD_EINVAL, TD_ENOTFOUND.
+ * "--name value" and "--name=value" are taken as name=value, "--name" alone as name=true. lockstep=true
+ * makes actors 1 unless it was named. Returns TD_OK, TD_EINVAL, TD_ENOTFOUND.
  */
 int config_parse(struct config *config, int argc, char **argv, bool *given, struct error *err);
 
-/* Read a flat YAML mapping of options. Unknown keys are errors that name file and line. */
+/*
+ * Read a flat YAML mapping of options; empty, null and ??? values leave an option as it is. Unknown
+ * keys are errors that name file and line. Returns TD_OK, TD_EINVAL, TD_ENOTFOUND.
+ */
 int config_load(struct config *config, const char *path, bool *given, struct error *err);
 
 /* Write all but HERE options as YAML, in table order, durably and whole (see fs.h). */
@@ -85,6 +88,12 @@ char *config_format(const struct config *config, const struct config_option *opt
  */
 int config_resume(struct config *config, const struct config *fresh, const bool *given,
                   FILE *report, struct error *err);
+
+/*
+ * The run directory: work_dir, or logs/<task>/<seed>/<exp_name> below the working directory.
+ * Returns TD_OK or TD_EINVAL (too long).
+ */
+int config_run_dir(const struct config *config, char *out, size_t size, struct error *err);
 
 /* The table for --help, and as a Markdown table for the README. */
 void config_help(FILE *out);
