@@ -1,0 +1,59 @@
+/*
+ * bench.h - what the benchmarks of `tdmpc2 bench` share: options, timing, printing.
+ *
+ * A benchmark is a file tools/bench_NAME.c with `int bench_NAME(const struct bench_options *,
+ * struct error *)`, and a line in tools/bench.def.
+ */
+#ifndef TD_TOOLS_BENCH_H
+#define TD_TOOLS_BENCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/util/config.h"
+#include "common/util/error.h"
+
+struct bench_options {
+    struct config config; /* every option of the table: model_size, batch_size, task, ... */
+    int threads;          /* threads=N, at least 1 */
+    double seconds;       /* seconds=S: how long to measure each thing */
+    bool json;
+};
+
+/* One result; fields left 0 (text: NULL) are not printed. */
+struct bench_result {
+    const char *name;   /* "plan" */
+    const char *variant; /* "model_size=5", or NULL */
+    double median_ms;
+    double rate;        /* per second, with its unit */
+    const char *unit;   /* "rows/s" */
+    double gflops;      /* achieved GFLOP/s over useful work */
+    double peak_fraction;
+    double p99_ms;
+    int count;          /* timings taken */
+};
+
+/* Print a result as a line of text or a JSON object, adding threads, cpu, BLAS core and SIMD path. */
+void bench_report(const struct bench_options *options, const struct bench_result *result);
+
+/*
+ * Time `run(context)` repeatedly for options->seconds (at least 5 times, after one unmeasured call).
+ * Fills median_ms, p99_ms and count.
+ */
+void bench_time(const struct bench_options *options, void (*run)(void *context), void *context,
+                struct bench_result *result);
+
+/*
+ * GFLOP/s of fused multiply-adds in registers with options->threads threads, widest vectors: what
+ * peak_fraction divides by. Measured on the first call of a process and again whenever asked.
+ */
+double bench_peak_gflops(const struct bench_options *options);
+
+/*
+ * As bench_time for numeric work of `gflop` GFLOP per call: peak and work are measured in turn, and
+ * gflops and peak_fraction filled from both medians.
+ */
+void bench_flops(const struct bench_options *options, void (*run)(void *context), void *context,
+                 double gflop, struct bench_result *result);
+
+#endif
