@@ -1,5 +1,6 @@
 #include "common/store/row.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -20,12 +21,39 @@ size_t row_stride(const struct row_schema *schema)
     return sizeof(struct row_head) + row_obs_bytes(schema) + schema->action_dim * sizeof(float);
 }
 
+const char *row_schema_check(const struct row_schema *schema)
+{
+    if (schema->obs_type != OBS_STATE && schema->obs_type != OBS_RGB)
+        return "unknown observation type";
+    if (schema->obs_dim == 0 || schema->obs_dim > ROW_BYTES_MAX)
+        return "observation of an impossible size";
+    if (schema->action_dim == 0 || schema->action_dim > ROW_ACTION_MAX)
+        return "action of an impossible size";
+    if (row_stride(schema) > ROW_BYTES_MAX)
+        return "rows larger than 192 KiB";
+    return NULL;
+}
+
+/* All `count` floats at `bytes` are at most `limit` in magnitude; false for NaN. No early exit: SIMD. */
+static int within(const char *bytes, uint32_t count, float limit)
+{
+    uint32_t bound, bad = 0;
+
+    memcpy(&bound, &limit, sizeof(bound));
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t bits;
+
+        memcpy(&bits, bytes + i * sizeof(bits), sizeof(bits));
+        bad |= (bits & 0x7fffffffu) > bound;
+    }
+    return bad == 0;
+}
+
 const char *row_check(const void *row, const struct row_schema *schema)
 {
+    const char *obs = (const char *)row + sizeof(struct row_head);
+    const char *action = obs + row_obs_bytes(schema);
     struct row_head head;
-    const char *bytes = row;
-    const float *obs = (const float *)(bytes + sizeof(head));
-    const float *action = (const float *)(bytes + sizeof(head) + row_obs_bytes(schema));
 
     memcpy(&head, row, sizeof(head));
     if (head.flags & ~ROW_FLAGS_KNOWN)
@@ -36,14 +64,11 @@ const char *row_check(const void *row, const struct row_schema *schema)
         return "the reward is not finite";
     if ((head.flags & ROW_FIRST) && head.reward != 0)
         return "a first row carries a reward";
-    for (uint32_t i = 0; schema->obs_type == OBS_STATE && i < schema->obs_dim; i++)
-        if (!isfinite(obs[i]))
-            return "the observation is not finite";
-    for (uint32_t i = 0; i < schema->action_dim; i++)
-        if (!(action[i] >= -1.0f && action[i] <= 1.0f))
-            return "an action lies outside [-1, 1]";
-    for (uint32_t i = 0; (head.flags & ROW_FIRST) && i < schema->action_dim; i++)
-        if (action[i] != 0)
-            return "a first row carries an action";
+    if (schema->obs_type == OBS_STATE && !within(obs, schema->obs_dim, FLT_MAX))
+        return "the observation is not finite";
+    if (!within(action, schema->action_dim, 1.0f))
+        return "an action lies outside [-1, 1]";
+    if ((head.flags & ROW_FIRST) && !within(action, schema->action_dim, 0.0f))
+        return "a first row carries an action";
     return NULL;
 }

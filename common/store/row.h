@@ -35,6 +35,12 @@ struct row_head {
     float reward;
 };
 
+#define ROW_BYTES_MAX  ((size_t)192 * 1024) /* so that a message and a segment hold at least one row */
+#define ROW_ACTION_MAX 1024u
+
+/* Check a schema that came from outside. Returns NULL or what is wrong with it. */
+const char *row_schema_check(const struct row_schema *schema);
+
 /* Bytes of the observation, padded to 4, and of a whole row. */
 size_t row_obs_bytes(const struct row_schema *schema);
 size_t row_stride(const struct row_schema *schema);
@@ -55,7 +61,7 @@ static inline float *row_action(void *row, const struct row_schema *schema)
 }
 
 /*
- * Check one row that came from outside: known flags, finite reward, observation and action, actions
+ * Check one row (of any alignment) that came from outside: known flags, finite reward, observation and action, actions
  * in [-1, 1], zeros in a first row. Returns NULL or what is wrong with it.
  */
 const char *row_check(const void *row, const struct row_schema *schema);

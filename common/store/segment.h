@@ -1,0 +1,83 @@
+/*
+ * segment.h - a self-describing run of rows of one finished episode, the unit in which rows rest.
+ *
+ *   [struct segment_head][one hash per block][rows]            little-endian, at most 256 KiB
+ *
+ * The head names the run, store, stream, epoch, episode and sequence its rows belong to, so that a
+ * file of which nothing else is left can still be read. A block is 16 rows, or one row of frames;
+ * its xxHash64 (XXH3) stands in the table, and the head's own hash covers head and table. All
+ * segments of an episode but the last are full, so row r lies in segment r / segment_rows_max.
+ * The functions are pure; bytes need no alignment and are hostile until checked.
+ */
+#ifndef TD_STORE_SEGMENT_H
+#define TD_STORE_SEGMENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/store/row.h"
+
+#define SEGMENT_MAGIC      "TDMPC2\x1a\x01"
+#define SEGMENT_VERSION    1u
+#define SEGMENT_BYTES_MAX  ((size_t)256 * 1024)
+#define SEGMENT_BLOCK_ROWS 16u /* of states; a row of frames is a block of its own */
+
+/* What an episode is, in segment heads and index records. */
+enum episode_flags {
+    EPISODE_TERMINATED = 1u << 0, /* its last row is terminal */
+    EPISODE_TRUNCATED = 1u << 1,  /* its last row met a time limit */
+    EPISODE_ABORTED = 1u << 2,    /* cut short by its actor's end; sampled as a time limit */
+    EPISODE_DAMAGED = 1u << 3,    /* rows failed their hash before they were sealed: never sampled */
+};
+#define EPISODE_FLAGS_KNOWN 15u
+
+/* The bytes in front; a disk format. */
+struct segment_head {
+    char magic[8];
+    uint32_t version;
+    uint32_t length; /* bytes of the whole segment */
+    struct row_schema schema;
+    uint32_t rows; /* here */
+    uint32_t slot; /* the stream */
+    uint32_t env;
+    uint32_t flags;        /* enum episode_flags */
+    uint32_t index;        /* of this segment in its episode */
+    uint32_t episode_rows; /* rows of the whole episode */
+    uint32_t reserved;     /* 0 */
+    uint64_t run_id;
+    uint64_t store_id;
+    uint64_t epoch;    /* of the stream */
+    uint64_t episode;  /* id in its store */
+    uint64_t sequence; /* of the first row here */
+    uint64_t hash;     /* of all the above and the table of hashes */
+};
+
+/* Rows per hash, rows of a full segment (0: one row does not fit), bytes of a segment of `rows`. */
+uint32_t segment_block_rows(const struct row_schema *schema);
+uint32_t segment_rows_max(const struct row_schema *schema);
+size_t segment_bytes(const struct row_schema *schema, uint32_t rows);
+
+/*
+ * Make a segment in out [segment_bytes]: begin returns where its rows belong, finish hashes them.
+ * `head` gives everything but magic, version, length, reserved and hash.
+ */
+void *segment_begin(void *out, const struct segment_head *head);
+void segment_finish(void *out, const struct segment_head *head);
+
+/*
+ * Read the head of `bytes` and check magic, version, sizes, flags and the hash of head and table.
+ * `length` may exceed the segment's own. Returns TD_OK, or TD_ECORRUPT.
+ */
+int segment_open(struct segment_head *head, const void *bytes, size_t length);
+
+/*
+ * The rows first..first+count-1 of an opened segment, in place, after checking every block they
+ * touch. Returns NULL when a hash does not match. Asserts that the rows exist.
+ */
+const void *segment_rows(const struct segment_head *head, const void *bytes, uint32_t first,
+                         uint32_t count);
+
+/* The offset of the next magic in bytes [length] at or behind `from`, or `length`. */
+size_t segment_find(const void *bytes, size_t length, size_t from);
+
+#endif
