@@ -1,0 +1,87 @@
+#include "common/wire/message.h"
+
+const char *message_name(uint32_t kind)
+{
+    switch (kind) {
+    case MESSAGE_HELLO: return "Hello";
+    case MESSAGE_WELCOME: return "Welcome";
+    case MESSAGE_REFUSED: return "Refused";
+    case MESSAGE_HEARTBEAT: return "Heartbeat";
+    case MESSAGE_SAY_HELLO: return "SayHello";
+    case MESSAGE_EPISODE_END: return "EpisodeEnd";
+    case MESSAGE_EPISODE_ACK: return "EpisodeAck";
+    case MESSAGE_EVALUATE: return "Evaluate";
+    case MESSAGE_EVALUATED: return "Evaluated";
+    case MESSAGE_EVALUATED_ACK: return "EvaluatedAck";
+    case MESSAGE_TURN: return "Turn";
+    case MESSAGE_TURNED: return "Turned";
+    case MESSAGE_GO: return "Go";
+    case MESSAGE_LEAVE: return "Leave";
+    case MESSAGE_LEAVING: return "Leaving";
+    case MESSAGE_STOP: return "Stop";
+    case MESSAGE_INGEST_HELLO: return "IngestHello";
+    case MESSAGE_INGEST_WELCOME: return "IngestWelcome";
+    case MESSAGE_ROWS: return "Rows";
+    case MESSAGE_ACK: return "Ack";
+    case MESSAGE_NACK: return "Nack";
+    case MESSAGE_REJOIN: return "Rejoin";
+    case MESSAGE_FENCED: return "Fenced";
+    case MESSAGE_SAMPLE_HELLO: return "SampleHello";
+    case MESSAGE_SAMPLE_WELCOME: return "SampleWelcome";
+    case MESSAGE_SAMPLE_REQUEST: return "SampleRequest";
+    case MESSAGE_SLICES: return "Slices";
+    case MESSAGE_CREDIT: return "Credit";
+    case MESSAGE_STATUS: return "Status";
+    case MESSAGE_REWIND: return "Rewind";
+    case MESSAGE_REWOUND: return "Rewound";
+    case MESSAGE_ANNOUNCE: return "Announce";
+    case MESSAGE_PULL: return "Pull";
+    case MESSAGE_CHUNK: return "Chunk";
+    case MESSAGE_GONE: return "Gone";
+    default: return "unknown";
+    }
+}
+
+const char *waiting_name(uint32_t waiting)
+{
+    switch (waiting) {
+    case WAITING_NOTHING: return "nothing";
+    case WAITING_LEARNER: return "the learner";
+    case WAITING_SHARD: return "the replay shard";
+    case WAITING_LIMIT: return "the learner's updates";
+    case WAITING_BURST: return "pretraining";
+    case WAITING_PARAMETERS: return "parameters";
+    case WAITING_ACKS: return "acknowledgements";
+    case WAITING_TURN: return "its turn";
+    case WAITING_WORK: return "an evaluation";
+    default: return "unknown";
+    }
+}
+
+const char *phase_name(uint32_t phase)
+{
+    switch (phase) {
+    case PHASE_STARTING: return "starting";
+    case PHASE_SEEDING: return "seeding";
+    case PHASE_BURST: return "pretraining";
+    case PHASE_RUNNING: return "running";
+    case PHASE_FINISHING: return "finishing";
+    default: return "unknown";
+    }
+}
+
+int announcement_compare(const struct announcement *a, const struct announcement *b)
+{
+    if (a->epoch != b->epoch)
+        return a->epoch < b->epoch ? -1 : 1;
+    if (a->version != b->version)
+        return a->version < b->version ? -1 : 1;
+    return 0;
+}
+
+size_t slices_bytes(uint32_t horizon, uint32_t count, uint32_t obs_dim, uint32_t action_dim)
+{
+    size_t h = horizon, b = count;
+
+    return 4 * ((h + 1) * b * obs_dim + h * b * action_dim + 2 * h * b + b);
+}
