@@ -15,7 +15,6 @@ const char *message_name(uint32_t kind)
     case MESSAGE_EVALUATED_ACK: return "EvaluatedAck";
     case MESSAGE_TURN: return "Turn";
     case MESSAGE_TURNED: return "Turned";
-    case MESSAGE_GO: return "Go";
     case MESSAGE_LEAVE: return "Leave";
     case MESSAGE_LEAVING: return "Leaving";
     case MESSAGE_STOP: return "Stop";

@@ -46,6 +46,7 @@ enum port {
  */
 struct peer {
     uint32_t port; /* enum port */
+    bool local;    /* the host says: it came over ipc */
     uint64_t id;
 };
 
@@ -85,7 +86,7 @@ enum waiting {
     WAITING_BURST,      /* pretraining */
     WAITING_PARAMETERS, /* none yet, or a pull is under way */
     WAITING_ACKS,       /* the outbox is full */
-    WAITING_TURN,       /* lock-step: the learner's Turn or Go */
+    WAITING_TURN,       /* lock-step: the learner's Turn */
     WAITING_WORK,       /* an evaluator without an order */
     WAITING_LAST = WAITING_WORK,
 };
@@ -144,7 +145,7 @@ struct welcome {
     uint32_t phase;
     bool lockstep;
     uint64_t generation;
-    bool restore; /* lock-step: drop outbox, episode, evaluation; set the state, wait for Go */
+    bool restore; /* lock-step: drop outbox, episode, evaluation; set the state, wait for a Turn */
     uint64_t step;
     uint64_t updates;
     uint64_t target;
@@ -249,19 +250,14 @@ struct turn {
     uint64_t step;
     uint64_t version;
     bool random;
+    bool reset;       /* Go: reset the environment first, a new episode begins */
+    uint64_t episode; /* of the run */
 };
 
 struct turned {
     uint32_t slot;
     uint64_t generation;
     uint64_t step;
-};
-
-/* Lock-step: reset the environment and begin this episode. */
-struct go {
-    uint32_t learner_epoch;
-    uint64_t generation;
-    uint64_t episode;
 };
 
 /* An actor's last word, to learner and shard. */
@@ -488,7 +484,6 @@ enum message_kind {
     MESSAGE_EVALUATED_ACK = 19,
     MESSAGE_TURN = 20,
     MESSAGE_TURNED = 21,
-    MESSAGE_GO = 22,
     MESSAGE_LEAVE = 23,
     MESSAGE_LEAVING = 24,
     MESSAGE_STOP = 25,
@@ -531,7 +526,6 @@ struct message {
         struct evaluated_ack evaluated_ack;
         struct turn turn;
         struct turned turned;
-        struct go go;
         struct leave leave;
         struct leaving leaving;
         struct stop stop;
