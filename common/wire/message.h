@@ -28,6 +28,7 @@
 #define WIRE_OPTIONS_MAX (64u << 10)    /* the options, as YAML */
 #define WIRE_SLICES_MAX  (1u << 30)     /* one batch */
 #define WIRE_SHARDS_MAX  64
+#define WIRE_SLOT_MAX    65535u
 
 #define LIMIT_NONE UINT64_MAX           /* credits and limits: as many steps as you like */
 
