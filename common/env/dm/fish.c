@@ -1,0 +1,88 @@
+/* Fish: swim to a target in three dimensions. suite/fish.py */
+#include "common/env/dm/dm.h"
+
+enum { ROOT, JOINTS, JOINTS_END = JOINTS + 7, TORSO = JOINTS_END, MOUTH, TARGET };
+
+static const struct dm_name names[] = {
+    [ROOT] = {mjOBJ_JOINT, "root"},
+    [JOINTS] = {mjOBJ_JOINT, "tail1"},
+    {mjOBJ_JOINT, "tail_twist"},
+    {mjOBJ_JOINT, "tail2"},
+    {mjOBJ_JOINT, "finright_roll"},
+    {mjOBJ_JOINT, "finright_pitch"},
+    {mjOBJ_JOINT, "finleft_roll"},
+    {mjOBJ_JOINT, "finleft_pitch"},
+    [TORSO] = {mjOBJ_BODY, "torso"},
+    [MOUTH] = {mjOBJ_GEOM, "mouth"},
+    [TARGET] = {mjOBJ_GEOM, "target"},
+    {0, NULL},
+};
+
+static void prepare(struct dm *dm)
+{
+    dm_edit(dm, &dm->model->geom_pos[3 * dm->id[TARGET]], 3);
+}
+
+/* Any orientation, tail and fins nearly straight, the target in a box. */
+static void reset(struct dm *dm)
+{
+    double *quaternion = dm_qpos(dm, dm->id[ROOT]) + 3;
+    double *target = &dm->model->geom_pos[3 * dm->id[TARGET]];
+    double drawn[4], norm;
+
+    for (int i = 0; i < 4; i++)
+        drawn[i] = dm_normal(dm);
+    norm = dm_norm(drawn, 4);
+    for (int i = 0; i < 4; i++)
+        quaternion[i] = drawn[i] / norm;
+    for (int i = JOINTS; i < JOINTS_END; i++)
+        *dm_qpos(dm, dm->id[i]) = dm_uniform(dm, -.2, .2);
+    target[0] = dm_uniform(dm, -.4, .4);
+    target[1] = dm_uniform(dm, -.4, .4);
+    target[2] = dm_uniform(dm, .1, .3);
+}
+
+/* The vector to the target in the mouth's own frame. */
+static void mouth_to_target(const struct dm *dm, double out[3])
+{
+    const double *target = &dm->data->geom_xpos[3 * dm->id[TARGET]];
+    const double *mouth = &dm->data->geom_xpos[3 * dm->id[MOUTH]];
+    double between[3] = {target[0] - mouth[0], target[1] - mouth[1], target[2] - mouth[2]};
+
+    dm_rotate(out, between, &dm->data->geom_xmat[9 * dm->id[MOUTH]]);
+}
+
+static double *observe(const struct dm *dm, double *obs)
+{
+    for (int i = JOINTS; i < JOINTS_END; i++)
+        *obs++ = *dm_qpos(dm, dm->id[i]);
+    *obs++ = dm_body_xmat(dm, dm->id[TORSO], DM_ZZ);
+    mouth_to_target(dm, obs);
+    obs += 3;
+    return dm_put(obs, dm->data->qvel, dm->model->nv);
+}
+
+/* (7 tol(|w|; [0, r], 2r, Gaussian) + (zz + 1)/2)/8, r = radius of mouth + radius of target */
+static double reward(const struct dm *dm)
+{
+    double radii = dm->model->geom_size[3 * dm->id[MOUTH]] + dm->model->geom_size[3 * dm->id[TARGET]];
+    double upright = 0.5 * (dm_body_xmat(dm, dm->id[TORSO], DM_ZZ) + 1);
+    double between[3];
+
+    mouth_to_target(dm, between);
+    return (7 * dm_gaussian(dm_norm(between, 3), 0, radii, 2 * radii) + upright) / 8;
+}
+
+static const struct dm_task tasks[] = {
+    {"fish-swim", 24, 0, reset, observe, reward},
+    {.name = NULL},
+};
+
+const struct dm_domain dm_fish = {
+    .file = "fish.xml",
+    .substeps = 10,
+    .nq = 14, .nv = 13, .nu = 5, .nbody = 6, .nsensordata = 6,
+    .names = names,
+    .prepare = prepare,
+    .tasks = tasks,
+};

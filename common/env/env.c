@@ -1,0 +1,292 @@
+#include "common/env/env.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "common/env/env_class.h"
+
+static const struct env_class *const classes[] = {&dm_class, &toy_class};
+
+/* --- names --------------------------------------------------------------------------------- */
+
+/* Insertions, deletions and replacements between two words, both shorter than ENV_TASK_MAX. */
+static int edit_distance(const char *a, const char *b)
+{
+    int row[ENV_TASK_MAX + 1];
+    int width = (int)strlen(b);
+
+    for (int j = 0; j <= width; j++)
+        row[j] = j;
+    for (int i = 1; a[i - 1] != '\0'; i++) {
+        int diagonal = row[0];
+
+        row[0] = i;
+        for (int j = 1; j <= width; j++) {
+            int replaced = diagonal + (a[i - 1] != b[j - 1]);
+
+            diagonal = row[j];
+            row[j] = 1 + (row[j] < row[j - 1] ? row[j] : row[j - 1]);
+            if (replaced < row[j])
+                row[j] = replaced;
+        }
+    }
+    return row[width];
+}
+
+static const char *nearest(const char *task)
+{
+    const char *best = "";
+    int distance = ENV_TASK_MAX;
+
+    for (int i = 0; i < env_task_count(); i++) {
+        int here = edit_distance(task, env_task_name(i));
+
+        if (here < distance) {
+            distance = here;
+            best = env_task_name(i);
+        }
+    }
+    return best;
+}
+
+static const struct env_class *find_class(const char *task, struct env_spec *spec)
+{
+    if (strlen(task) >= ENV_TASK_MAX)
+        return NULL;
+    for (size_t i = 0; i < TD_LEN(classes); i++)
+        if (classes[i]->find(task, spec))
+            return classes[i];
+    return NULL;
+}
+
+static int unknown_task(const char *task, struct error *err)
+{
+    if (strlen(task) >= ENV_TASK_MAX)
+        return error_set(err, TD_ENOTFOUND,
+                         "unknown task '%.32s...': `tdmpc2 env list` names them all", task);
+    return error_set(err, TD_ENOTFOUND,
+                     "unknown task '%s': did you mean %s? `tdmpc2 env list` names them all", task,
+                     nearest(task));
+}
+
+int env_find(const char *task, struct env_spec *spec, struct error *err)
+{
+    return find_class(task, spec) != NULL ? TD_OK : unknown_task(task, err);
+}
+
+const char *env_task_name(int index)
+{
+    for (size_t i = 0; i < TD_LEN(classes); i++)
+        for (int j = 0; classes[i]->name(j) != NULL; j++)
+            if (index-- == 0)
+                return classes[i]->name(j);
+    return NULL;
+}
+
+int env_task_count(void)
+{
+    int count = 0;
+
+    while (env_task_name(count) != NULL)
+        count++;
+    return count;
+}
+
+/* --- life ---------------------------------------------------------------------------------- */
+
+int env_create(env_t **out, const char *task, uint32_t seed, struct error *err)
+{
+    struct error unread;
+    struct env_spec spec;
+    const struct env_class *class = find_class(task, &spec);
+    int rc;
+
+    *out = NULL;
+    if (err == NULL)
+        err = &unread;
+    if (class == NULL)
+        return unknown_task(task, err);
+    if ((rc = class->create(out, &spec, seed, err)) != TD_OK)
+        return rc;
+    (*out)->class = class;
+    (*out)->spec = spec;
+    (*out)->steps = -1;
+    (*out)->broken = false;
+    (*out)->payload = malloc(class->state_size(*out));
+    if ((*out)->payload == NULL) {
+        env_close(out);
+        return error_set(err, TD_ENOMEM, "no memory for an environment");
+    }
+    return TD_OK;
+}
+
+void env_close(env_t **env)
+{
+    if (*env == NULL)
+        return;
+    free((*env)->payload);
+    (*env)->class->close(*env);
+    *env = NULL;
+}
+
+const struct env_spec *env_spec(const env_t *env)
+{
+    return &env->spec;
+}
+
+int env_steps(const env_t *env)
+{
+    return (int)env->steps;
+}
+
+void env_observe(env_t *env, void *obs)
+{
+    env->class->observe(env, obs);
+}
+
+/* --- episodes ------------------------------------------------------------------------------ */
+
+static int broken(const env_t *env, struct error *err)
+{
+    return error_set(err, TD_EIO, "%s: the simulator gave up before, the environment must be closed",
+                     env->spec.task);
+}
+
+int env_reset(env_t *env, void *obs, struct error *err)
+{
+    int rc;
+
+    if (env->broken)
+        return broken(env, err);
+    env->steps = -1;
+    if ((rc = env->class->reset(env, err)) != TD_OK) {
+        env->broken = true;
+        return rc;
+    }
+    env->steps = 0;
+    env->class->observe(env, obs);
+    return TD_OK;
+}
+
+/* The index of the first component that is no action, or -1. */
+static int bad_component(const env_t *env, const float *action)
+{
+    for (uint32_t i = 0; i < env->spec.action_dim; i++)
+        if (!(action[i] >= -1 && action[i] <= 1))
+            return (int)i;
+    return -1;
+}
+
+int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
+             struct error *err)
+{
+    int rc, bad = bad_component(env, action);
+
+    if (env->broken)
+        return broken(env, err);
+    TD_ASSERT(env->steps >= 0, "%s: a step outside of an episode", env->spec.task);
+    if (bad >= 0)
+        return error_set(err, TD_EINVAL, "%s: component %d of the action is %g, outside [-1, 1]",
+                         env->spec.task, bad, (double)action[bad]);
+    memset(result, 0, sizeof(*result));
+    if ((rc = env->class->step(env, action, result, err)) != TD_OK) {
+        env->broken = true;
+        env->steps = -1;
+        return rc;
+    }
+    env->steps++;
+    env->class->observe(env, obs);
+    if (!result->terminated)
+        result->truncated = env->steps == env->spec.episode_length;
+    if (result->terminated || result->truncated)
+        env->steps = -1;
+    return TD_OK;
+}
+
+/* --- state --------------------------------------------------------------------------------- */
+
+#define STATE_MAGIC   0x5456454e32444d54ull /* "TMD2NEVT" */
+#define STATE_VERSION 1
+
+struct state_head {
+    uint64_t magic;
+    uint32_t version;
+    uint32_t payload; /* bytes behind the head */
+    char task[ENV_TASK_MAX];
+    int64_t steps;
+    uint64_t hash; /* XXH3 of the head, with 0 here, and of the payload after it */
+};
+
+static uint64_t state_hash(struct state_head head, const void *payload)
+{
+    head.hash = 0;
+    return XXH3_64bits_withSeed(payload, head.payload, XXH3_64bits(&head, sizeof(head)));
+}
+
+size_t env_state_size(const env_t *env)
+{
+    return sizeof(struct state_head) + env->class->state_size(env);
+}
+
+void env_state_get(env_t *env, void *bytes)
+{
+    struct state_head head = {
+        .magic = STATE_MAGIC,
+        .version = STATE_VERSION,
+        .payload = (uint32_t)env->class->state_size(env),
+        .steps = env->steps,
+    };
+
+    memcpy(head.task, env->spec.task, sizeof(head.task));
+    env->class->state_get(env, env->payload);
+    head.hash = state_hash(head, env->payload);
+    memcpy(bytes, &head, sizeof(head));
+    memcpy((char *)bytes + sizeof(head), env->payload, head.payload);
+}
+
+static int check_state(const env_t *env, const void *bytes, size_t size, struct state_head *head,
+                       struct error *err)
+{
+    const char *task = env->spec.task;
+
+    if (size < sizeof(*head))
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is cut short: %zu bytes", task, size);
+    memcpy(head, bytes, sizeof(*head));
+    if (head->magic != STATE_MAGIC)
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is not one: it begins otherwise", task);
+    if (head->version != STATE_VERSION)
+        return error_set(err, TD_EFOREIGN, "the saved state of %s has version %u, this program knows %u",
+                         task, head->version, STATE_VERSION);
+    if (strncmp(head->task, task, sizeof(head->task)) != 0)
+        return error_set(err, TD_EFOREIGN, "the saved state is of task %.*s, this environment is %s",
+                         ENV_TASK_MAX, head->task, task);
+    if (size != env_state_size(env) || head->payload != size - sizeof(*head))
+        return error_set(err, TD_ECORRUPT, "the saved state of %s has %zu bytes, not %zu", task, size,
+                         env_state_size(env));
+    if (head->hash != state_hash(*head, (const char *)bytes + sizeof(*head)))
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is damaged: its hash differs", task);
+    if (head->steps < -1 || head->steps >= env->spec.episode_length)
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is at an impossible step %lld", task,
+                         (long long)head->steps);
+    return TD_OK;
+}
+
+int env_state_set(env_t *env, const void *bytes, size_t size, struct error *err)
+{
+    struct state_head head;
+    int rc;
+
+    if (env->broken)
+        return broken(env, err);
+    if ((rc = check_state(env, bytes, size, &head, err)) != TD_OK)
+        return rc;
+    memcpy(env->payload, (const char *)bytes + sizeof(head), head.payload);
+    if ((rc = env->class->state_set(env, env->payload, err)) != TD_OK) {
+        env->broken = rc == TD_EIO;
+        return rc;
+    }
+    env->steps = head.steps;
+    return TD_OK;
+}

@@ -1,0 +1,48 @@
+/*
+ * env_class.h - what a kind of environment provides; for the files in common/env only.
+ *
+ * env.c keeps what all kinds share: names, the step counter and time limit, checks of actions and
+ * saved states. A kind embeds `struct env` as its first member.
+ */
+#ifndef TD_ENV_ENV_CLASS_H
+#define TD_ENV_ENV_CLASS_H
+
+#include "common/env/env.h"
+
+struct env_class {
+    /* Fill the spec for a task of this kind; false when the name is not one. */
+    bool (*find)(const char *task, struct env_spec *spec);
+
+    /* The public tasks of this kind, NULL past the last. */
+    const char *(*name)(int index);
+
+    /* *out, whose `spec` and `class` env.c fills in afterwards, is freed by close. */
+    int (*create)(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err);
+
+    int (*reset)(struct env *env, struct error *err);
+
+    /* One agent step; *result is zeroed before. env.c adds the time limit. */
+    int (*step)(struct env *env, const float *action, struct env_result *result, struct error *err);
+
+    void (*observe)(struct env *env, void *obs);
+
+    /* The state without env.c's head, 8-byte aligned. set may refuse what it is handed. */
+    size_t (*state_size)(const struct env *env);
+    void (*state_get)(struct env *env, void *bytes);
+    int (*state_set)(struct env *env, const void *bytes, struct error *err);
+
+    void (*close)(struct env *env);
+};
+
+struct env {
+    const struct env_class *class;
+    struct env_spec spec;
+    int64_t steps; /* in this episode, -1 outside of one */
+    bool broken;   /* the simulator gave up */
+    void *payload; /* [state_size] a saved state on its way in or out, aligned */
+};
+
+extern const struct env_class dm_class;  /* the DMControl tasks */
+extern const struct env_class toy_class; /* for tests of the distributed system */
+
+#endif

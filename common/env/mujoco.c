@@ -1,0 +1,237 @@
+#include "common/env/mujoco.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LIBRARY  "libmujoco.so.3.1.2"
+#define TEXT_MAX 512
+
+/* --- where things are ---------------------------------------------------------------------- */
+
+struct places {
+    char library[PATH_MAX];
+    char suite[PATH_MAX];
+};
+
+static bool join(char out[PATH_MAX], const char *folder, const char *rest)
+{
+    return snprintf(out, PATH_MAX, "%s/%s", folder, rest) < PATH_MAX;
+}
+
+static bool exists(const char *path)
+{
+    return access(path, R_OK) == 0;
+}
+
+/* Cut the last component off; false when nothing is left. */
+static bool parent(char *path)
+{
+    char *slash = strrchr(path, '/');
+
+    if (slash == NULL || slash == path)
+        return false;
+    *slash = '\0';
+    return true;
+}
+
+/* The folder of this program, with links resolved. */
+static bool program_folder(char out[PATH_MAX])
+{
+    ssize_t length = readlink("/proc/self/exe", out, PATH_MAX - 1);
+
+    if (length <= 0)
+        return false;
+    out[length] = '\0';
+    return parent(out);
+}
+
+/* The folder that holds the innermost `build` above this program: a source tree. */
+static bool source_tree(char folder[PATH_MAX])
+{
+    do {
+        const char *name = strrchr(folder, '/');
+
+        if (name != NULL && strcmp(name, "/build") == 0)
+            return parent(folder);
+    } while (parent(folder));
+    return false;
+}
+
+/* Fill in what the environment variable, the installation or the source tree offers. */
+static void find_places(struct places *places)
+{
+    const char *assets = getenv("TDMPC2_ASSETS");
+    char program[PATH_MAX], folder[PATH_MAX];
+
+    memset(places, 0, sizeof(*places));
+    if (assets != NULL && assets[0] != '\0') {
+        join(places->suite, assets, "suite");
+        if (join(places->library, assets, LIBRARY) && exists(places->library))
+            return;
+        places->library[0] = '\0';
+    }
+    if (!program_folder(program))
+        return;
+
+    /* Installed: PREFIX/bin beside PREFIX/lib and PREFIX/share. */
+    strcpy(folder, program);
+    if (parent(folder) && join(places->library, folder, "lib/tdmpc2/" LIBRARY) &&
+        exists(places->library)) {
+        if (places->suite[0] == '\0')
+            join(places->suite, folder, "share/tdmpc2/suite");
+        return;
+    }
+    strcpy(folder, program);
+    if (!source_tree(folder))
+        return;
+    join(places->library, folder, "third_party/mujoco/lib/" LIBRARY);
+    if (places->suite[0] == '\0')
+        join(places->suite, folder, "third_party/dm_control/suite");
+}
+
+/* --- errors and warnings ------------------------------------------------------------------- */
+
+static _Thread_local struct {
+    bool armed;
+    jmp_buf back;
+    char error[TEXT_MAX];
+    char warning[TEXT_MAX];
+} here;
+
+/* MuJoCo counts on this not returning. */
+static void on_error(const char *text)
+{
+    if (!here.armed) {
+        fprintf(stderr, "MuJoCo: %s\n", text);
+        abort();
+    }
+    snprintf(here.error, sizeof(here.error), "%s", text);
+    longjmp(here.back, 1);
+}
+
+static void on_warning(const char *text)
+{
+    snprintf(here.warning, sizeof(here.warning), "%s", text);
+}
+
+const char *mujoco_last_warning(void)
+{
+    return here.warning;
+}
+
+int mujoco_run(void (*body)(void *context), void *context, struct error *err)
+{
+    TD_ASSERT(!here.armed, "mujoco_run inside mujoco_run");
+    if (setjmp(here.back) != 0) {
+        here.armed = false;
+        return error_set(err, TD_EIO, "MuJoCo gave up: %s", here.error);
+    }
+    here.armed = true;
+    body(context);
+    here.armed = false;
+    return TD_OK;
+}
+
+/* --- loading ------------------------------------------------------------------------------- */
+
+static const char what_to_run[] = "run `make setup` in the source tree, or set TDMPC2_ASSETS to a folder "
+                                  "that holds " LIBRARY " and suite/";
+
+static int resolve(struct mujoco *mj, void *library, const char *path, struct error *err)
+{
+    void (**user_error)(const char *) = dlsym(library, "mju_user_error");
+    void (**user_warning)(const char *) = dlsym(library, "mju_user_warning");
+
+#define MUJOCO_RESOLVE(name)                                                                       \
+    if ((mj->name = (__typeof__(mj->name))dlsym(library, #name)) == NULL)                          \
+        return error_set(err, TD_EFOREIGN, "%s has no function " #name ": not MuJoCo %s", path,    \
+                         "3.1.2");
+    MUJOCO_FUNCTIONS(MUJOCO_RESOLVE)
+#undef MUJOCO_RESOLVE
+    if (mj->mj_version() != mjVERSION_HEADER)
+        return error_set(err, TD_EFOREIGN, "%s is MuJoCo %s, this program was built for %d.%d.%d: %s",
+                         path, mj->mj_versionString(), mjVERSION_HEADER / 100,
+                         mjVERSION_HEADER / 10 % 10, mjVERSION_HEADER % 10, what_to_run);
+    if (user_error == NULL || user_warning == NULL)
+        return error_set(err, TD_EFOREIGN, "%s has no error callbacks: not MuJoCo 3.1.2", path);
+    *user_error = on_error;
+    *user_warning = on_warning;
+    return TD_OK;
+}
+
+static int open_library(struct mujoco *mj, struct error *err)
+{
+    struct places places;
+    void *library;
+    int rc;
+
+    find_places(&places);
+    if (places.library[0] == '\0')
+        return error_set(err, TD_ESETUP, "the MuJoCo library " LIBRARY " is not installed: %s",
+                         what_to_run);
+    library = dlopen(places.library, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        return error_set(err, TD_ESETUP, "cannot open the MuJoCo library (%s): %s", dlerror(),
+                         what_to_run);
+    if ((rc = resolve(mj, library, places.library, err)) != TD_OK)
+        dlclose(library);
+    return rc;
+}
+
+const struct mujoco *mujoco_open(struct error *err)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct mujoco mj;
+    static bool ready;
+    const struct mujoco *opened;
+
+    pthread_mutex_lock(&lock);
+    if (!ready)
+        ready = open_library(&mj, err) == TD_OK;
+    opened = ready ? &mj : NULL;
+    pthread_mutex_unlock(&lock);
+    return opened;
+}
+
+struct load {
+    const struct mujoco *mj;
+    const char *path;
+    char *text;
+    mjModel *model;
+};
+
+static void load_body(void *context)
+{
+    struct load *load = context;
+
+    load->model = load->mj->mj_loadXML(load->path, NULL, load->text, TEXT_MAX);
+}
+
+int mujoco_load_model(const struct mujoco *mj, const char *file, mjModel **model, struct error *err)
+{
+    char path[PATH_MAX], text[TEXT_MAX] = "";
+    struct load load = {.mj = mj, .path = path, .text = text};
+    struct places places;
+    int rc;
+
+    *model = NULL;
+    find_places(&places);
+    if (places.suite[0] == '\0' || !join(path, places.suite, file) || !exists(path))
+        return error_set(err, TD_ESETUP, "the model file %s/%s is missing: %s",
+                         places.suite[0] == '\0' ? "suite" : places.suite, file, what_to_run);
+    if ((rc = mujoco_run(load_body, &load, err)) != TD_OK)
+        return rc;
+    if (load.model == NULL) {
+        text[strcspn(text, "\n")] = '\0';
+        return error_set(err, TD_ECORRUPT, "MuJoCo cannot load %s: %s", path, text);
+    }
+    *model = load.model;
+    return TD_OK;
+}

@@ -1,0 +1,188 @@
+/*
+ * toy.c - a point mass in the plane, for tests of the distributed system: no files, microseconds a
+ * step, the same bits on every machine, and something to learn.
+ *
+ *   toy[:LENGTH]           drive to the middle and stay; never terminates
+ *   toy-episodic[:LENGTH]  the middle repels: who leaves the box has fallen, a terminal state
+ *
+ * LENGTH is the time limit in agent steps, 50 if not given.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/env/env_class.h"
+#include "common/env/random_state.h"
+
+#define TOY_LENGTH     50
+#define TOY_LENGTH_MAX 1000000
+#define BOX            2.0 /* half-width */
+#define PUSH           0.1 /* velocity gained by a full action */
+#define DRAG           0.8 /* velocity kept from step to step */
+#define REPEL          0.06
+
+struct toy_state {
+    struct random_state random;
+    double position[2], velocity[2];
+};
+
+struct toy {
+    struct env env;
+    struct toy_state state;
+};
+
+/* The length behind the colon; 0 when there is none it could be. */
+static long parse_length(const char *text)
+{
+    char *end;
+    long length;
+
+    if (text[0] == '\0')
+        return TOY_LENGTH;
+    if (text[0] != ':' || text[1] < '1' || text[1] > '9')
+        return 0;
+    length = strtol(text + 1, &end, 10);
+    return *end == '\0' && length <= TOY_LENGTH_MAX ? length : 0;
+}
+
+static bool toy_find(const char *task, struct env_spec *spec)
+{
+    size_t name = strcspn(task, ":");
+    bool episodic = name == strlen("toy-episodic") && strncmp(task, "toy-episodic", name) == 0;
+    long length = parse_length(task + name);
+
+    if ((!episodic && !(name == strlen("toy") && strncmp(task, "toy", name) == 0)) || length == 0)
+        return false;
+    *spec = (struct env_spec){
+        .obs_type = ENV_OBS_STATE,
+        .obs_dim = 4,
+        .action_dim = 2,
+        .episode_length = (uint32_t)length,
+        .action_repeat = 1,
+        .terminates = episodic,
+        .exact_state = true,
+    };
+    snprintf(spec->task, sizeof(spec->task), "%s", task);
+    return true;
+}
+
+/* Not listed: these are no benchmark. */
+static const char *toy_name(int index)
+{
+    (void)index;
+    return NULL;
+}
+
+static int toy_create(struct env **out, const struct env_spec *spec, uint32_t seed,
+                      struct error *err)
+{
+    struct toy *toy = calloc(1, sizeof(*toy));
+
+    (void)spec;
+    if (toy == NULL)
+        return error_set(err, TD_ENOMEM, "no memory for an environment");
+    random_state_seed(&toy->state.random, seed);
+    *out = &toy->env;
+    return TD_OK;
+}
+
+static int toy_reset(struct env *env, struct error *err)
+{
+    struct toy_state *state = &((struct toy *)env)->state;
+
+    (void)err;
+    for (int i = 0; i < 2; i++) {
+        state->position[i] = random_state_uniform(&state->random, -BOX / 2, BOX / 2);
+        state->velocity[i] = 0;
+    }
+    return TD_OK;
+}
+
+/* 1 in the middle, 0 at the box's corners. */
+static double closeness(const struct toy_state *state)
+{
+    double x = state->position[0] / BOX, y = state->position[1] / BOX;
+
+    return 1 - (x * x + y * y) / 2;
+}
+
+static int toy_step(struct env *env, const float *action, struct env_result *result,
+                    struct error *err)
+{
+    struct toy_state *state = &((struct toy *)env)->state;
+    bool left = false;
+
+    (void)err;
+    for (int i = 0; i < 2; i++) {
+        double push = PUSH * (double)action[i];
+
+        if (env->spec.terminates)
+            push += REPEL * state->position[i];
+        state->velocity[i] = DRAG * state->velocity[i] + push;
+        state->position[i] += state->velocity[i];
+        if (state->position[i] < -BOX || state->position[i] > BOX) {
+            state->position[i] = state->position[i] < 0 ? -BOX : BOX;
+            state->velocity[i] = 0;
+            left = true;
+        }
+    }
+    result->terminated = left && env->spec.terminates;
+    result->reward = result->terminated ? 0 : closeness(state);
+    return TD_OK;
+}
+
+static void toy_observe(struct env *env, void *obs)
+{
+    const struct toy_state *state = &((struct toy *)env)->state;
+    float *out = obs;
+
+    for (int i = 0; i < 2; i++) {
+        out[i] = (float)state->position[i];
+        out[2 + i] = (float)state->velocity[i];
+    }
+}
+
+static size_t toy_state_size(const struct env *env)
+{
+    (void)env;
+    return sizeof(struct toy_state);
+}
+
+static void toy_state_get(struct env *env, void *bytes)
+{
+    memcpy(bytes, &((struct toy *)env)->state, sizeof(struct toy_state));
+}
+
+static int toy_state_set(struct env *env, const void *bytes, struct error *err)
+{
+    const struct toy_state *state = bytes;
+
+    if (!random_state_valid(&state->random))
+        return error_set(err, TD_ECORRUPT, "the saved state of %s has an impossible random state",
+                         env->spec.task);
+    for (int i = 0; i < 2; i++)
+        if (!(state->position[i] >= -BOX && state->position[i] <= BOX &&
+              state->velocity[i] >= -BOX && state->velocity[i] <= BOX))
+            return error_set(err, TD_ECORRUPT, "the saved state of %s lies outside its box",
+                             env->spec.task);
+    ((struct toy *)env)->state = *state;
+    return TD_OK;
+}
+
+static void toy_close(struct env *env)
+{
+    free(env);
+}
+
+const struct env_class toy_class = {
+    .find = toy_find,
+    .name = toy_name,
+    .create = toy_create,
+    .reset = toy_reset,
+    .step = toy_step,
+    .observe = toy_observe,
+    .state_size = toy_state_size,
+    .state_get = toy_state_get,
+    .state_set = toy_state_set,
+    .close = toy_close,
+};
