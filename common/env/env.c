@@ -61,14 +61,20 @@ static const struct env_class *find_class(const char *task, struct env_spec *spe
     return NULL;
 }
 
+/* The sentence names the nearest task, then all of them as far as they fit. */
 static int unknown_task(const char *task, struct error *err)
 {
+    char names[sizeof(err->text) - 256] = "";
+    size_t used = 0;
+
     if (strlen(task) >= ENV_TASK_MAX)
-        return error_set(err, TD_ENOTFOUND,
-                         "unknown task '%.32s...': `tdmpc2 env list` names them all", task);
-    return error_set(err, TD_ENOTFOUND,
-                     "unknown task '%s': did you mean %s? `tdmpc2 env list` names them all", task,
-                     nearest(task));
+        return error_set(err, TD_ENOTFOUND, "unknown task '%.32s...': `tdmpc2 env list` names them all",
+                         task);
+    for (int i = 0; i < env_task_count() && used < sizeof(names); i++)
+        used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i == 0 ? "" : ", ",
+                                 env_task_name(i));
+    return error_set(err, TD_ENOTFOUND, "unknown task '%s': did you mean %s? The tasks: %s%s", task,
+                     nearest(task), names, used < sizeof(names) ? "" : "...");
 }
 
 int env_find(const char *task, struct env_spec *spec, struct error *err)

@@ -1,0 +1,102 @@
+/* env.c - `tdmpc2 env`: list the tasks, check one, replay recorded trajectories. */
+#include "tools/env.h"
+
+#include <string.h>
+
+#include "common/env/env.h"
+#include "common/env/probe.h"
+#include "tools/commands.h"
+
+static void usage(FILE *out)
+{
+    fprintf(out, "usage: tdmpc2 env list               every task: observation and action sizes, time limit\n"
+                 "       tdmpc2 env check TASK...      shapes, bounds, determinism, saved states, steps per second\n"
+                 "       tdmpc2 env replay FILE...     recorded trajectories (*.traj.safetensors) to the bit\n"
+                 "              replay --exact FILE... the same even where this machine can't be exact\n");
+}
+
+static int list(void)
+{
+    printf("%-26s %4s %7s %7s %12s\n", "task", "obs", "action", "repeat", "limit");
+    for (int i = 0; i < env_task_count(); i++) {
+        struct env_spec spec;
+        int rc = env_find(env_task_name(i), &spec, NULL);
+
+        TD_ASSERT(rc == TD_OK, "%s is listed but not found", env_task_name(i));
+        printf("%-26s %4u %7u %7u %6u steps\n", spec.task, spec.obs_dim, spec.action_dim,
+               spec.action_repeat, spec.episode_length);
+    }
+    printf("\nFor tests of the system: toy[:LIMIT] and toy-episodic[:LIMIT], a point mass (obs 4, action 2).\n");
+    return TD_EXIT_OK;
+}
+
+/* Several words' outcomes together: bad input outweighs a difference, that outweighs success. */
+static int worse(int exit_code, int rc, const struct error *err)
+{
+    int here = rc == TD_OK ? TD_EXIT_OK : rc == TD_EAGAIN ? TD_EXIT_GAVE_UP : error_exit_code(rc);
+
+    if (rc != TD_OK && rc != TD_EAGAIN)
+        fprintf(stderr, "tdmpc2 env: %s\n", err->text);
+    return here > exit_code ? here : exit_code;
+}
+
+static int check(int count, char **tasks)
+{
+    int exit_code = TD_EXIT_OK;
+
+    for (int i = 0; i < count; i++) {
+        struct error err = {0};
+        int rc;
+
+        printf("%s%s\n", i == 0 ? "" : "\n", tasks[i]);
+        rc = env_check_task(tasks[i], stdout, &err);
+        fflush(stdout);
+        exit_code = worse(exit_code, rc, &err);
+    }
+    return exit_code;
+}
+
+static int replay(int count, char **files)
+{
+    struct error why = {0};
+    int exit_code = TD_EXIT_OK;
+    bool exact = probe_exact(&why);
+
+    if (count > 0 && strcmp(files[0], "--exact") == 0) {
+        exact = true;
+        files++;
+        count--;
+    }
+    if (count == 0) {
+        usage(stderr);
+        return TD_EXIT_BAD_INPUT;
+    }
+    if (exact)
+        printf("observations must be equal, rewards within 1e-9\n");
+    else
+        printf("%s: only each episode's reset and first step are judged, within 1e-6\n", why.text);
+    for (int i = 0; i < count; i++) {
+        struct error err = {0};
+        int rc = env_replay_file(files[i], exact, stdout, &err);
+
+        fflush(stdout);
+        exit_code = worse(exit_code, rc, &err);
+    }
+    return exit_code;
+}
+
+int cmd_env(int argc, char **argv)
+{
+    if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        usage(stdout);
+        return TD_EXIT_OK;
+    }
+    if (argc == 2 && strcmp(argv[1], "list") == 0)
+        return list();
+    if (argc >= 3 && strcmp(argv[1], "check") == 0)
+        return check(argc - 2, argv + 2);
+    if (argc >= 3 && strcmp(argv[1], "replay") == 0)
+        return replay(argc - 2, argv + 2);
+    usage(stderr);
+    return TD_EXIT_BAD_INPUT;
+}
