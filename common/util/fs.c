@@ -43,7 +43,11 @@ static int io_error(struct error *err, const char *verb, const char *path)
     return error_set_errno(err, code, errnum, "cannot %s %s", verb, path);
 }
 
-/* The folder that holds path: "a/b" -> "a", "a" -> ".", "/a" -> "/". */
+int fs_fail(const char *operation, const char *path, struct error *err)
+{
+    return fault(operation, path) == 0 ? TD_OK : io_error(err, operation, path);
+}
+
 int fs_parent(const char *path, char out[FS_PATH_MAX], struct error *err)
 {
     size_t length = strlen(path);
@@ -161,6 +165,20 @@ int fs_rename(const char *from, const char *to, struct error *err)
     if (fault("rename", to) != 0 || rename(from, to) != 0)
         return io_error(err, "replace", to);
     return sync_parent(to, err);
+}
+
+int fs_exchange(const char *one, const char *other, struct error *err)
+{
+    int rc;
+
+    if (fault("exchange", other) != 0 || renameat2(AT_FDCWD, one, AT_FDCWD, other, RENAME_EXCHANGE) != 0) {
+        if (errno == EINVAL || errno == ENOSYS)
+            return error_set(err, TD_EINVAL, "cannot exchange %s: not on this file system", other);
+        return io_error(err, "exchange", other);
+    }
+    if ((rc = sync_parent(other, err)) != TD_OK)
+        return rc;
+    return sync_parent(one, err);
 }
 
 static int write_synced(const char *path, const void *bytes, size_t length, struct error *err)

@@ -31,6 +31,9 @@ int fs_write_all(int fd, const void *bytes, size_t length, const char *path, str
 /* Put `from` in the place of `to` and sync the directory of `to`; both are on one file system. */
 int fs_rename(const char *from, const char *to, struct error *err);
 
+/* Swap two existing names in one step. TD_EINVAL where the file system cannot. */
+int fs_exchange(const char *one, const char *other, struct error *err);
+
 /* Read a whole file of at most `limit` bytes; *bytes is malloc'd, NUL-terminated, the caller's. */
 int fs_read_file(const char *path, size_t limit, char **bytes, size_t *length, struct error *err);
 
@@ -66,10 +69,13 @@ int fs_program_dir(char out[FS_PATH_MAX], struct error *err);
 
 /*
  * For tests: called before every step that changes or reads a disk, named "create", "write", "sync",
- * "rename", "mkdir", "unlink" or "read"; a value other than 0 is the errno the step fails with. A hook
+ * "rename", "exchange", "mkdir", "unlink" or "read"; a value other than 0 is the errno the step fails with. A hook
  * that fails every step from the k-th on leaves the disk as a kill before that step would. NULL: none.
  */
 typedef int fs_fault_fn(const char *operation, const char *path);
 extern fs_fault_fn *fs_fault;
+
+/* Ask the hook on behalf of a step that is taken elsewhere. TD_OK, or the error it asks for. */
+int fs_fail(const char *operation, const char *path, struct error *err);
 
 #endif

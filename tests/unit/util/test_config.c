@@ -10,7 +10,7 @@ static char path_text[FS_PATH_MAX];
 
 static const char *in_folder(const char *name)
 {
-    snprintf(path_text, sizeof(path_text), "%s/%s", test_folder(), name);
+    assert_int_equal(fs_join(path_text, test_folder(), name, NULL), TD_OK);
     return path_text;
 }
 

@@ -15,7 +15,7 @@ static int fault_at; /* steps until every later one fails */
 
 static const char *in_folder(const char *name)
 {
-    snprintf(path_text, sizeof(path_text), "%s/%s", test_folder(), name);
+    assert_int_equal(fs_join(path_text, test_folder(), name, NULL), TD_OK);
     return path_text;
 }
 
