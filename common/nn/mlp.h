@@ -1,5 +1,5 @@
 /*
- * mlp.h - chains of layers: NormedLinear ... and optionally a plain Linear at the end.
+ * mlp.h - chains of layers: NormedLinear ..., the last one may be a plain Linear.
  *
  * Acting:   mlp_forward, one thread, any number of rows.
  * Training: rows are cut into tiles of MLP_TILE rows; the steps of an update are independent tasks
@@ -83,8 +83,6 @@ struct mlp_tape {
         float *y;            /* [rows, out] of hidden layers */
         float *column;       /* [tiles, 3, out] */
         const uint8_t *mask; /* [rows, out] or NULL */
-        const float *dlinear; /* [rows, out] gradient at the Linear's output, after backward */
-        size_t ldd;
     } layer[MLP_LAYERS_MAX];
 };
 
@@ -120,9 +118,9 @@ void mlp_tape_forward(struct mlp_tape *tape, const struct mlp *mlp, int tile);
 void mlp_tape_backward(struct mlp_tape *tape, const struct mlp *mlp, int tile, const float *dy,
                        size_t lddy, float *dx, size_t lddx, int from, bool add, float *scratch);
 
-/* Number of gradient parts; part by part they add the whole gradient to `grad`. */
+/* Number of gradient parts; part by part they add the whole gradient to `grad`. dy as above. */
 int mlp_gradient_parts(const struct mlp *mlp);
-void mlp_tape_gradient(const struct mlp_tape *tape, const struct mlp *mlp,
-                       const struct mlp_grad *grad, int part);
+void mlp_tape_gradient(const struct mlp_tape *tape, const struct mlp *mlp, const float *dy,
+                       size_t lddy, const struct mlp_grad *grad, int part);
 
 #endif
