@@ -1,0 +1,362 @@
+#include "learner/csv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/util/fs.h"
+
+#define FILE_LIMIT ((size_t)1 << 30)
+#define LINE_MAX_BYTES (CSV_COLUMNS_MAX * 26)
+
+struct csv {
+    char path[FS_PATH_MAX];
+    int fd;
+    int columns;
+};
+
+const char *const csv_eval_columns[CSV_EVAL_COUNT] = {
+    "step", "episode_reward", "episode_success", "episode_length", "episodes", "env_step", "updates", "elapsed_time",
+};
+const char *const csv_train_columns[CSV_TRAIN_COUNT] = {
+    "step", "episode", "episode_reward", "episode_success", "episode_length", "episode_terminated", "updates",
+    "elapsed_time", "steps_per_second", "consistency_loss", "reward_loss", "value_loss", "termination_loss",
+    "total_loss", "grad_norm", "pi_loss", "pi_grad_norm", "pi_entropy", "pi_scale",
+};
+
+/* --- lines --- */
+
+/* As short as it reads back exactly; NaN is nothing. Returns the length. */
+static int format_value(char *out, double value)
+{
+    static const int digits[] = {6, 9, 15, 16, 17};
+    int length = 0;
+
+    if (isnan(value))
+        return 0;
+    for (size_t i = 0; i < TD_LEN(digits); i++) {
+        length = snprintf(out, 26, "%.*g", digits[i], value);
+        if (strtod(out, NULL) == value)
+            break;
+    }
+    return length;
+}
+
+static int format_line(char *out, const double *values, int count)
+{
+    int used = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (i == 0)
+            used += snprintf(out, 26, "%.0f", values[0]);
+        else
+            used += format_value(out + used, values[i]);
+        out[used++] = i + 1 < count ? ',' : '\n';
+    }
+    return used;
+}
+
+/* The numbers of one line [line, end). False when it is not `count` numbers, a step first. */
+static bool parse_line(const char *line, const char *end, double *values, int count)
+{
+    char field[64];
+
+    for (int i = 0; i < count; i++) {
+        const char *comma = memchr(line, ',', (size_t)(end - line));
+        const char *stop = comma != NULL ? comma : end;
+        char *rest;
+
+        if ((comma == NULL) != (i + 1 == count) || (size_t)(stop - line) >= sizeof(field))
+            return false;
+        memcpy(field, line, (size_t)(stop - line));
+        field[stop - line] = '\0';
+        values[i] = field[0] == '\0' ? NAN : strtod(field, &rest);
+        if (field[0] != '\0' && (*rest != '\0' || field[0] == ' '))
+            return false;
+        line = stop + 1;
+    }
+    return values[0] >= 0 && values[0] < 1e15 && values[0] == floor(values[0]);
+}
+
+/* --- opening --- */
+
+static char *make_header(const char *const *columns, int count)
+{
+    size_t length = 1;
+    char *header;
+
+    for (int i = 0; i < count; i++)
+        length += strlen(columns[i]) + 1;
+    header = calloc(1, length);
+    for (int i = 0; i < count && header != NULL; i++) {
+        strcat(header, columns[i]);
+        strcat(header, i + 1 < count ? "," : "\n");
+    }
+    return header;
+}
+
+struct kept {
+    char *text; /* the header and the good lines */
+    size_t length;
+    int later, damaged;
+    bool torn;  /* the last line had no end */
+};
+
+/* Go through text line by line, moving the lines that stay to its front. */
+static void keep_lines(struct kept *kept, char *text, size_t length, int columns, uint64_t last_step)
+{
+    char *at = memchr(text, '\n', length), *end = text + length;
+    double values[CSV_COLUMNS_MAX];
+
+    at++;
+    kept->text = text;
+    kept->length = (size_t)(at - text);
+    while (at < end) {
+        char *stop = memchr(at, '\n', (size_t)(end - at));
+        size_t bytes;
+
+        if (stop == NULL) {
+            kept->torn = true;
+            return;
+        }
+        bytes = (size_t)(stop + 1 - at);
+        if (!parse_line(at, stop, values, columns)) {
+            kept->damaged++;
+        } else if (values[0] > (double)last_step) {
+            kept->later++;
+        } else {
+            memmove(text + kept->length, at, bytes);
+            kept->length += bytes;
+        }
+        at = stop + 1;
+    }
+}
+
+/* Keep a file whose lines cannot all be read under another name. */
+static int set_aside(const char *path, const char *text, size_t length, struct error *err)
+{
+    char aside[FS_PATH_MAX];
+
+    if (snprintf(aside, sizeof(aside), "%s.damaged", path) >= (int)sizeof(aside))
+        return error_set(err, TD_EINVAL, "path longer than %d bytes: %.60s...", FS_PATH_MAX - 9, path);
+    return fs_write_file(aside, text, length, err);
+}
+
+/* Bring an existing file into order: this header, whole good lines, none of later steps. */
+static int tidy(const char *path, const char *header, int columns, uint64_t last_step, struct csv_cut *cut,
+                struct error *err)
+{
+    struct kept kept = {0};
+    char *text, *original;
+    size_t length, header_length = strlen(header);
+    int rc = fs_read_file(path, FILE_LIMIT, &text, &length, err);
+
+    if (rc == TD_ENOTFOUND || (rc == TD_OK && length < header_length && memcmp(text, header, length) == 0)) {
+        if (rc == TD_OK)
+            free(text);
+        return fs_write_file(path, header, header_length, err);
+    }
+    if (rc != TD_OK)
+        return rc;
+    original = malloc(length);
+    if (original == NULL) {
+        rc = error_set(err, TD_ENOMEM, "out of memory reading %s", path);
+    } else if (length < header_length || memcmp(text, header, header_length) != 0) {
+        rc = error_set(err, TD_EFOREIGN, "%s has other columns: move it away or choose another exp_name", path);
+    } else {
+        memcpy(original, text, length);
+        keep_lines(&kept, text, length, columns, last_step);
+        if (kept.damaged > 0)
+            rc = set_aside(path, original, length, err);
+        if (rc == TD_OK && (kept.length < length))
+            rc = fs_write_file(path, kept.text, kept.length, err);
+        cut->later = kept.later;
+        cut->damaged = kept.damaged;
+    }
+    free(original);
+    free(text);
+    return rc;
+}
+
+static int open_end(csv_t *csv, struct error *err)
+{
+    csv->fd = open(csv->path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (csv->fd < 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot open %s", csv->path);
+    return TD_OK;
+}
+
+int csv_open(csv_t **out, const char *path, const char *const *columns, int count, uint64_t last_step,
+             struct csv_cut *cut, struct error *err)
+{
+    struct csv_cut unused;
+    csv_t *csv = calloc(1, sizeof(*csv));
+    char *header = make_header(columns, count);
+    int rc;
+
+    TD_ASSERT(count >= 1 && count <= CSV_COLUMNS_MAX, "%d columns", count);
+    *out = NULL;
+    if (cut == NULL)
+        cut = &unused;
+    memset(cut, 0, sizeof(*cut));
+    if (csv == NULL || header == NULL) {
+        rc = error_set(err, TD_ENOMEM, "out of memory");
+        goto fail;
+    }
+    csv->fd = -1;
+    csv->columns = count;
+    if (strlen(path) >= sizeof(csv->path)) {
+        rc = error_set(err, TD_EINVAL, "path longer than %d bytes: %.60s...", FS_PATH_MAX - 1, path);
+        goto fail;
+    }
+    memcpy(csv->path, path, strlen(path) + 1);
+    if ((rc = tidy(path, header, count, last_step, cut, err)) != TD_OK || (rc = open_end(csv, err)) != TD_OK)
+        goto fail;
+    free(header);
+    *out = csv;
+    return TD_OK;
+
+fail:
+    free(header);
+    csv_close(&csv);
+    return rc;
+}
+
+void csv_close(csv_t **csv)
+{
+    if (*csv == NULL)
+        return;
+    if ((*csv)->fd >= 0)
+        close((*csv)->fd);
+    free(*csv);
+    *csv = NULL;
+}
+
+/* --- writing --- */
+
+int csv_append(csv_t *csv, const double *values, struct error *err)
+{
+    char line[LINE_MAX_BYTES];
+    int length = format_line(line, values, csv->columns);
+    off_t before = lseek(csv->fd, 0, SEEK_END);
+    int rc = fs_write_all(csv->fd, line, (size_t)length, csv->path, err);
+
+    /* half a line would spoil the next one */
+    if (rc != TD_OK && before >= 0 && ftruncate(csv->fd, before) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot take back half a line of %s", csv->path);
+    return rc;
+}
+
+int csv_sync(csv_t *csv, struct error *err)
+{
+    if (fsync(csv->fd) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot sync %s", csv->path);
+    return TD_OK;
+}
+
+int csv_cut(csv_t *csv, uint64_t last_step, struct error *err)
+{
+    struct kept kept = {0};
+    char *text;
+    size_t length;
+    int rc = fs_read_file(csv->path, FILE_LIMIT, &text, &length, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if (memchr(text, '\n', length) == NULL) {
+        free(text);
+        return error_set(err, TD_ECORRUPT, "%s lost its header", csv->path);
+    }
+    keep_lines(&kept, text, length, csv->columns, last_step);
+    if (kept.length < length && (rc = fs_write_file(csv->path, kept.text, kept.length, err)) == TD_OK) {
+        close(csv->fd); /* the old file's */
+        rc = open_end(csv, err);
+    }
+    free(text);
+    return rc;
+}
+
+/* --- reading --- */
+
+/* Cut the header line into names. */
+static int split_header(struct csv_data *data, const char *path, struct error *err)
+{
+    char *at = data->text;
+
+    for (data->columns = 0; at != NULL; data->columns++) {
+        if (data->columns == CSV_COLUMNS_MAX)
+            return error_set(err, TD_ECORRUPT, "%s has more than %d columns", path, CSV_COLUMNS_MAX);
+        data->names[data->columns] = at;
+        at = strchr(at, ',');
+        if (at != NULL)
+            *at++ = '\0';
+    }
+    return TD_OK;
+}
+
+static int parse_rows(struct csv_data *data, const char *at, const char *end, const char *path, struct error *err)
+{
+    int capacity = 0;
+
+    while (at < end) {
+        const char *stop = memchr(at, '\n', (size_t)(end - at));
+
+        if (stop == NULL)
+            break;
+        if (data->rows == capacity) {
+            double *grown;
+
+            capacity = capacity == 0 ? 64 : capacity * 2;
+            grown = realloc(data->values, (size_t)capacity * (size_t)data->columns * sizeof(*grown));
+            if (grown == NULL)
+                return error_set(err, TD_ENOMEM, "out of memory reading %s", path);
+            data->values = grown;
+        }
+        data->rows += parse_line(at, stop, data->values + (size_t)data->rows * (size_t)data->columns, data->columns);
+        at = stop + 1;
+    }
+    return TD_OK;
+}
+
+int csv_load(struct csv_data *data, const char *path, struct error *err)
+{
+    char *newline;
+    size_t length;
+    int rc;
+
+    memset(data, 0, sizeof(*data));
+    if ((rc = fs_read_file(path, FILE_LIMIT, &data->text, &length, err)) != TD_OK)
+        return rc;
+    newline = memchr(data->text, '\n', length);
+    if (newline == NULL) {
+        rc = error_set(err, TD_ECORRUPT, "%s has no header line", path);
+    } else {
+        *newline = '\0';
+        rc = split_header(data, path, err);
+    }
+    if (rc == TD_OK)
+        rc = parse_rows(data, newline + 1, data->text + length, path, err);
+    if (rc != TD_OK)
+        csv_release(data);
+    return rc;
+}
+
+void csv_release(struct csv_data *data)
+{
+    free(data->text);
+    free(data->values);
+    memset(data, 0, sizeof(*data));
+}
+
+int csv_column(const struct csv_data *data, const char *name)
+{
+    for (int i = 0; i < data->columns; i++)
+        if (strcmp(data->names[i], name) == 0)
+            return i;
+    return -1;
+}
