@@ -66,6 +66,9 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
 /* Drop the open transaction and let go; what was committed stays. Accepts NULL and half-built ones. */
 void store_close(store_t **store);
 
+/* Disk that so many rows take, episodes of common lengths assumed. */
+uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows);
+
 const struct store_identity *store_identity(const store_t *store);
 
 /* --- counts ---------------------------------------------------------------- */
@@ -95,7 +98,10 @@ const struct store_counts *store_counts(const store_t *store);
 /* Of the map: bytes in all and bytes free (an estimate from below; after commits only). */
 uint64_t store_room(const store_t *store);
 
-/* True when nothing more should be inserted until episodes are evicted. */
+/*
+ * True when nothing more may be inserted until episodes are evicted. A part of the map stays free for
+ * what must still be possible: sealing what is open, evicting.
+ */
 bool store_full(const store_t *store);
 
 /* --- the transaction ------------------------------------------------------- */
@@ -141,8 +147,8 @@ const struct store_stream *store_stream_at(const store_t *store, size_t index);
 const struct store_stream *store_stream(const store_t *store, uint32_t slot, uint32_t env);
 
 /*
- * Close the stream's epoch, if any, and begin `epoch` (above the last) for `holder`. TD_OK; TD_EFULL
- * when the table or the map is full.
+ * Close the stream's epoch, if any, and begin `epoch` (above the last) for `holder` (not 0). TD_OK;
+ * TD_EFULL when the table is full; as in all changes, LMDB's failures undo the whole transaction.
  */
 int store_grant(store_t *store, uint32_t slot, uint32_t env, uint64_t epoch, uint64_t holder,
                 struct error *err);
@@ -163,9 +169,9 @@ const char *store_rows_check(const store_t *store, const struct store_stream *st
                              const void *rows, uint32_t count, uint32_t *which);
 
 /*
- * Add `count` checked rows (row_check, store_rows_check) as the stream's next ones. TD_OK; TD_EFULL
- * before anything was changed when there is no room; TD_EFULL or TD_EIO from LMDB undo the whole
- * transaction.
+ * Add `count` checked rows (row_check, store_rows_check) as the next ones of a stream that is held.
+ * TD_OK; TD_EFULL at once, changing nothing, while store_full; any other failure, TD_EFULL too, has
+ * undone the whole transaction.
  */
 int store_append(store_t *store, uint32_t slot, uint32_t env, const void *rows, uint32_t count,
                  struct error *err);
@@ -215,7 +221,7 @@ const void *store_segment(store_t *store, uint64_t id, uint32_t index, size_t *l
 
 /* --- room and rewinding ---------------------------------------------------- */
 
-/* Free the pages of at most `most` episodes below `before`. Returns TD_OK or as store_append. */
+/* Free the pages of at most `most` committed episodes below `before`. A failure undoes the transaction. */
 int store_evict(store_t *store, uint64_t before, uint32_t most, struct error *err);
 
 /*

@@ -1,0 +1,147 @@
+/*
+ * store_parts.h - what the files of the store share; nobody else includes it.
+ *
+ *   store.c          opening, the transaction, counts, room
+ *   store_streams.c  the table of streams
+ *   store_rows.c     rows in: appends, sealing, publishing
+ *   store_episodes.c the index, rows out, eviction, rewinding
+ *
+ * Tables in LMDB (numbers little-endian, keys of the ordered ones big-endian):
+ *
+ *   meta      "manifest" -> struct manifest_value, "counts" -> struct counts_value
+ *   streams   slot, env (big-endian) -> struct stream_value
+ *   open      slot, env, sequence (big-endian) -> struct open_value, rows
+ *   episodes  id (native u64) -> struct store_record
+ *   segments  id << 16 | index (native u64) -> a segment
+ */
+#ifndef TD_STORE_PARTS_H
+#define TD_STORE_PARTS_H
+
+#include <lmdb.h>
+
+#include "common/store/store.h"
+
+#define STORE_MAGIC   "TDSTORE1"
+#define STORE_VERSION 1u
+
+struct manifest_value {
+    char magic[8];
+    uint32_t version;
+    uint32_t shard;
+    struct row_schema schema;
+    uint32_t reserved;
+    uint64_t run_id, store_id, map_bytes;
+    uint64_t hash; /* of the above */
+};
+
+struct counts_value {
+    uint64_t rows, steps, sealed, aborted, generation;
+    uint32_t learner_epoch;
+    uint32_t slots; /* highest known and one */
+};
+
+struct stream_value {
+    uint64_t epoch, next, steps, holder, open_rows, waiting;
+};
+
+/* In front of the rows of one append. */
+struct open_value {
+    uint64_t hash; /* of the rows */
+    uint32_t rows;
+    uint32_t reserved;
+};
+
+struct stream_key {
+    uint32_t slot, env; /* big-endian */
+};
+
+struct open_key {
+    uint32_t slot, env;
+    uint64_t sequence; /* all big-endian */
+};
+
+struct stream_entry {
+    struct store_stream stream;
+    bool dirty; /* not yet written in the open transaction */
+};
+
+/* A growing list of episode ids. */
+struct id_list {
+    uint64_t *ids;
+    size_t count, capacity;
+};
+
+struct store {
+    char dir[4096];
+    int lock_fd;
+    MDB_env *env;
+    MDB_dbi meta, streams_dbi, open, episodes_dbi, segments;
+    MDB_txn *txn;    /* the open transaction, or NULL */
+    MDB_txn *reader; /* reset between uses */
+    bool reading;
+    bool failed; /* the disk failed: nothing but closing is left */
+
+    struct store_identity identity;
+    struct store_counts counts;
+    uint32_t segment_rows; /* of a full segment */
+    size_t stride;
+    size_t page;
+
+    struct stream_entry *streams; /* sorted by (slot, env) */
+    size_t stream_count, stream_capacity;
+
+    struct store_episode *episodes; /* of ids base.. ; those below counts.first are gone */
+    uint64_t base;
+    size_t episode_capacity;
+    uint64_t committed; /* sealed at the last commit, less what was rewound since */
+
+    struct id_list staged; /* published in the open transaction */
+    struct id_list news;
+    bool staged_rebuilt, news_rebuilt;
+
+    uint64_t room;  /* bytes free after the last commit */
+    uint64_t spent; /* and used since, from above */
+    uint64_t unwalked; /* spent since the free list was last walked */
+};
+
+/* LMDB's code as ours, with a sentence: "cannot <verb> the replay store in <dir>: <why>". */
+int store_check(struct store *store, int rc, const char *verb, struct error *err);
+
+/* Begin the transaction if there is none. */
+int store_begin(struct store *store, struct error *err);
+
+/* A change failed: undo the transaction, pass the code on. */
+int store_undo(struct store *store, int rc);
+
+/* Begin or renew the read transaction. */
+int store_reader(struct store *store, struct error *err);
+
+/* Read streams and episodes from the committed state, forgetting what is in memory. */
+int store_load(struct store *store, struct error *err);
+int store_load_streams(struct store *store, MDB_txn *txn, struct error *err);
+int store_load_episodes(struct store *store, MDB_txn *txn, struct error *err);
+
+/* store_streams.c */
+struct stream_entry *stream_find(const struct store *store, uint32_t slot, uint32_t env);
+int streams_write(struct store *store, struct error *err);
+struct stream_key stream_key(uint32_t slot, uint32_t env);
+
+/* store_rows.c: seal the stream's open rows and `count` more into the next episode. */
+int rows_seal(struct store *store, struct stream_entry *entry, const void *rows, uint32_t count,
+              uint32_t flags, struct error *err);
+void rows_publish(struct store *store, uint64_t id);
+uint64_t episode_rows_max(const struct store *store); /* of the longest */
+int rows_drop_open(struct store *store, const struct store_stream *stream, struct error *err);
+
+/* store_episodes.c */
+int episodes_push(struct store *store, const struct store_record *record, struct error *err);
+uint32_t episode_segments(const struct store *store, uint32_t rows);
+uint64_t episode_bytes(const struct store *store, uint32_t rows);
+int id_list_push(struct id_list *list, uint64_t id);
+
+static inline uint64_t segment_key(uint64_t id, uint32_t index)
+{
+    return id << 16 | index;
+}
+
+#endif

@@ -1,0 +1,46 @@
+#include "tests/support/rows.h"
+
+#include "tests/support/test.h"
+
+static void put_float(char *at, size_t index, double value)
+{
+    float f = (float)value;
+
+    memcpy(at + index * sizeof(f), &f, sizeof(f));
+}
+
+void test_row_fill(void *row, const struct row_schema *schema, const struct test_row_id *id,
+                   uint32_t flags)
+{
+    struct row_head head = {.flags = flags, .param_version = id->sequence, .param_epoch = 1};
+    size_t stride = row_stride(schema);
+    char *obs = (char *)row + sizeof(head);
+    char *action = obs + row_obs_bytes(schema);
+
+    memset(row, 0, stride);
+    if (!(flags & ROW_FIRST)) {
+        head.reward = (float)(id->sequence % 1000) * 0.5f;
+        for (uint32_t i = 0; i < schema->action_dim; i++)
+            put_float(action, i, (double)((id->sequence + i) % 17) / 16 - 0.5);
+    }
+    memcpy(row, &head, sizeof(head));
+    if (schema->obs_type == OBS_STATE) {
+        const double parts[4] = {id->slot, id->env, (double)id->epoch, (double)(id->sequence % 65536)};
+
+        for (uint32_t i = 0; i < schema->obs_dim; i++)
+            put_float(obs, i, i < 4 ? parts[i] : parts[3] * 0.25 + i);
+    } else {
+        for (uint32_t i = 0; i < schema->obs_dim; i++)
+            obs[i] = (char)(id->sequence * 31 + i * 7 + id->epoch);
+    }
+}
+
+void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,
+                     uint32_t flags)
+{
+    char expected[4096];
+
+    assert_true(row_stride(schema) <= sizeof(expected));
+    test_row_fill(expected, schema, id, flags);
+    assert_memory_equal(row, expected, row_stride(schema));
+}

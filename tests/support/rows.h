@@ -1,0 +1,23 @@
+/*
+ * rows.h - rows for tests whose content says which stream, epoch and sequence they are.
+ */
+#ifndef TD_TEST_ROWS_H
+#define TD_TEST_ROWS_H
+
+#include "common/store/row.h"
+
+/* Rows of this schema fit rows_fill: at least 4 observations, at least 1 action. */
+struct test_row_id {
+    uint32_t slot, env;
+    uint64_t epoch, sequence;
+};
+
+/* Write the row with this identity and these flags; finite, in range, zeros in a first row. */
+void test_row_fill(void *row, const struct row_schema *schema, const struct test_row_id *id,
+                   uint32_t flags);
+
+/* Assert that `row` is exactly what test_row_fill wrote. */
+void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,
+                     uint32_t flags);
+
+#endif
