@@ -1,0 +1,44 @@
+# tdmpc2 env from the outside: exit codes, sentences, and an installed copy that finds its files.
+set -uo pipefail
+tool=$TD_BUILD/bin/tdmpc2
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+
+# expect NAME EXIT_CODE TEXT COMMAND...: TEXT must be in what it prints
+expect() {
+    local name=$1 code=$2 text=$3 out rc; shift 3
+    out=$("$@" 2>&1); rc=$?
+    if [ $rc -eq "$code" ] && [[ $out == *"$text"* ]]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "$name: exit $rc (expected $code), printed: $out"
+    fi
+}
+
+golden=tests/golden/trajectories/pendulum-swingup.traj.safetensors
+cp "$golden" "$work/altered.safetensors"
+printf '\x01' | dd of="$work/altered.safetensors" bs=1 seek=$(($(stat -c %s "$golden") - 3)) conv=notrunc status=none
+head -c 600 "$golden" > "$work/cut.safetensors"
+
+expect 'list' 0 'walker-walk                  24       6' "$tool" env list
+expect 'check' 0 'saved state' "$tool" env check toy
+expect 'check of an unknown task' 2 'did you mean cheetah-run?' "$tool" env check cheetah
+expect 'replay' 0 'ok     pendulum-swingup' "$tool" env replay "$golden"
+expect 'replay of an altered file' 1 'DIFFER' "$tool" env replay --exact "$golden" "$work/altered.safetensors"
+expect 'replay of a cut file' 2 'cut.safetensors' "$tool" env replay "$work/cut.safetensors" "$golden"
+expect 'replay of nothing' 2 'usage' "$tool" env replay
+expect 'replay of a missing file' 2 'none.safetensors' "$tool" env replay "$work/none.safetensors"
+expect 'an unknown part' 2 'usage' "$tool" env fly
+expect 'missing model files' 2 'make setup' env TDMPC2_ASSETS="$work" "$tool" env check walker-walk
+
+# Installed elsewhere: beside lib and share, or nothing at all.
+mkdir -p "$work/none/bin" "$work/usr/bin" "$work/usr/lib/tdmpc2" "$work/usr/share/tdmpc2"
+cp "$tool" "$work/usr/bin"; cp "$tool" "$work/none/bin"
+ln -s "$PWD"/third_party/mujoco/lib/libmujoco.so.3.1.2 "$work/usr/lib/tdmpc2/"
+ln -s "$PWD"/third_party/dm_control/suite "$work/usr/share/tdmpc2/suite"
+expect 'installed' 0 'ok     pendulum-swingup' "$work/usr/bin/tdmpc2" env replay "$golden"
+expect 'no library' 2 'make setup' "$work/none/bin/tdmpc2" env replay "$golden"
+expect 'assets given' 2 'make setup' env TDMPC2_ASSETS="$work/usr/share/tdmpc2" "$work/none/bin/tdmpc2" env replay "$golden"
+
+echo "[  PASSED  ] $passed test(s)."
+[ $failed -eq 0 ] || { echo "[  FAILED  ] $failed test(s)."; exit 1; }
