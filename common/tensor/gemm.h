@@ -14,7 +14,8 @@
 
 /*
  * Check the linear algebra library once, at start-up, and map the memory `threads` threads will use.
- * Returns TD_OK; TD_ESETUP when the library linked at run time is a multi-threaded variant; TD_ENOMEM.
+ * Returns TD_OK; TD_ESETUP when the library linked at run time is a multi-threaded variant or cannot
+ * be called from several threads; TD_ENOMEM.
  */
 int gemm_start(int threads, struct error *err);
 
