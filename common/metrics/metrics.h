@@ -5,7 +5,7 @@
  *
  * Owns:    all its memory, taken at creation; updates never allocate.
  * Thread:  counters, gauges, histograms and texts may be updated from any thread (relaxed atomics, a
- *          lock for texts); metrics_tick belongs to the loop.
+ *          lock for texts); rates, metrics_tick and metrics_json belong to the loop's.
  */
 #ifndef TD_METRICS_METRICS_H
 #define TD_METRICS_METRICS_H
@@ -40,7 +40,6 @@ enum metric_role { METRIC_LEARNER = 1, METRIC_SHARD = 2, METRIC_ACTOR = 4, METRI
 
 /* One row of the table. */
 struct metric_info {
-    const char *group;
     const char *name;
     const char *unit;
     const char *sentence;
@@ -49,6 +48,9 @@ struct metric_info {
 };
 
 const struct metric_info *metric_info(enum metric metric);
+
+/* The heading it stands under. */
+const char *metric_group(enum metric metric);
 
 /* The metric of this name, or -1. */
 int metric_find(const char *name);
