@@ -19,11 +19,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/net/address.h"
 #include "common/net/loop.h"
 #include "common/util/error.h"
 
 #define CHANNEL_FRAMES 8         /* most frames of a message */
-#define CHANNEL_ADDRESS_MAX 256  /* bytes of an address, the NUL included */
+#define CHANNEL_ADDRESS_MAX ADDRESS_MAX
 #define CHANNEL_INGEST_MAX (256u << 10)
 #define CHANNEL_CHUNK_MAX  ((1u << 20) + (16u << 10)) /* a parameter chunk with its header */
 
@@ -47,14 +48,14 @@ struct channel_frame {
 
 /*
  * A frame to send. Without `release` the bytes are copied before channel_send returns. With it they
- * are sent from where they lie: they must not change until release(context) is called, once, on
- * *any thread* and at the latest in channel_shutdown. On any return but TD_OK nothing was taken and
- * release is not called.
+ * are sent from where they lie: they must not change until release(bytes, context) is called, once,
+ * on *any thread* and at the latest in channel_shutdown. On any return but TD_OK nothing was taken
+ * and release is not called. The first frame, the header, is always copied.
  */
 struct channel_part {
     const void *bytes;
     size_t length;
-    void (*release)(void *context);
+    void (*release)(void *bytes, void *context);
     void *context;
 };
 
@@ -124,8 +125,9 @@ int channel_reconnect(channel_t *channel, const char *address, struct error *err
 int channel_send(channel_t *channel, uint64_t peer, const struct channel_part *parts, int count);
 
 /*
- * Inside on_message: keep the memory of frame `index` beyond the callback. The blob may be used and
- * released on any thread. Returns NULL when out of memory.
+ * Inside on_message: keep the memory of frame `index` beyond the callback; ask the blob for the bytes,
+ * a short frame has moved. It may be used and released on any thread, at the latest before
+ * channel_shutdown. Returns NULL when out of memory.
  */
 channel_blob_t *channel_take(channel_t *channel, int index);
 const void *channel_blob_bytes(const channel_blob_t *blob);
@@ -139,18 +141,5 @@ struct channel_counters channel_counters(const channel_t *channel);
  * callback has been called. Call it before main returns.
  */
 void channel_shutdown(void);
-
-/*
- * Is this an address we may bind or connect to? Loopback is 127.0.0.0/8, ::1, localhost; ipc paths
- * are absolute and fit sun_path; anything else needs `insecure`. TD_OK or TD_EINVAL with a sentence.
- */
-int address_check(const char *address, bool insecure, struct error *err);
-
-/* True for ipc and tcp on this machine's loopback; false for anything else, malformed ones too. */
-bool address_is_local(const char *address);
-
-/* address with its host replaced (`advertise=`): tcp://0.0.0.0:5555, "10.0.0.1" -> tcp://10.0.0.1:5555. */
-int address_with_host(char out[CHANNEL_ADDRESS_MAX], const char *address, const char *host,
-                      struct error *err);
 
 #endif

@@ -1,0 +1,631 @@
+#include "common/net/channel.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+#include <zmq.h>
+
+#define BUDGET 64      /* messages read before other callbacks have their turn */
+#define RETRY_MS 2     /* a ROUTER cannot say which queue has room: ask again this often */
+#define IDENTITY 9     /* 'P' and the process id; ZeroMQ reserves a leading zero */
+#define HEARTBEAT_MS 5000
+#define SILENCE_MS 15000
+
+/* A ZeroMQ socket and the watch on its descriptor, which is freed in its close callback. */
+struct wire {
+    void *socket;
+    uv_poll_t *poll;
+};
+
+struct channel {
+    loop_t *loop;
+    struct channel_options options;
+    struct wire wire;
+    uv_async_t more;  /* there was more to read than the budget */
+    uv_timer_t retry; /* runs while blocked */
+    int handles;      /* of these two; the last one's close callback frees the channel */
+    bool blocked;     /* a send was refused and on_writable is due */
+    bool draining, closed;
+    char address[ADDRESS_MAX];
+    zmq_msg_t frames[CHANNEL_FRAMES]; /* of the message being handed over */
+    int frame_count;
+    struct channel_counters counters;
+};
+
+struct channel_blob {
+    zmq_msg_t message;
+};
+
+/* The process's ZeroMQ context and the number of channels on it. */
+static struct {
+    pthread_mutex_t mutex;
+    void *context;
+    int channels;
+} zeromq = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+/* --- the socket ------------------------------------------------------------ */
+
+static void *context_enter(void)
+{
+    pthread_mutex_lock(&zeromq.mutex);
+    if (zeromq.context == NULL)
+        zeromq.context = zmq_ctx_new();
+    if (zeromq.context != NULL)
+        zeromq.channels++;
+    pthread_mutex_unlock(&zeromq.mutex);
+    return zeromq.context;
+}
+
+static void context_leave(void)
+{
+    pthread_mutex_lock(&zeromq.mutex);
+    zeromq.channels--;
+    pthread_mutex_unlock(&zeromq.mutex);
+}
+
+void channel_shutdown(void)
+{
+    pthread_mutex_lock(&zeromq.mutex);
+    TD_ASSERT(zeromq.channels == 0, "%d channels are still open", zeromq.channels);
+    while (zeromq.context != NULL && zmq_ctx_term(zeromq.context) != 0 && errno == EINTR)
+        ;
+    zeromq.context = NULL;
+    pthread_mutex_unlock(&zeromq.mutex);
+}
+
+static int zmq_type(enum channel_pattern pattern)
+{
+    static const int types[] = {ZMQ_ROUTER, ZMQ_DEALER, ZMQ_PUB, ZMQ_SUB, ZMQ_REP, ZMQ_REQ};
+
+    return types[pattern];
+}
+
+static void set_int(void *socket, int option, int value)
+{
+    TD_ASSERT(zmq_setsockopt(socket, option, &value, sizeof(value)) == 0, "option %d to %d: %s", option,
+              value, zmq_strerror(errno));
+}
+
+static void pack_identity(unsigned char out[IDENTITY], uint64_t peer)
+{
+    out[0] = 'P';
+    for (int i = 0; i < 8; i++)
+        out[1 + i] = (unsigned char)(peer >> (8 * i));
+}
+
+static bool unpack_identity(const unsigned char *in, size_t length, uint64_t *peer)
+{
+    if (length != IDENTITY || in[0] != 'P')
+        return false;
+    *peer = 0;
+    for (int i = 0; i < 8; i++)
+        *peer |= (uint64_t)in[1 + i] << (8 * i);
+    return *peer != 0;
+}
+
+static void set_limits(void *socket, const struct channel_options *options)
+{
+    int64_t largest = (int64_t)options->max_message;
+    int queue = options->queue > 0 ? options->queue : 64;
+
+    TD_ASSERT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) == 0);
+    set_int(socket, ZMQ_LINGER, 0);
+    set_int(socket, ZMQ_SNDHWM, queue);
+    set_int(socket, ZMQ_RCVHWM, queue);
+    set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
+    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, SILENCE_MS);
+    set_int(socket, ZMQ_HEARTBEAT_TTL, SILENCE_MS);
+    set_int(socket, ZMQ_HANDSHAKE_IVL, 10000);
+    set_int(socket, ZMQ_CONNECT_TIMEOUT, 5000);
+    set_int(socket, ZMQ_RECONNECT_IVL, 50);
+    set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
+}
+
+static void set_pattern(void *socket, const struct channel_options *options)
+{
+    unsigned char identity[IDENTITY];
+
+    switch (options->pattern) {
+    case CHANNEL_ROUTER:
+        set_int(socket, ZMQ_ROUTER_MANDATORY, 1);
+        set_int(socket, ZMQ_ROUTER_HANDOVER, 1);
+        break;
+    case CHANNEL_DEALER:
+        pack_identity(identity, options->identity);
+        TD_ASSERT(zmq_setsockopt(socket, ZMQ_ROUTING_ID, identity, sizeof(identity)) == 0);
+        break;
+    case CHANNEL_SUB:
+        TD_ASSERT(zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0) == 0);
+        break;
+    case CHANNEL_REQ:
+        set_int(socket, ZMQ_REQ_RELAXED, 1);
+        set_int(socket, ZMQ_REQ_CORRELATE, 1);
+        break;
+    case CHANNEL_PUB:
+    case CHANNEL_REP:
+        break;
+    }
+}
+
+static void socket_ready(uv_poll_t *uv, int status, int events);
+
+static void wire_close(struct wire *wire, int linger_ms);
+
+static int wire_open(struct wire *out, channel_t *channel, struct error *err)
+{
+    struct wire wire = {0};
+    size_t size = sizeof(int);
+    int fd, rc;
+
+    wire.socket = zmq_socket(zeromq.context, zmq_type(channel->options.pattern));
+    if (wire.socket == NULL)
+        return error_set(err, TD_EIO, "cannot open the %s socket: %s", channel->options.name,
+                         zmq_strerror(errno));
+    set_limits(wire.socket, &channel->options);
+    set_pattern(wire.socket, &channel->options);
+    TD_ASSERT(zmq_getsockopt(wire.socket, ZMQ_FD, &fd, &size) == 0);
+    wire.poll = calloc(1, sizeof(*wire.poll));
+    rc = wire.poll == NULL ? UV_ENOMEM : uv_poll_init(loop_uv(channel->loop), wire.poll, fd);
+    if (rc != 0) {
+        free(wire.poll);
+        wire.poll = NULL;
+        wire_close(&wire, 0);
+        return error_set(err, TD_EIO, "cannot watch the %s socket: %s", channel->options.name,
+                         uv_strerror(rc));
+    }
+    wire.poll->data = channel;
+    uv_poll_start(wire.poll, UV_READABLE, socket_ready);
+    *out = wire;
+    return TD_OK;
+}
+
+/* The descriptor leaves the loop before ZeroMQ may close it. */
+static void wire_close(struct wire *wire, int linger_ms)
+{
+    if (wire->poll != NULL)
+        uv_close((uv_handle_t *)wire->poll, (uv_close_cb)free);
+    if (wire->socket != NULL) {
+        set_int(wire->socket, ZMQ_LINGER, linger_ms);
+        zmq_close(wire->socket);
+    }
+    memset(wire, 0, sizeof(*wire));
+}
+
+static int channel_events(channel_t *channel)
+{
+    int events = 0, rc;
+    size_t size = sizeof(events);
+
+    do
+        rc = zmq_getsockopt(channel->wire.socket, ZMQ_EVENTS, &events, &size);
+    while (rc != 0 && errno == EINTR);
+    TD_ASSERT(rc == 0, "%s", zmq_strerror(errno));
+    return events;
+}
+
+/* --- receiving ------------------------------------------------------------- */
+
+static void forget_frames(channel_t *channel)
+{
+    for (int i = 0; i < channel->frame_count; i++)
+        zmq_msg_close(&channel->frames[i]);
+    channel->frame_count = 0;
+}
+
+/* ZeroMQ hands out short frames inside its read buffer, at any address. */
+static bool align_frame(zmq_msg_t *frame)
+{
+    size_t length = zmq_msg_size(frame);
+    zmq_msg_t copy;
+
+    if (((uintptr_t)zmq_msg_data(frame) & 7) == 0)
+        return true;
+    if (zmq_msg_init_size(&copy, length) != 0)
+        return false;
+    memcpy(zmq_msg_data(&copy), zmq_msg_data(frame), length);
+    zmq_msg_move(frame, &copy);
+    zmq_msg_close(&copy);
+    return true;
+}
+
+/* The next frame of the message; -1 when there is none. */
+static int receive_frame(channel_t *channel, zmq_msg_t *frame)
+{
+    int rc;
+
+    zmq_msg_init(frame);
+    do
+        rc = zmq_msg_recv(frame, channel->wire.socket, ZMQ_DONTWAIT);
+    while (rc < 0 && errno == EINTR);
+    if (rc < 0)
+        zmq_msg_close(frame);
+    return rc;
+}
+
+/* Read one message whole into `frames`. False when there was none or it is not to be heard. */
+static bool receive_message(channel_t *channel, uint64_t *peer)
+{
+    int most = channel->options.max_frames > 0 ? channel->options.max_frames : CHANNEL_FRAMES;
+    bool good = true, more = true, first = channel->options.pattern == CHANNEL_ROUTER;
+    zmq_msg_t frame;
+
+    *peer = 0;
+    while (more) {
+        if (receive_frame(channel, &frame) < 0)
+            return false;
+        more = zmq_msg_more(&frame) != 0;
+        channel->counters.received_bytes += zmq_msg_size(&frame);
+        if (first) {
+            good = unpack_identity(zmq_msg_data(&frame), zmq_msg_size(&frame), peer) && more;
+            first = false;
+            zmq_msg_close(&frame);
+        } else if (good && channel->frame_count < most && align_frame(&frame)) {
+            zmq_msg_init(&channel->frames[channel->frame_count]);
+            zmq_msg_move(&channel->frames[channel->frame_count++], &frame);
+            zmq_msg_close(&frame);
+        } else {
+            good = false;
+            zmq_msg_close(&frame);
+        }
+    }
+    if (!good)
+        channel->counters.dropped++;
+    else
+        channel->counters.received++;
+    return good;
+}
+
+/* A REP that leaves a message unanswered hears no other. */
+static void refuse_question(channel_t *channel)
+{
+    if (channel->options.pattern == CHANNEL_REP)
+        zmq_send(channel->wire.socket, "", 0, ZMQ_DONTWAIT);
+}
+
+static void channel_receive(channel_t *channel)
+{
+    struct channel_frame frames[CHANNEL_FRAMES];
+    uint64_t peer;
+
+    if (!receive_message(channel, &peer)) {
+        refuse_question(channel);
+    } else if (channel->options.on_message != NULL) {
+        for (int i = 0; i < channel->frame_count; i++) {
+            frames[i].bytes = zmq_msg_data(&channel->frames[i]);
+            frames[i].length = zmq_msg_size(&channel->frames[i]);
+        }
+        channel->options.on_message(channel->options.context, peer, frames, channel->frame_count);
+    }
+    forget_frames(channel);
+}
+
+static void tell_writable(channel_t *channel)
+{
+    channel->blocked = false;
+    uv_timer_stop(&channel->retry);
+    channel->options.on_writable(channel->options.context);
+}
+
+/*
+ * The descriptor is edge-triggered: it is quiet while there are messages that were announced before.
+ * So read until ZMQ_EVENTS says there are none, or come back.
+ */
+static void channel_drain(channel_t *channel)
+{
+    channel->draining = true;
+    for (int left = BUDGET; left > 0 && !channel->closed; left--) {
+        int events = channel_events(channel);
+
+        if (channel->blocked && channel->options.pattern != CHANNEL_ROUTER && (events & ZMQ_POLLOUT))
+            tell_writable(channel);
+        else if (events & ZMQ_POLLIN)
+            channel_receive(channel);
+        else
+            goto empty;
+    }
+    if (!channel->closed)
+        uv_async_send(&channel->more); /* let timers run, then resume here */
+empty:
+    channel->draining = false;
+}
+
+static void socket_ready(uv_poll_t *uv, int status, int events)
+{
+    (void)status;
+    (void)events;
+    channel_drain(uv->data);
+}
+
+static void more_due(uv_async_t *uv)
+{
+    channel_drain(uv->data);
+}
+
+static void retry_due(uv_timer_t *uv)
+{
+    channel_t *channel = uv->data;
+
+    if (channel->blocked)
+        tell_writable(channel);
+}
+
+channel_blob_t *channel_take(channel_t *channel, int index)
+{
+    channel_blob_t *blob = malloc(sizeof(*blob));
+
+    TD_ASSERT(index >= 0 && index < channel->frame_count, "frame %d of %d", index,
+              channel->frame_count);
+    if (blob == NULL)
+        return NULL;
+    zmq_msg_init(&blob->message);
+    zmq_msg_move(&blob->message, &channel->frames[index]);
+    return blob;
+}
+
+const void *channel_blob_bytes(const channel_blob_t *blob)
+{
+    return zmq_msg_data((zmq_msg_t *)&blob->message);
+}
+
+size_t channel_blob_length(const channel_blob_t *blob)
+{
+    return zmq_msg_size(&blob->message);
+}
+
+void channel_blob_release(channel_blob_t **blob)
+{
+    if (*blob == NULL)
+        return;
+    zmq_msg_close(&(*blob)->message);
+    free(*blob);
+    *blob = NULL;
+}
+
+/* --- sending --------------------------------------------------------------- */
+
+static int send_frame(channel_t *channel, zmq_msg_t *frame, bool more)
+{
+    int rc;
+
+    do
+        rc = zmq_msg_send(frame, channel->wire.socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0));
+    while (rc < 0 && errno == EINTR);
+    return rc;
+}
+
+/* The frame that decides whether the message is taken: a ROUTER's peer, or the header. */
+static int send_first(channel_t *channel, const void *bytes, size_t length, bool more)
+{
+    zmq_msg_t frame;
+    int rc;
+
+    if (zmq_msg_init_size(&frame, length) != 0)
+        return TD_EAGAIN; /* out of memory: the caller tries again */
+    if (length > 0)
+        memcpy(zmq_msg_data(&frame), bytes, length);
+    if (send_frame(channel, &frame, more) >= 0)
+        return TD_OK;
+    rc = errno;
+    zmq_msg_close(&frame);
+    if (rc == EHOSTUNREACH)
+        return TD_ENOTFOUND;
+    TD_ASSERT(rc == EAGAIN, "%s: %s", channel->options.name, zmq_strerror(rc));
+    return TD_EAGAIN;
+}
+
+/* Once the first frame is taken the others are, or the connection died and all are dropped. */
+static void send_rest(channel_t *channel, const struct channel_part *part, bool more)
+{
+    zmq_msg_t frame;
+    int rc;
+
+    if (part->release != NULL) {
+        rc = zmq_msg_init_data(&frame, (void *)(uintptr_t)part->bytes, part->length, part->release,
+                               part->context);
+    } else {
+        rc = zmq_msg_init_size(&frame, part->length);
+        if (rc == 0 && part->length > 0)
+            memcpy(zmq_msg_data(&frame), part->bytes, part->length);
+    }
+    TD_ASSERT(rc == 0, "out of memory for a frame of %zu bytes", part->length);
+    if (send_frame(channel, &frame, more) < 0)
+        zmq_msg_close(&frame); /* releases it */
+}
+
+static int send_message(channel_t *channel, uint64_t peer, const struct channel_part *parts, int count)
+{
+    unsigned char identity[IDENTITY];
+    int rc, first = 0;
+
+    if (channel->options.pattern == CHANNEL_ROUTER) {
+        pack_identity(identity, peer);
+        rc = send_first(channel, identity, sizeof(identity), true);
+    } else {
+        rc = send_first(channel, parts[0].bytes, parts[0].length, count > 1);
+        first = 1;
+    }
+    if (rc != TD_OK)
+        return rc;
+    for (int i = first; i < count; i++)
+        send_rest(channel, &parts[i], i + 1 < count);
+    for (int i = 0; i < count; i++)
+        channel->counters.sent_bytes += parts[i].length;
+    channel->counters.sent++;
+    return TD_OK;
+}
+
+int channel_send(channel_t *channel, uint64_t peer, const struct channel_part *parts, int count)
+{
+    int rc, events;
+
+    loop_assert_owner(channel->loop);
+    TD_ASSERT(count >= 1 && count <= CHANNEL_FRAMES && parts[0].release == NULL, "%d frames", count);
+    TD_ASSERT(!channel->closed);
+    rc = send_message(channel, peer, parts, count);
+    if (rc == TD_EAGAIN) {
+        channel->counters.blocked++;
+        if (channel->options.on_writable != NULL && !channel->blocked) {
+            channel->blocked = true;
+            if (channel->options.pattern == CHANNEL_ROUTER)
+                uv_timer_start(&channel->retry, retry_due, RETRY_MS, 0);
+        }
+    }
+    if (rc == TD_ENOTFOUND)
+        channel->counters.unroutable++;
+    /* Sending may have swallowed the edge that announced a message. */
+    events = channel_events(channel);
+    if (!channel->draining && (events & ZMQ_POLLIN))
+        uv_async_send(&channel->more);
+    return rc;
+}
+
+/* --- opening and closing --------------------------------------------------- */
+
+int channel_open(channel_t **out, loop_t *loop, const struct channel_options *options,
+                 struct error *err)
+{
+    channel_t *channel;
+    int rc;
+
+    loop_assert_owner(loop);
+    TD_ASSERT(options->max_message > 0 && options->max_frames <= CHANNEL_FRAMES);
+    TD_ASSERT(options->pattern != CHANNEL_DEALER || options->identity != 0);
+    *out = NULL;
+    if (context_enter() == NULL)
+        return error_set(err, TD_ENOMEM, "cannot start ZeroMQ: %s", zmq_strerror(errno));
+    channel = calloc(1, sizeof(*channel));
+    if (channel == NULL) {
+        context_leave();
+        return error_set(err, TD_ENOMEM, "out of memory for the %s socket", options->name);
+    }
+    channel->loop = loop;
+    channel->options = *options;
+    channel->retry.data = channel->more.data = channel;
+    if ((rc = uv_async_init(loop_uv(loop), &channel->more, more_due)) != 0) {
+        free(channel);
+        context_leave();
+        return error_set(err, TD_EIO, "cannot watch the %s socket: %s", options->name, uv_strerror(rc));
+    }
+    uv_timer_init(loop_uv(loop), &channel->retry);
+    channel->handles = 2;
+    if ((rc = wire_open(&channel->wire, channel, err)) != TD_OK) {
+        channel_close(&channel);
+        return rc;
+    }
+    *out = channel;
+    return TD_OK;
+}
+
+static void handle_closed(uv_handle_t *uv)
+{
+    channel_t *channel = uv->data;
+
+    if (--channel->handles == 0)
+        free(channel);
+}
+
+void channel_close_linger(channel_t **out, int linger_ms)
+{
+    channel_t *channel = *out;
+
+    if (channel == NULL)
+        return;
+    loop_assert_owner(channel->loop);
+    wire_close(&channel->wire, linger_ms);
+    channel->closed = true;
+    uv_close((uv_handle_t *)&channel->more, handle_closed);
+    uv_close((uv_handle_t *)&channel->retry, handle_closed);
+    context_leave();
+    *out = NULL;
+}
+
+void channel_close(channel_t **channel)
+{
+    channel_close_linger(channel, 0);
+}
+
+static void prepare_address(channel_t *channel, const char *address, char out[ADDRESS_MAX])
+{
+    address_for_zmq(out, address);
+    set_int(channel->wire.socket, ZMQ_IPV6, strchr(out, '[') != NULL);
+}
+
+static int explain_bind(const char *address, int code, struct error *err)
+{
+    switch (code) {
+    case EADDRINUSE:
+        return error_set(err, TD_ELOCKED,
+                         "cannot listen on %s: another program does already; choose another port",
+                         address);
+    case EADDRNOTAVAIL:
+    case ENODEV:
+        return error_set(err, TD_EINVAL, "cannot listen on %s: this machine has no such address",
+                         address);
+    case EACCES:
+    case EPERM:
+        return error_set(err, TD_EINVAL, "cannot listen on %s: not permitted; choose another port or folder",
+                         address);
+    default:
+        return error_set(err, TD_EIO, "cannot listen on %s: %s", address, zmq_strerror(code));
+    }
+}
+
+int channel_bind(channel_t *channel, const char *address, struct error *err)
+{
+    char plain[ADDRESS_MAX];
+    size_t size = sizeof(channel->address);
+    int rc;
+
+    loop_assert_owner(channel->loop);
+    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+        return rc;
+    prepare_address(channel, address, plain);
+    if (zmq_bind(channel->wire.socket, plain) != 0)
+        return explain_bind(address, errno, err);
+    TD_ASSERT(zmq_getsockopt(channel->wire.socket, ZMQ_LAST_ENDPOINT, channel->address, &size) == 0);
+    return TD_OK;
+}
+
+const char *channel_address(const channel_t *channel)
+{
+    return channel->address;
+}
+
+int channel_connect(channel_t *channel, const char *address, struct error *err)
+{
+    char plain[ADDRESS_MAX];
+    int rc;
+
+    loop_assert_owner(channel->loop);
+    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+        return rc;
+    if (strchr(address, '*') != NULL)
+        return error_set(err, TD_EINVAL, "cannot connect to %s: name the host and the port", address);
+    prepare_address(channel, address, plain);
+    if (zmq_connect(channel->wire.socket, plain) != 0)
+        return error_set(err, TD_EINVAL, "cannot connect to %s: %s", address, zmq_strerror(errno));
+    return TD_OK;
+}
+
+int channel_reconnect(channel_t *channel, const char *address, struct error *err)
+{
+    struct wire old = channel->wire;
+    int rc;
+
+    loop_assert_owner(channel->loop);
+    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+        return rc;
+    if ((rc = wire_open(&channel->wire, channel, err)) != TD_OK)
+        return rc; /* the old one stays */
+    wire_close(&old, 0);
+    if (channel->blocked) /* the new queue is empty */
+        uv_timer_start(&channel->retry, retry_due, 0, 0);
+    return channel_connect(channel, address, err);
+}
+
+struct channel_counters channel_counters(const channel_t *channel)
+{
+    return channel->counters;
+}
