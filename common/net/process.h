@@ -76,7 +76,7 @@ size_t process_log_tail(const char *path, int lines, char *out, size_t size);
 char *process_describe_exit(int code, int signal, char *out, size_t size);
 
 /*
- * When to start a part again that died: 250 ms after the first death, doubling to 8 s, until it died
+ * When to start a part again that died: 250 ms after the first death, doubling, until it died
  * RESTART_LIMIT times in a row within RESTART_YOUNG_MS of its start. A longer life starts afresh.
  */
 #define RESTART_LIMIT 5
