@@ -1,0 +1,375 @@
+#include "common/net/rundir.h"
+
+#include <cjson/cJSON.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "common/util/fs.h"
+
+#define FILE_LIMIT 4096 /* bytes of an .addr file */
+#define OLD_SOCKET_S 60 /* younger ones may be between bind and listen */
+#define DEPTH 4         /* of a run directory under logs/: <task>/<seed>/<exp_name> and one more */
+
+/* --- address files ---------------------------------------------------------- */
+
+static bool role_valid(const char *role)
+{
+    if (role[0] == '\0')
+        return false;
+    for (; *role != '\0'; role++)
+        if (!islower((unsigned char)*role))
+            return false;
+    return true;
+}
+
+static int part_path(char out[FS_PATH_MAX], const char *run_dir, const char *role, int id,
+                     struct error *err)
+{
+    int length = snprintf(out, FS_PATH_MAX, "%s/run/%s-%d.addr", run_dir, role, id);
+
+    if (length >= FS_PATH_MAX)
+        return error_set(err, TD_EINVAL, "the path of run directory %.100s... is too long", run_dir);
+    return TD_OK;
+}
+
+int rundir_record(const char *run_dir, const struct rundir_part *part, struct error *err)
+{
+    char path[FS_PATH_MAX], folder[FS_PATH_MAX], text[FILE_LIMIT];
+    int rc, length;
+
+    TD_ASSERT(role_valid(part->role), "role %s", part->role);
+    if ((rc = part_path(path, run_dir, part->role, part->id, err)) != TD_OK)
+        return rc;
+    snprintf(folder, sizeof(folder), "%s", path);
+    *strrchr(folder, '/') = '\0';
+    if ((rc = fs_mkdirs(folder, 0755, err)) != TD_OK)
+        return rc;
+    /* Addresses were checked when they were bound: no quote or backslash is in them. */
+    length = snprintf(text, sizeof(text),
+                      "{\"role\":\"%s\",\"id\":%d,\"pid\":%d,\"process\":\"%016" PRIx64
+                      "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\"}\n",
+                      part->role, part->id, (int)part->pid, part->process, part->run_id, part->stats,
+                      part->control);
+    return fs_write_file(path, text, (size_t)length, err);
+}
+
+static uint64_t hex_of(const cJSON *json, const char *name)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, name));
+
+    return text == NULL ? 0 : strtoull(text, NULL, 16);
+}
+
+static bool text_of(const cJSON *json, const char *name, char *out, size_t size)
+{
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, name));
+
+    if (text == NULL || strlen(text) >= size)
+        return false;
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
+static bool int_of(const cJSON *json, const char *name, int *out)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(json, name);
+
+    if (!cJSON_IsNumber(item) || !(item->valuedouble >= 0 && item->valuedouble <= 2147483647.0))
+        return false;
+    *out = item->valueint;
+    return true;
+}
+
+static bool parse_part(const char *text, struct rundir_part *part)
+{
+    cJSON *json = cJSON_Parse(text);
+    int pid = 0;
+    bool good;
+
+    memset(part, 0, sizeof(*part));
+    good = cJSON_IsObject(json) && text_of(json, "role", part->role, sizeof(part->role)) &&
+           role_valid(part->role) && int_of(json, "id", &part->id) && int_of(json, "pid", &pid) &&
+           text_of(json, "stats", part->stats, sizeof(part->stats)) &&
+           text_of(json, "control", part->control, sizeof(part->control));
+    part->pid = pid;
+    part->process = hex_of(json, "process");
+    part->run_id = hex_of(json, "run");
+    cJSON_Delete(json);
+    return good;
+}
+
+static int read_part(const char *path, struct rundir_part *part, struct error *err)
+{
+    char *text = NULL;
+    size_t length;
+    int rc = fs_read_file(path, FILE_LIMIT, &text, &length, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if (!parse_part(text, part))
+        rc = error_set(err, TD_ECORRUPT, "%s is not an address file; remove it", path);
+    free(text);
+    return rc;
+}
+
+int rundir_find(const char *run_dir, const char *role, int id, struct rundir_part *part,
+                struct error *err)
+{
+    char path[FS_PATH_MAX];
+    int rc = part_path(path, run_dir, role, id, err);
+
+    return rc == TD_OK ? read_part(path, part, err) : rc;
+}
+
+void rundir_forget(const char *run_dir, const struct rundir_part *part)
+{
+    struct rundir_part found;
+    char path[FS_PATH_MAX];
+
+    if (part_path(path, run_dir, part->role, part->id, NULL) == TD_OK &&
+        read_part(path, &found, NULL) == TD_OK && found.process == part->process)
+        unlink(path);
+}
+
+static int rank(const struct rundir_part *part)
+{
+    return strcmp(part->role, "learner") == 0 ? 0 : strcmp(part->role, "replay") == 0 ? 1 : 2;
+}
+
+static int compare_parts(const void *a, const void *b)
+{
+    const struct rundir_part *x = a, *y = b;
+    int order = rank(x) - rank(y);
+
+    if (order == 0)
+        order = strcmp(x->role, y->role);
+    return order != 0 ? order : (x->id > y->id) - (x->id < y->id);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+
+    return length > tail && strcmp(text + length - tail, end) == 0;
+}
+
+int rundir_list(const char *run_dir, struct rundir_part *parts, int max, int *count,
+                struct error *err)
+{
+    char folder[FS_PATH_MAX], path[FS_PATH_MAX + 256];
+    struct dirent *entry;
+    DIR *dir;
+
+    *count = 0;
+    snprintf(folder, sizeof(folder), "%s/run", run_dir);
+    dir = opendir(folder);
+    if (dir == NULL)
+        return error_set(err, TD_ENOTFOUND, "no run was started in %s (it has no folder run/)",
+                         run_dir);
+    while (*count < max && (entry = readdir(dir)) != NULL) {
+        if (!ends_with(entry->d_name, ".addr"))
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+        if (read_part(path, &parts[*count], NULL) == TD_OK)
+            (*count)++;
+    }
+    closedir(dir);
+    qsort(parts, (size_t)*count, sizeof(*parts), compare_parts);
+    return TD_OK;
+}
+
+/* --- run directories -------------------------------------------------------- */
+
+/* The newest of the files that a run touches, or 0: not a run directory. */
+static double run_time(const char *path)
+{
+    static const char *const marks[] = {"config.yaml", "run", "checkpoints"};
+    char name[FS_PATH_MAX + 32];
+    struct stat info;
+    double newest = 0;
+
+    for (size_t i = 0; i < TD_LEN(marks); i++) {
+        snprintf(name, sizeof(name), "%s/%s", path, marks[i]);
+        if (stat(name, &info) == 0) {
+            double at = (double)info.st_mtim.tv_sec + (double)info.st_mtim.tv_nsec * 1e-9;
+
+            newest = at > newest ? at : newest;
+        }
+    }
+    return newest;
+}
+
+struct newest {
+    double time;
+    char path[FS_PATH_MAX];
+};
+
+static void search_newest(const char *path, int depth, struct newest *best)
+{
+    char child[FS_PATH_MAX];
+    struct dirent *entry;
+    struct stat info;
+    double time = run_time(path);
+    DIR *dir;
+
+    if (time > 0) {
+        if (time > best->time) {
+            best->time = time;
+            snprintf(best->path, sizeof(best->path), "%s", path);
+        }
+        return;
+    }
+    if (depth == 0 || (dir = opendir(path)) == NULL)
+        return;
+    while ((entry = readdir(dir)) != NULL) {
+        if (entry->d_name[0] == '.' ||
+            snprintf(child, sizeof(child), "%s/%s", path, entry->d_name) >= (int)sizeof(child))
+            continue;
+        if (stat(child, &info) == 0 && S_ISDIR(info.st_mode))
+            search_newest(child, depth - 1, best);
+    }
+    closedir(dir);
+}
+
+int rundir_newest(const char *root, char *out, size_t size, struct error *err)
+{
+    struct newest best = {0};
+
+    search_newest(root, DEPTH, &best);
+    if (best.time <= 0)
+        return error_set(err, TD_ENOTFOUND, "no run found under %s; name a run directory", root);
+    if (strlen(best.path) >= size)
+        return error_set(err, TD_EINVAL, "the path %.100s... is too long", best.path);
+    memcpy(out, best.path, strlen(best.path) + 1);
+    return TD_OK;
+}
+
+int rundir_check(const char *run_dir, struct error *err)
+{
+    struct stat info;
+
+    if (stat(run_dir, &info) != 0)
+        return error_set_errno(err, TD_ENOTFOUND, errno, "run directory %s", run_dir);
+    if (!S_ISDIR(info.st_mode) || run_time(run_dir) <= 0)
+        return error_set(err, TD_ENOTFOUND, "%s is not a run directory (no config.yaml, run/ or "
+                         "checkpoints/ in it)", run_dir);
+    return TD_OK;
+}
+
+/* --- the private folder ------------------------------------------------------ */
+
+static int make_private(const char *path, struct error *err)
+{
+    struct stat info;
+
+    if (mkdir(path, 0700) != 0 && errno != EEXIST)
+        return error_set_errno(err, TD_EIO, errno, "cannot make the folder %s for sockets", path);
+    if (lstat(path, &info) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot read the folder %s", path);
+    if (!S_ISDIR(info.st_mode) || info.st_uid != geteuid() || (info.st_mode & 077) != 0)
+        return error_set(err, TD_EINVAL,
+                         "%s must be a folder of yours that nobody else may enter (mode 0700); "
+                         "remove it or set TDMPC2_RUNTIME_DIR to another",
+                         path);
+    return TD_OK;
+}
+
+/* True when nobody listens on this socket any more. */
+static bool socket_dead(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd, rc;
+
+    if (strlen(path) >= sizeof(address.sun_path))
+        return false;
+    memcpy(address.sun_path, path, strlen(path) + 1);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return false;
+    rc = connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : errno;
+    close(fd);
+    return rc == ECONNREFUSED;
+}
+
+static void remove_dead_sockets(const char *folder)
+{
+    char path[FS_PATH_MAX];
+    struct dirent *entry;
+    struct stat info;
+    DIR *dir = opendir(folder);
+
+    if (dir == NULL)
+        return;
+    while ((entry = readdir(dir)) != NULL) {
+        snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+        if (lstat(path, &info) == 0 && S_ISSOCK(info.st_mode) &&
+            time(NULL) - info.st_mtime > OLD_SOCKET_S && socket_dead(path))
+            unlink(path);
+    }
+    closedir(dir);
+}
+
+/* Not $XDG_RUNTIME_DIR: that folder goes when its user logs out, and runs outlive a login. */
+static void base_folder(char out[RUNTIME_PATH_MAX * 2])
+{
+    const char *own = getenv("TDMPC2_RUNTIME_DIR");
+
+    if (own != NULL && own[0] == '/')
+        snprintf(out, RUNTIME_PATH_MAX * 2, "%s", own);
+    else
+        snprintf(out, RUNTIME_PATH_MAX * 2, "/tmp/tdmpc2-%u", (unsigned)geteuid());
+}
+
+int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err)
+{
+    char base[RUNTIME_PATH_MAX * 2];
+    int rc;
+
+    base_folder(base);
+    if (strlen(base) + 1 + 16 >= RUNTIME_PATH_MAX - 20)
+        return error_set(err, TD_EINVAL,
+                         "the folder %s is too long for sockets; set TDMPC2_RUNTIME_DIR to a shorter "
+                         "one", base);
+    if ((rc = make_private(base, err)) != TD_OK)
+        return rc;
+    snprintf(out, RUNTIME_PATH_MAX, "%.75s/%016" PRIx64, base, key);
+    if ((rc = make_private(out, err)) != TD_OK)
+        return rc;
+    remove_dead_sockets(out);
+    return TD_OK;
+}
+
+uint64_t runtime_key(const char *run_dir)
+{
+    char path[FS_PATH_MAX];
+    char *real = realpath(run_dir, NULL);
+    uint64_t key;
+
+    snprintf(path, sizeof(path), "%s", real != NULL ? real : run_dir);
+    free(real);
+    key = XXH64(path, strlen(path), 0);
+    return key;
+}
+
+int runtime_address(char out[CHANNEL_ADDRESS_MAX], const char *folder, const char *name,
+                    uint64_t process, struct error *err)
+{
+    if (process == 0)
+        snprintf(out, CHANNEL_ADDRESS_MAX, "ipc://%s/%s", folder, name);
+    else
+        snprintf(out, CHANNEL_ADDRESS_MAX, "ipc://%s/%s-%08" PRIx32, folder, name,
+                 (uint32_t)(process ^ (process >> 32)));
+    return address_check(out, false, err);
+}
