@@ -38,10 +38,9 @@ int manifest_init(struct manifest *manifest)
     memcpy(manifest->version, TD_VERSION, sizeof(TD_VERSION));
     manifest->kind = CHECKPOINT_ASYNC;
     config_init(&manifest->config);
-    manifest->counters = cJSON_CreateObject();
+    manifest->progress = cJSON_CreateObject();
     manifest->seeds = cJSON_CreateObject();
-    manifest->shards = cJSON_CreateArray();
-    if (manifest->counters == NULL || manifest->seeds == NULL || manifest->shards == NULL) {
+    if (manifest->progress == NULL || manifest->seeds == NULL) {
         manifest_release(manifest);
         return TD_ENOMEM;
     }
@@ -50,9 +49,8 @@ int manifest_init(struct manifest *manifest)
 
 void manifest_release(struct manifest *manifest)
 {
-    cJSON_Delete(manifest->counters);
+    cJSON_Delete(manifest->progress);
     cJSON_Delete(manifest->seeds);
-    cJSON_Delete(manifest->shards);
     memset(manifest, 0, sizeof(*manifest));
 }
 
@@ -171,9 +169,8 @@ static bool print_fields(const struct manifest *manifest, cJSON *root)
            manifest_put_u64(root, "updates", manifest->updates) == TD_OK &&
            add(root, "blas", cJSON_CreateString(manifest->blas)) &&
            add(root, "simd", cJSON_CreateString(manifest->simd)) &&
-           add(root, "counters", cJSON_Duplicate(manifest->counters, true)) &&
+           add(root, "progress", cJSON_Duplicate(manifest->progress, true)) &&
            add(root, "seeds", cJSON_Duplicate(manifest->seeds, true)) &&
-           add(root, "shards", cJSON_Duplicate(manifest->shards, true)) &&
            add(root, "options", print_options(&manifest->config)) && add(root, "files", print_files(manifest));
 }
 
@@ -253,14 +250,13 @@ static int read_head(const struct reader *reader, struct manifest *manifest)
     return manifest->kind != 0 ? TD_OK : corrupt(reader, "\"kind\" is unknown");
 }
 
-static int read_open(const struct reader *reader, const char *key, bool array, cJSON **out)
+static int read_open(const struct reader *reader, const char *key, cJSON **out)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(reader->root, key);
     cJSON *copy;
 
-    if (array ? !cJSON_IsArray(item) : !cJSON_IsObject(item))
-        return error_set(reader->err, TD_ECORRUPT, "%s: \"%s\" is not %s", reader->where, key,
-                         array ? "an array" : "an object");
+    if (!cJSON_IsObject(item))
+        return error_set(reader->err, TD_ECORRUPT, "%s: \"%s\" is not an object", reader->where, key);
     copy = cJSON_Duplicate(item, true);
     if (copy == NULL)
         return error_set(reader->err, TD_ENOMEM, "out of memory reading %s", reader->where);
@@ -366,11 +362,9 @@ int manifest_parse(struct manifest *manifest, const char *text, size_t length, c
     if (rc == TD_OK)
         rc = read_head(&reader, manifest);
     if (rc == TD_OK)
-        rc = read_open(&reader, "counters", false, &manifest->counters);
+        rc = read_open(&reader, "progress", &manifest->progress);
     if (rc == TD_OK)
-        rc = read_open(&reader, "seeds", false, &manifest->seeds);
-    if (rc == TD_OK)
-        rc = read_open(&reader, "shards", true, &manifest->shards);
+        rc = read_open(&reader, "seeds", &manifest->seeds);
     if (rc == TD_OK)
         rc = read_options(&reader, &manifest->config);
     if (rc == TD_OK)

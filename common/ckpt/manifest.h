@@ -1,8 +1,8 @@
 /*
  * manifest.h - manifest.json of a checkpoint: what it is, whose, made how, and the hash of each file.
  *
- * The fixed part are fields here; `counters`, `seeds` and `shards` are open JSON values of the learner,
- * kept as they are. The reader treats the file as hostile: size, types, ranges and names are checked,
+ * The fixed part are fields here; `progress` (counters, schedule, marks) and `seeds` are open JSON
+ * objects of the learner, kept as they are. The reader treats the file as hostile: size, types, ranges and names are checked,
  * options go through the same table as the command line's.
  *
  * Owns:    its JSON values.
@@ -51,14 +51,13 @@ struct manifest {
     char blas[64];        /* the BLAS core and the SIMD path that the numbers came from */
     char simd[64];
     struct config config;
-    cJSON *counters;      /* an object */
+    cJSON *progress;      /* an object, see learner/progress.h */
     cJSON *seeds;         /* an object */
-    cJSON *shards;        /* an array, one object per shard: its high-water mark, window, ... */
     struct manifest_file files[MANIFEST_FILES_MAX];
     int file_count;
 };
 
-/* An empty one: this program's version, default options, empty JSON values. TD_OK or TD_ENOMEM. */
+/* An empty one: this program's version, default options, empty JSON objects. TD_OK or TD_ENOMEM. */
 int manifest_init(struct manifest *manifest);
 
 /* Accepts a zeroed or half-filled struct. */

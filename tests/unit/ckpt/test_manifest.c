@@ -19,9 +19,9 @@ static struct manifest sample(void)
     assert_ok(config_set(&manifest.config, "lr=0.30000000000000004", &err), err);
     assert_ok(config_set(&manifest.config, "exp_name=a \"b\"", &err), err);
     assert_ok(config_set(&manifest.config, "work_dir=elsewhere", &err), err);
-    manifest_put_u64(manifest.counters, "episodes", 12);
+    manifest_put_u64(manifest.progress, "episodes", 12);
     manifest_put_u64(shard, "store_id", UINT64_MAX - 1);
-    cJSON_AddItemToArray(manifest.shards, shard);
+    cJSON_AddItemToObject(manifest.seeds, "shard", shard);
     snprintf(manifest.files[0].name, MANIFEST_NAME_MAX, "parameters.safetensors");
     manifest.files[0].bytes = 123456789012ull;
     fs_sha256("x", 1, manifest.files[0].sha256);
@@ -48,9 +48,9 @@ static void what_is_printed_parses_back(void **state)
     assert_true(other.config.lr == 0.30000000000000004);
     assert_string_equal(other.config.exp_name, "a \"b\"");
     assert_string_equal(other.config.work_dir, ""); /* of one process: not kept */
-    assert_ok(manifest_get_u64(other.counters, "episodes", &value, &err), err);
+    assert_ok(manifest_get_u64(other.progress, "episodes", &value, &err), err);
     assert_int_equal(value, 12);
-    assert_ok(manifest_get_u64(cJSON_GetArrayItem(other.shards, 0), "store_id", &value, &err), err);
+    assert_ok(manifest_get_u64(cJSON_GetObjectItem(other.seeds, "shard"), "store_id", &value, &err), err);
     assert_true(value == UINT64_MAX - 1);
     assert_int_equal(other.file_count, 1);
     assert_int_equal(other.files[0].bytes, 123456789012ull);
@@ -124,8 +124,8 @@ static void bad_manifests_are_refused(void **state)
     assert_refused("\"step\":\t5000,", "", TD_ECORRUPT, "step");
     assert_refused("\"8123456789abcdef\"", "\"8123456789abcdeg\"", TD_ECORRUPT, "run_id");
     assert_refused("\"8123456789abcdef\"", "\"8123\"", TD_ECORRUPT, "run_id");
-    assert_refused("\"counters\":\t{", "\"other\":\t{", TD_ECORRUPT, "counters");
-    assert_refused("\"shards\":\t[", "\"seeds\":\t[", TD_ECORRUPT, "shards");
+    assert_refused("\"progress\":\t{", "\"other\":\t{", TD_ECORRUPT, "progress");
+    assert_refused("\"seeds\":\t{", "\"seed\":\t{", TD_ECORRUPT, "seeds");
     assert_refused("\"lr\":\t0.30000000000000004", "\"lr\":\t30", TD_ECORRUPT, "lr");
     assert_refused("\"lr\":\t0.30000000000000004", "\"lr\":\t[]", TD_ECORRUPT, "neither");
     assert_refused("\"lr\":", "\"new_option\":", TD_EFOREIGN, "new_option");
