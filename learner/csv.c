@@ -35,15 +35,17 @@ const char *const csv_train_columns[CSV_TRAIN_COUNT] = {
 static int format_value(char *out, double value)
 {
     static const int digits[] = {6, 9, 15, 16, 17};
+    char text[32] = "";
     int length = 0;
 
     if (isnan(value))
         return 0;
     for (size_t i = 0; i < TD_LEN(digits); i++) {
-        length = snprintf(out, 26, "%.*g", digits[i], value);
-        if (strtod(out, NULL) == value)
+        length = snprintf(text, sizeof(text), "%.*g", digits[i], value);
+        if (strtod(text, NULL) == value)
             break;
     }
+    memcpy(out, text, (size_t)length);
     return length;
 }
 
