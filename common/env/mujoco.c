@@ -1,7 +1,6 @@
 #include "common/env/mujoco.h"
 
 #include <dlfcn.h>
-#include <limits.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdbool.h>
@@ -10,19 +9,21 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/util/fs.h"
+
 #define LIBRARY  "libmujoco.so.3.1.2"
 #define TEXT_MAX 512
 
 /* --- where things are ---------------------------------------------------------------------- */
 
 struct places {
-    char library[PATH_MAX];
-    char suite[PATH_MAX];
+    char library[FS_PATH_MAX];
+    char suite[FS_PATH_MAX];
 };
 
-static bool join(char out[PATH_MAX], const char *folder, const char *rest)
+static bool join(char out[FS_PATH_MAX], const char *folder, const char *rest)
 {
-    return snprintf(out, PATH_MAX, "%s/%s", folder, rest) < PATH_MAX;
+    return snprintf(out, FS_PATH_MAX, "%s/%s", folder, rest) < FS_PATH_MAX;
 }
 
 static bool exists(const char *path)
@@ -41,19 +42,8 @@ static bool parent(char *path)
     return true;
 }
 
-/* The folder of this program, with links resolved. */
-static bool program_folder(char out[PATH_MAX])
-{
-    ssize_t length = readlink("/proc/self/exe", out, PATH_MAX - 1);
-
-    if (length <= 0)
-        return false;
-    out[length] = '\0';
-    return parent(out);
-}
-
 /* The folder that holds the innermost `build` above this program: a source tree. */
-static bool source_tree(char folder[PATH_MAX])
+static bool source_tree(char folder[FS_PATH_MAX])
 {
     do {
         const char *name = strrchr(folder, '/');
@@ -68,7 +58,7 @@ static bool source_tree(char folder[PATH_MAX])
 static void find_places(struct places *places)
 {
     const char *assets = getenv("TDMPC2_ASSETS");
-    char program[PATH_MAX], folder[PATH_MAX];
+    char program[FS_PATH_MAX], folder[FS_PATH_MAX];
 
     memset(places, 0, sizeof(*places));
     if (assets != NULL && assets[0] != '\0') {
@@ -77,7 +67,7 @@ static void find_places(struct places *places)
             return;
         places->library[0] = '\0';
     }
-    if (!program_folder(program))
+    if (fs_program_dir(program, NULL) != TD_OK)
         return;
 
     /* Installed: PREFIX/bin beside PREFIX/lib and PREFIX/share. */
@@ -216,7 +206,7 @@ static void load_body(void *context)
 
 int mujoco_load_model(const struct mujoco *mj, const char *file, mjModel **model, struct error *err)
 {
-    char path[PATH_MAX], text[TEXT_MAX] = "";
+    char path[FS_PATH_MAX], text[TEXT_MAX] = "";
     struct load load = {.mj = mj, .path = path, .text = text};
     struct places places;
     int rc;
