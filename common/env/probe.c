@@ -13,6 +13,12 @@
 /* What the recording machine's library gives for all functions at all points. */
 #define RECORDED 0xe92e73df18247bfbull
 
+#ifdef __x86_64__
+static const bool is_x86_64 = true;
+#else
+static const bool is_x86_64 = false;
+#endif
+
 /* Functions with the domain they are tried on. */
 struct function {
     double (*one)(double);
@@ -49,19 +55,14 @@ static uint64_t library_hash(void)
 
 bool probe_exact(struct error *why)
 {
-#if !defined(__x86_64__)
-    error_set(why, TD_EINVAL, "this processor is not x86-64, on which the recordings were made");
-    return false;
-#else
     uint64_t hash = library_hash();
 
-    if (hash == RECORDED)
-        return true;
-    error_set(why, TD_EINVAL,
-              "the mathematical functions here (glibc %s, %s FMA) round otherwise (%016llx) than "
-              "those of the recordings (glibc 2.36 with FMA)",
-              gnu_get_libc_version(), __builtin_cpu_supports("fma") ? "with" : "without",
-              (unsigned long long)hash);
-    return false;
-#endif
+    if (!is_x86_64)
+        error_set(why, TD_EINVAL, "this processor is not x86-64, on which the recordings were made");
+    else if (hash != RECORDED)
+        error_set(why, TD_EINVAL,
+                  "the mathematical functions here (glibc %s) round otherwise (%016llx) than those of "
+                  "the recordings (glibc 2.36 on a processor with FMA)",
+                  gnu_get_libc_version(), (unsigned long long)hash);
+    return is_x86_64 && hash == RECORDED;
 }
