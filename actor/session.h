@@ -26,6 +26,7 @@ struct session_config {
     uint64_t process; /* random, of this start */
     uint32_t role;    /* ROLE_ACTOR or ROLE_EVALUATOR */
     int64_t slot;     /* -1: the learner grants one */
+    uint64_t heartbeat_ms, timeout_ms; /* until the options are known */
     char control[WIRE_ADDRESS_MAX];
 };
 

@@ -6,7 +6,8 @@
  *     and the results of the commands it carried out;
  *   - after each of these drains it: while (X_next(x, &output)) carry out output.
  * now_ms never goes back. Bulk in an output is borrowed until the machine is fed again, so a send is
- * encoded while draining. Commands are carried out in the order they come.
+ * encoded while draining; bulk of a message that is fed stays valid until the outputs are drained.
+ * Commands are carried out in the order they come.
  */
 #ifndef TD_WIRE_MACHINE_H
 #define TD_WIRE_MACHINE_H

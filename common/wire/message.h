@@ -216,8 +216,8 @@ struct episode_ack {
 struct evaluate {
     uint32_t learner_epoch;
     uint64_t id;
-    uint64_t step;    /* agent steps that the result is logged at */
-    uint64_t version; /* of learner_epoch */
+    uint64_t step; /* agent steps that the result is logged at */
+    struct announcement parameters;
     uint32_t episodes;
     bool final;
     bool in_place; /* lock-step: on the training environment */
@@ -249,7 +249,7 @@ struct turn {
     uint32_t learner_epoch;
     uint64_t generation;
     uint64_t step;
-    uint64_t version;
+    struct announcement parameters; /* to plan with, and no others */
     bool random;
     bool reset;       /* Go: reset the environment first, a new episode begins */
     uint64_t episode; /* of the run */

@@ -1,0 +1,183 @@
+/*
+ * session_private.h - the inside of the session, shared by its files:
+ *   session.c           joining, the learner, parameters, leaving
+ *   session_stream.c    streams: rows, acknowledgements, epochs; asynchronous stepping
+ *   session_lockstep.c  turns and evaluation in place
+ *   session_evaluate.c  the evaluator
+ */
+#ifndef TD_ACTOR_SESSION_PRIVATE_H
+#define TD_ACTOR_SESSION_PRIVATE_H
+
+#include "actor/outbox.h"
+#include "actor/puller.h"
+#include "actor/session.h"
+#include "common/util/log.h"
+
+#define SESSION_HELLO_MS   1000  /* between Hellos that are not answered */
+#define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
+#define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
+#define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
+#define SESSION_SAY_MS     5000  /* a wait longer than this is a log line */
+#define SESSION_ENDS       64    /* finished episodes the learner has not acknowledged */
+#define SESSION_INFLIGHT   2048  /* rows sent and not acknowledged, per stream */
+#define SESSION_STREAK     3     /* refused in a row: the environment is broken */
+
+enum lane_state {
+    LANE_CLOSED = 0, /* no stream epoch */
+    LANE_RESTING,    /* between two episodes */
+    LANE_OPEN,       /* an episode is under way */
+};
+
+/* One environment and its stream. */
+struct lane {
+    uint32_t environment;
+    enum lane_state state;
+    uint64_t token;       /* of the command whose result is awaited; 0: idle */
+    uint32_t doing;       /* that command */
+    bool planned;         /* that step is planned, not random, */
+    struct announcement with; /* with these parameters */
+    bool reseed;          /* the next reset begins a new epoch's random stream */
+    outbox_t *outbox;
+    uint64_t store, epoch, limit;
+    uint64_t steps;       /* agent steps of this epoch, appended */
+    uint64_t episode;     /* of this epoch */
+    uint64_t episode_steps;
+    double episode_reward;
+    uint64_t chunks;      /* in flight */
+    uint64_t sent_ms;     /* since when something is in flight without an answer */
+    uint64_t refused_at;  /* sequence of the last refusal */
+    uint32_t streak;      /* epochs renewed in a row because rows were refused */
+    bool renew;
+};
+
+struct pending_end {
+    bool used;
+    uint64_t send_ms;
+    struct episode_end end;
+};
+
+/* Lock-step: the turn under way, the last answer, evaluation in place. */
+struct lockstep {
+    uint64_t generation; /* of the last restore; 0: none yet */
+    bool restoring;
+    bool fresh;          /* nothing has run: report the state after restoring */
+    bool turn_active;
+    struct turn turn;
+    bool answered;       /* `last_step` is done and its answer is below */
+    uint64_t last_step;
+    bool ended;          /* the answer is `end`, else Turned */
+    struct episode_end end;
+    bool end_pending;
+    uint64_t end_ms;     /* when to send it again */
+    void *state;         /* the environment's, behind `end` and `evaluated`; kept for RESTORE too */
+    size_t state_size;
+};
+
+/* The evaluation ordered last, in place or on the evaluator. */
+struct evaluating {
+    bool ordered;  /* wanted, not finished */
+    bool finished; /* result awaits its acknowledgement */
+    uint64_t token;
+    uint64_t send_ms;
+    struct evaluate order;
+    struct evaluated result;
+};
+
+struct session {
+    struct session_config config;
+    struct session_setup setup;
+    struct row_schema schema;
+    uint32_t stride;
+    bool configuring, configured;
+    uint64_t run, now;
+    uint64_t tokens;
+    struct output_queue outputs;
+    bool exited;
+    /* the learner */
+    bool welcomed;      /* it knows us, as far as we know */
+    bool seated;        /* a slot is ours */
+    bool leaving;
+    uint32_t slot, shard;
+    uint32_t learner_epoch;
+    uint64_t learner_process;
+    uint64_t heard_ms, hello_ms, beat_ms, began_ms;
+    bool lockstep;
+    uint32_t phase;
+    uint64_t updates, target;
+    struct announcement newest;
+    char ingest[WIRE_ADDRESS_MAX], params[WIRE_ADDRESS_MAX], announce[WIRE_ADDRESS_MAX];
+    /* the shard */
+    uint64_t shard_heard_ms, ingest_hello_ms;
+    bool shard_joined;  /* it answered our Hello */
+    bool resync;        /* that Hello is because something seems lost: resend from its mark */
+    /* parameters */
+    puller_t *puller;
+    struct announcement adopted; /* acted with; epoch 0: none */
+    uint64_t adopting;           /* token; 0: none */
+    /* environments */
+    struct lane *lanes;
+    uint32_t lane_count;
+    struct pending_end ends[SESSION_ENDS];
+    struct lockstep turns;
+    struct evaluating evaluating;
+    /* leaving */
+    bool terminating;
+    uint64_t flush_ms;
+    /* what is waited for, for people */
+    uint32_t waiting;
+    uint64_t waiting_ms, said_ms, counted_ms;
+    uint64_t waited[WAITING_LAST + 1];
+    uint64_t steps, episodes, resent, dropped_rows, dropped_episodes, pulls, pulled_bytes;
+};
+
+/* session.c */
+void session_log(session_t *session, int level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+void session_exit(session_t *session, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+struct message *session_send(session_t *session, uint32_t port, uint32_t kind);
+struct session_output *session_command(session_t *session, uint32_t kind);
+uint64_t session_token(session_t *session);
+bool session_learner_alive(const session_t *session);
+bool session_has_parameters(session_t *session, const struct announcement *wanted);
+void session_pull(session_t *session, const struct announcement *wanted);
+void session_hello_soon(session_t *session);
+uint64_t session_gone_ms(const session_t *session);
+struct rng_key session_key(const session_t *session, uint32_t purpose, uint32_t environment,
+                           uint32_t epoch, uint64_t step);
+
+/* session_stream.c */
+int streams_create(session_t *session);
+void streams_destroy(session_t *session);
+void streams_receive(session_t *session, const struct message *message);
+void streams_tick(session_t *session);
+uint64_t streams_deadline(const session_t *session);
+void streams_advance(session_t *session);
+void streams_hello(session_t *session, bool resync);
+void streams_forget(session_t *session); /* drop rows and episodes; epochs are shown again */
+void streams_flush(session_t *session, struct lane *lane);
+uint64_t streams_unacknowledged(const session_t *session);
+bool streams_shard_alive(const session_t *session);
+struct lane *streams_awaiting(session_t *session, uint64_t token);
+uint64_t streams_seed(const session_t *session, const struct lane *lane);
+bool lane_push(session_t *session, struct lane *lane, const struct session_step *step);
+void lane_reset(session_t *session, struct lane *lane);
+void lane_step(session_t *session, struct lane *lane, bool random, const struct rng_key *key);
+
+/* session_lockstep.c */
+void lockstep_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state);
+void lockstep_receive(session_t *session, const struct message *message);
+void lockstep_stepped(session_t *session, struct lane *lane, const struct session_step *step);
+void lockstep_tick(session_t *session);
+uint64_t lockstep_deadline(const session_t *session);
+void lockstep_advance(session_t *session);
+
+/* session_evaluate.c */
+void evaluate_order(session_t *session, const struct evaluate *order);
+void evaluate_acknowledged(session_t *session, const struct evaluated_ack *ack);
+void evaluate_tick(session_t *session);
+uint64_t evaluate_deadline(const session_t *session);
+void evaluate_advance(session_t *session);
+void evaluate_forget(session_t *session);
+
+#endif

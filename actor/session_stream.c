@@ -1,0 +1,528 @@
+/* Streams: rows out, acknowledgements in, epochs; and stepping in asynchronous runs. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "actor/session_private.h"
+
+#define CHUNK_ROWS   32 /* so many unsent rows are sent although others are in flight */
+#define CHUNKS_AHEAD 4  /* and fewer than that, while so few chunks are in flight */
+
+int streams_create(session_t *session)
+{
+    uint32_t count = session->setup.environments;
+
+    session->lanes = calloc(count, sizeof(*session->lanes));
+    if (session->lanes == NULL)
+        return TD_ENOMEM;
+    session->lane_count = count;
+    for (uint32_t i = 0; i < count; i++) {
+        session->lanes[i].environment = i;
+        if (outbox_create(&session->lanes[i].outbox, session->setup.outbox, session->stride) != TD_OK)
+            return TD_ENOMEM;
+    }
+    return TD_OK;
+}
+
+void streams_destroy(session_t *session)
+{
+    for (uint32_t i = 0; i < session->lane_count; i++)
+        outbox_destroy(&session->lanes[i].outbox);
+    free(session->lanes);
+    session->lanes = NULL;
+    session->lane_count = 0;
+}
+
+uint64_t streams_unacknowledged(const session_t *session)
+{
+    uint64_t held = 0;
+
+    for (uint32_t i = 0; i < session->lane_count; i++)
+        held += outbox_held(session->lanes[i].outbox);
+    return held;
+}
+
+bool streams_shard_alive(const session_t *session)
+{
+    return session->shard_joined &&
+           session->now < session->shard_heard_ms + session_gone_ms(session);
+}
+
+/*
+ * The environment's own seed (PROTOCOL): the run's for the first stream's first epoch and in
+ * lock-step, else a hash, so that no two epochs see the same episodes.
+ */
+uint64_t streams_seed(const session_t *session, const struct lane *lane)
+{
+    uint64_t where = (uint64_t)session->config.role << 32 | session->slot;
+
+    if (session->slot == 0 && lane->environment == 0 &&
+        (session->lockstep || lane->epoch <= 1))
+        return session->setup.seed & UINT32_MAX;
+    where = rng_hash(rng_hash(session->setup.seed, where), lane->environment);
+    return rng_hash(where, lane->epoch) & UINT32_MAX;
+}
+
+/* --- joining the shard ------------------------------------------------------ */
+
+void streams_hello(session_t *session, bool resync)
+{
+    struct ingest_hello *hello;
+
+    if (session->config.role != ROLE_ACTOR || session->ingest[0] == '\0' || !session->seated)
+        return;
+    hello = &session_send(session, PORT_INGEST, MESSAGE_INGEST_HELLO)->ingest_hello;
+    hello->slot = session->slot;
+    hello->process = session->config.process;
+    hello->spec = session->setup.spec;
+    hello->count = session->lane_count;
+    for (uint32_t i = 0; i < session->lane_count; i++) {
+        const struct lane *lane = &session->lanes[i];
+
+        hello->streams[i] = (struct stream_shown){lane->environment, lane->store, lane->epoch,
+                                                  lane->renew};
+    }
+    session->resync |= resync;
+    session->ingest_hello_ms =
+        session->now + (streams_shard_alive(session) ? session->setup.heartbeat_ms
+                                                     : SESSION_HELLO_MS);
+}
+
+/* Drop the lane's rows and unfinished episode; counts what is lost. */
+static void lane_forget(session_t *session, struct lane *lane)
+{
+    if (lane->state == LANE_OPEN)
+        session->dropped_episodes++;
+    session->dropped_rows += outbox_clear(lane->outbox);
+    lane->state = lane->epoch != 0 ? LANE_RESTING : LANE_CLOSED;
+    lane->token = 0;
+    lane->chunks = 0;
+    lane->steps = lane->episode = lane->episode_steps = 0;
+    lane->episode_reward = 0;
+}
+
+void streams_forget(session_t *session)
+{
+    for (uint32_t i = 0; i < session->lane_count; i++)
+        lane_forget(session, &session->lanes[i]);
+}
+
+/* A stream epoch that is not the one we had: begin anew in it. */
+static void lane_new_epoch(session_t *session, struct lane *lane, uint64_t store,
+                           const struct stream_granted *granted)
+{
+    uint64_t held = outbox_held(lane->outbox);
+
+    if (lane->epoch != 0)
+        session_log(session, LOG_WARN,
+                    "the shard gave a new epoch (%llu): dropped %llu unacknowledged rows%s",
+                    (unsigned long long)granted->epoch, (unsigned long long)held,
+                    lane->state == LANE_OPEN ? " and the unfinished episode" : "");
+    lane->store = store;
+    lane->epoch = granted->epoch;
+    lane_forget(session, lane);
+    lane->limit = granted->limit;
+    lane->reseed = true;
+    lane->renew = false;
+}
+
+/* Ask for a new epoch: the shard and we no longer agree on what was sent. */
+static void lane_renew(session_t *session, struct lane *lane, const char *why)
+{
+    session_log(session, LOG_WARN, "asking for a new stream epoch: %s", why);
+    lane->renew = true;
+    streams_hello(session, true);
+}
+
+static void lane_acknowledged(session_t *session, struct lane *lane, uint64_t next, uint64_t limit)
+{
+    lane->limit = limit;
+    if (!outbox_ack(lane->outbox, next)) {
+        lane_renew(session, lane, "the shard holds rows this process never made");
+        return;
+    }
+    lane->sent_ms = session->now;
+    if (outbox_inflight(lane->outbox) == 0)
+        lane->chunks = 0;
+    else if (lane->chunks > 0)
+        lane->chunks--;
+    if (next > lane->refused_at)
+        lane->streak = 0;
+}
+
+static struct lane *lane_of(session_t *session, uint32_t environment)
+{
+    return environment < session->lane_count ? &session->lanes[environment] : NULL;
+}
+
+static void receive_ingest_welcome(session_t *session, const struct ingest_welcome *welcome)
+{
+    if (welcome->slot != session->slot || welcome->process != session->config.process)
+        return;
+    session->shard_joined = true;
+    for (uint32_t i = 0; i < welcome->count; i++) {
+        const struct stream_granted *granted = &welcome->streams[i];
+        struct lane *lane = lane_of(session, granted->environment);
+
+        if (lane == NULL || granted->epoch == 0)
+            continue;
+        if (lane->store != welcome->store || lane->epoch != granted->epoch)
+            lane_new_epoch(session, lane, welcome->store, granted);
+        lane_acknowledged(session, lane, granted->next, granted->limit);
+        if (session->resync && outbox_resend(lane->outbox, granted->next)) {
+            session->resent += outbox_unsent(lane->outbox);
+            lane->chunks = 0;
+        }
+    }
+    session->resync = false;
+}
+
+/* Rows the shard will not take: the episode is given up, and after a few in a row the actor. */
+static void receive_rows_refused(session_t *session, const struct refused *refused)
+{
+    struct lane *lane = lane_of(session, refused->environment);
+
+    if (lane == NULL || refused->stream_epoch != lane->epoch || lane->renew)
+        return;
+    lane->refused_at = refused->sequence;
+    if (++lane->streak >= SESSION_STREAK || session->lockstep) {
+        session_exit(session, TD_EXIT_BAD_INPUT, "the shard refuses this actor's rows: %s",
+                     refused->text);
+        return;
+    }
+    lane_renew(session, lane, refused->text);
+}
+
+void streams_receive(session_t *session, const struct message *message)
+{
+    struct lane *lane;
+
+    session->shard_heard_ms = session->now;
+    switch (message->kind) {
+    case MESSAGE_INGEST_WELCOME:
+        receive_ingest_welcome(session, &message->ingest_welcome);
+        break;
+    case MESSAGE_ACK:
+        lane = lane_of(session, message->ack.environment);
+        if (lane != NULL && message->ack.slot == session->slot &&
+            message->ack.store == lane->store && message->ack.epoch == lane->epoch)
+            lane_acknowledged(session, lane, message->ack.next, message->ack.limit);
+        break;
+    case MESSAGE_NACK:
+        lane = lane_of(session, message->nack.environment);
+        if (lane == NULL || message->nack.slot != session->slot || lane->renew ||
+            message->nack.store != lane->store || message->nack.epoch != lane->epoch)
+            break;
+        if (!outbox_resend(lane->outbox, message->nack.next))
+            lane_renew(session, lane, "it misses rows that are no longer here");
+        else
+            session->resent += outbox_unsent(lane->outbox);
+        lane->chunks = 0;
+        break;
+    case MESSAGE_REJOIN:
+        if (message->rejoin.slot != session->slot)
+            break;
+        if (session->shard_joined || session->now >= session->ingest_hello_ms) {
+            session->shard_joined = false;
+            streams_hello(session, true);
+        }
+        break;
+    case MESSAGE_FENCED:
+        if (message->fenced.slot == session->slot &&
+            message->fenced.holder != session->config.process)
+            session_exit(session, TD_EXIT_FENCED, "another process took slot %u", session->slot);
+        break;
+    case MESSAGE_REFUSED:
+        if (message->refused.code == REFUSED_ROWS)
+            receive_rows_refused(session, &message->refused);
+        else
+            session_exit(session, TD_EXIT_BAD_INPUT, "the shard refused: %s",
+                         message->refused.text);
+        break;
+    default:
+        break;
+    }
+}
+
+/* --- rows ------------------------------------------------------------------- */
+
+/* Send what may be sent: at once when nothing is in flight, in chunks when rows come fast. */
+void streams_flush(session_t *session, struct lane *lane)
+{
+    uint32_t most = WIRE_ROWS_MAX / session->stride;
+
+    while (session->shard_joined && lane->epoch != 0 && !lane->renew) {
+        uint64_t unsent = outbox_unsent(lane->outbox), inflight = outbox_inflight(lane->outbox);
+        struct message *message;
+        uint64_t first;
+        const void *rows;
+        uint32_t count;
+
+        if (unsent == 0 || inflight >= SESSION_INFLIGHT ||
+            (unsent < CHUNK_ROWS && lane->chunks >= CHUNKS_AHEAD))
+            return;
+        count = outbox_chunk(lane->outbox, most, &first, &rows);
+        message = session_send(session, PORT_INGEST, MESSAGE_ROWS);
+        message->rows = (struct rows){session->slot, lane->environment, session->config.process,
+                                      lane->store, lane->epoch, first, count, session->stride};
+        message->bulks = 1;
+        message->bulk[0] = (struct bulk){rows, (size_t)count * session->stride};
+        if (inflight == 0)
+            lane->sent_ms = session->now;
+        lane->chunks++;
+        outbox_sent(lane->outbox, count);
+    }
+}
+
+/* The environment made something no row may hold. */
+static void lane_broken(session_t *session, struct lane *lane, const char *why)
+{
+    if (++lane->streak >= SESSION_STREAK || session->lockstep) {
+        session_exit(session, TD_EXIT_BAD_INPUT,
+                     "the environment returned a step that cannot be stored: %s", why);
+        return;
+    }
+    session_log(session, LOG_ERROR, "gave up the episode: %s", why);
+    lane->refused_at = outbox_next(lane->outbox);
+    lane_renew(session, lane, why);
+}
+
+/* Append the row of a reset or step and send it. False: it was refused, the lane begins anew. */
+bool lane_push(session_t *session, struct lane *lane, const struct session_step *step)
+{
+    void *row = outbox_reserve(lane->outbox);
+    bool first = lane->doing == COMMAND_RESET;
+    struct row_head *head = row;
+    const char *bad;
+
+    TD_ASSERT(row != NULL, "a command was given without room for its row");
+    memcpy(row_obs(row), step->obs, session->schema.obs_type == OBS_STATE
+                                        ? 4u * (size_t)session->schema.obs_dim
+                                        : session->schema.obs_dim);
+    if (first) {
+        head->flags = ROW_FIRST;
+    } else {
+        memcpy(row_action(row, &session->schema), step->action, 4u * session->schema.action_dim);
+        head->reward = step->reward;
+        head->flags = (step->terminated ? ROW_TERMINATED : 0) | (step->truncated ? ROW_TRUNCATED : 0);
+        if (lane->planned) {
+            head->param_epoch = lane->with.epoch;
+            head->param_version = lane->with.version;
+        }
+    }
+    if ((bad = row_check(row, &session->schema)) != NULL) {
+        lane_broken(session, lane, bad);
+        return false;
+    }
+    outbox_append(lane->outbox);
+    lane->state = LANE_OPEN;
+    if (first) {
+        lane->episode_steps = 0;
+        lane->episode_reward = 0;
+    } else {
+        lane->steps++;
+        lane->episode_steps++;
+        lane->episode_reward += step->reward;
+        session->steps++;
+    }
+    streams_flush(session, lane);
+    return true;
+}
+
+/* --- stepping, asynchronous ------------------------------------------------- */
+
+void lane_reset(session_t *session, struct lane *lane)
+{
+    struct command_reset *command = &session_command(session, COMMAND_RESET)->reset;
+
+    command->token = lane->token = session_token(session);
+    command->environment = lane->environment;
+    command->reseed = lane->reseed;
+    command->seed = streams_seed(session, lane);
+    lane->reseed = false;
+    lane->planned = false;
+    lane->doing = COMMAND_RESET;
+}
+
+void lane_step(session_t *session, struct lane *lane, bool random, const struct rng_key *key)
+{
+    struct command_step *command = &session_command(session, COMMAND_STEP)->step;
+
+    command->token = lane->token = session_token(session);
+    command->environment = lane->environment;
+    command->random = random;
+    command->first = lane->episode_steps == 0;
+    command->key = *key;
+    lane->planned = !random;
+    lane->with = session->adopted;
+    lane->doing = COMMAND_STEP;
+}
+
+static bool acts_at_random(const session_t *session)
+{
+    return session->phase < PHASE_RUNNING;
+}
+
+/* Parameters of this learner, not too old; newer ones are fetched in any case. */
+static bool parameters_will_do(session_t *session)
+{
+    const struct announcement *newest = &session->newest;
+
+    if (newest->epoch == session->learner_epoch &&
+        announcement_compare(newest, &session->adopted) > 0)
+        session_pull(session, newest);
+    if (session->adopted.epoch == 0 || session->adopted.epoch != session->learner_epoch)
+        return false;
+    return newest->epoch != session->adopted.epoch || newest->version <= session->adopted.version ||
+           newest->version - session->adopted.version <= session->setup.max_staleness;
+}
+
+/* What keeps this lane from its next step; WAITING_NOTHING: nothing does. */
+static uint32_t lane_waits_for(session_t *session, const struct lane *lane)
+{
+    if (!session_learner_alive(session))
+        return WAITING_LEARNER;
+    if (lane->state == LANE_CLOSED || lane->renew || !streams_shard_alive(session))
+        return WAITING_SHARD;
+    if (outbox_full(lane->outbox))
+        return WAITING_ACKS;
+    if (lane->state == LANE_RESTING)
+        return WAITING_NOTHING;
+    if (lane->steps >= lane->limit)
+        return session->phase == PHASE_BURST ? WAITING_BURST : WAITING_LIMIT;
+    if (!acts_at_random(session) && !parameters_will_do(session))
+        return WAITING_PARAMETERS;
+    return WAITING_NOTHING;
+}
+
+static void lane_advance(session_t *session, struct lane *lane)
+{
+    uint32_t waiting = lane_waits_for(session, lane);
+    bool random = acts_at_random(session);
+    struct rng_key key;
+
+    if (waiting != WAITING_NOTHING) {
+        session->waiting = waiting;
+        return;
+    }
+    if (lane->state == LANE_RESTING) {
+        lane_reset(session, lane);
+        return;
+    }
+    key = session_key(session, random ? RNG_SEED_ACTION : RNG_PLAN, lane->environment,
+                      (uint32_t)lane->epoch, lane->steps);
+    lane_step(session, lane, random, &key);
+}
+
+void streams_advance(session_t *session)
+{
+    for (uint32_t i = 0; i < session->lane_count; i++) {
+        struct lane *lane = &session->lanes[i];
+
+        streams_flush(session, lane);
+        if (lane->token == 0 && !session->terminating)
+            lane_advance(session, lane);
+    }
+}
+
+/* Report a finished episode; the oldest unanswered report gives way when there are too many. */
+static void report_end(session_t *session, struct lane *lane, const struct session_step *step)
+{
+    struct pending_end *place = &session->ends[0];
+
+    for (int i = 0; i < SESSION_ENDS; i++) {
+        struct pending_end *end = &session->ends[i];
+
+        if (!end->used) {
+            place = end;
+            break;
+        }
+        if (end->send_ms < place->send_ms)
+            place = end;
+    }
+    place->used = true;
+    place->send_ms = session->now;
+    place->end = (struct episode_end){
+        .slot = session->slot,
+        .environment = lane->environment,
+        .stream_epoch = lane->epoch,
+        .episode = lane->episode++,
+        .length = lane->episode_steps,
+        .reward = lane->episode_reward,
+        .has_success = step->has_success,
+        .success = step->success,
+        .terminated = step->terminated,
+        .version_epoch = session->adopted.epoch,
+        .version = session->adopted.version,
+    };
+    session->episodes++;
+}
+
+struct lane *streams_awaiting(session_t *session, uint64_t token)
+{
+    for (uint32_t i = 0; token != 0 && i < session->lane_count; i++)
+        if (session->lanes[i].token == token)
+            return &session->lanes[i];
+    return NULL;
+}
+
+void session_stepped(session_t *session, uint64_t now_ms, uint64_t token,
+                     const struct session_step *step)
+{
+    struct lane *lane = streams_awaiting(session, token);
+
+    session->now = now_ms;
+    if (lane != NULL && !session->exited) {
+        lane->token = 0;
+        if (session->lockstep) {
+            lockstep_stepped(session, lane, step);
+        } else if (lane_push(session, lane, step) && (step->terminated || step->truncated)) {
+            lane->state = LANE_RESTING;
+            report_end(session, lane, step);
+        }
+    }
+    session_tick(session, now_ms);
+}
+
+/* --- time ------------------------------------------------------------------- */
+
+/* Rows without an answer for so long: ask where the shard stands. */
+static uint64_t answer_ms(const session_t *session)
+{
+    return 2 * session->setup.heartbeat_ms;
+}
+
+void streams_tick(session_t *session)
+{
+    bool lost = false;
+
+    for (uint32_t i = 0; i < session->lane_count; i++) {
+        struct lane *lane = &session->lanes[i];
+
+        if (outbox_inflight(lane->outbox) > 0 &&
+            session->now >= lane->sent_ms + answer_ms(session)) {
+            lane->sent_ms = session->now;
+            lost = true;
+        }
+    }
+    if (lost || session->now >= session->ingest_hello_ms)
+        streams_hello(session, lost || !session->shard_joined);
+}
+
+uint64_t streams_deadline(const session_t *session)
+{
+    uint64_t at = UINT64_MAX;
+
+    if (session->config.role != ROLE_ACTOR || session->ingest[0] == '\0' || !session->seated)
+        return at;
+    at = session->ingest_hello_ms;
+    for (uint32_t i = 0; i < session->lane_count; i++) {
+        const struct lane *lane = &session->lanes[i];
+
+        if (outbox_inflight(lane->outbox) > 0 && lane->sent_ms + answer_ms(session) < at)
+            at = lane->sent_ms + answer_ms(session);
+    }
+    if (session->shard_joined && session->shard_heard_ms + session_gone_ms(session) > session->now &&
+        session->shard_heard_ms + session_gone_ms(session) < at)
+        at = session->shard_heard_ms + session_gone_ms(session);
+    return at;
+}
