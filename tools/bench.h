@@ -56,4 +56,9 @@ double bench_peak_gflops(const struct bench_options *options);
 void bench_flops(const struct bench_options *options, void (*run)(void *context), void *context,
                  double gflop, struct bench_result *result);
 
+/* The benchmarks themselves: each prints its results and returns TD_OK, or a code and a sentence. */
+#define BENCH(name, sentence) int bench_##name(const struct bench_options *options, struct error *err);
+#include "tools/bench.def"
+#undef BENCH
+
 #endif
