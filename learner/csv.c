@@ -63,8 +63,7 @@ static int format_line(char *out, const double *values, int count)
     return used;
 }
 
-/* The numbers of one line [line, end). False when it is not `count` numbers, a step first. */
-static bool parse_line(const char *line, const char *end, double *values, int count)
+bool csv_parse_line(const char *line, const char *end, double *values, int count)
 {
     char field[64];
 
@@ -127,7 +126,7 @@ static void keep_lines(struct kept *kept, char *text, size_t length, int columns
             return;
         }
         bytes = (size_t)(stop + 1 - at);
-        if (!parse_line(at, stop, values, columns)) {
+        if (!csv_parse_line(at, stop, values, columns)) {
             kept->damaged++;
         } else if (values[0] > (double)last_step) {
             kept->later++;
@@ -319,7 +318,7 @@ static int parse_rows(struct csv_data *data, const char *at, const char *end, co
                 return error_set(err, TD_ENOMEM, "out of memory reading %s", path);
             data->values = grown;
         }
-        data->rows += parse_line(at, stop, data->values + (size_t)data->rows * (size_t)data->columns, data->columns);
+        data->rows += csv_parse_line(at, stop, data->values + (size_t)data->rows * (size_t)data->columns, data->columns);
         at = stop + 1;
     }
     return TD_OK;

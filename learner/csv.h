@@ -11,6 +11,7 @@
 #ifndef TD_LEARNER_CSV_H
 #define TD_LEARNER_CSV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/util/error.h"
@@ -80,6 +81,9 @@ int csv_cut(csv_t *csv, uint64_t last_step, struct error *err);
 
 /* Make what was appended durable: before a checkpoint that counts on it. */
 int csv_sync(csv_t *csv, struct error *err);
+
+/* The numbers of one line [line, end), without its newline. False when it is not `count` numbers. */
+bool csv_parse_line(const char *line, const char *end, double *values, int count);
 
 /* A file's numbers, for curves: row-major, [rows][columns]. */
 struct csv_data {

@@ -1,0 +1,34 @@
+/*
+ * supervisor.h - the parts that `tdmpc2 train` starts: one learner and its local actors, followed,
+ * restarted and stopped as PROTOCOL, section 7 has it.
+ *
+ * Owns:    the loop and the processes. Runs on the main thread.
+ */
+#ifndef TD_TOOLS_SUPERVISOR_H
+#define TD_TOOLS_SUPERVISOR_H
+
+#include "tools/console.h"
+
+#include "common/util/error.h"
+
+struct supervisor_options {
+    const char *name;             /* of the run, for the status line */
+    const char *run_dir;
+    const char *const *learner_args; /* key=value words, NULL-terminated */
+    const char *const *actor_args;   /* beside learner=, actor=, run_id= and work_dir= */
+    int actors;                   /* local ones */
+    struct console *console;
+};
+
+struct supervisor_result {
+    int exit_code;
+    bool asked;   /* a signal ended it */
+};
+
+/*
+ * Start everything and stay until it has ended. Returns TD_OK with *result, or an error when nothing
+ * was started (a missing program: TD_ESETUP).
+ */
+int supervisor_run(const struct supervisor_options *options, struct supervisor_result *result, struct error *err);
+
+#endif

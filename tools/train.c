@@ -1,0 +1,169 @@
+/* train.c - `tdmpc2 train`: check everything, start learner and actors, show how it goes. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/env/env.h"
+#include "common/net/channel.h"
+#include "common/util/config.h"
+#include "learner/csv.h"
+#include "learner/run.h"
+#include "tools/commands.h"
+#include "tools/console.h"
+#include "tools/options.h"
+#include "tools/supervisor.h"
+
+static void usage(FILE *out)
+{
+    fprintf(out, "usage: tdmpc2 train task=TASK [key=value ...]\n\n"
+                 "Starts a learner, its replay shard and evaluator, and actors=N actors on this machine.\n"
+                 "An existing run directory (logs/<task>/<seed>/<exp_name>) is resumed. Ctrl-C stops with a\n"
+                 "checkpoint; the same command goes on from there.\n\n");
+    config_help(out);
+}
+
+/* The task exists, its library and model files are there, and the address may be bound. */
+static int check_task(const struct config *config, struct error *err)
+{
+    env_t *env = NULL;
+    int rc = env_create(&env, config->task, 0, err);
+
+    env_close(&env);
+    if (rc == TD_OK && config->bind[0] != '\0')
+        rc = address_check(config->bind, config->insecure, err);
+    return rc;
+}
+
+/* The last evaluation in eval.csv, as a sentence. */
+static void print_result(const struct run *run)
+{
+    struct csv_data eval;
+    char path[FS_PATH_MAX], steps[32];
+    const double *last;
+
+    if (run_path(run, "eval.csv", path, NULL) != TD_OK || csv_load(&eval, path, NULL) != TD_OK)
+        return;
+    if (eval.rows > 0 && eval.columns > CSV_EVAL_EPISODES) {
+        last = eval.values + (size_t)(eval.rows - 1) * (size_t)eval.columns;
+        printf("last evaluation, at step %s: return %.1f, the mean of %.0f episodes\n",
+               console_format_count(steps, sizeof(steps), last[CSV_EVAL_STEP]), last[CSV_EVAL_REWARD],
+               last[CSV_EVAL_EPISODES]);
+    }
+    csv_release(&eval);
+}
+
+static void print_finished(const struct run *run)
+{
+    char steps[32];
+
+    printf("%s is finished: %s agent steps\n", run->dir,
+           console_format_count(steps, sizeof(steps), (double)run->finished_steps));
+    print_result(run);
+    printf("to extend it give more steps, e.g. steps=%" PRId64 "; another exp_name starts anew\n",
+           run->config.steps * 2);
+}
+
+/* What will run where, before it does. */
+static void print_plan(const struct run *run)
+{
+    char steps[32];
+
+    printf("%s %s: %s, %s agent steps, %s%" PRId64 " actor%s, seed %" PRId64 "\n",
+           run->resumed ? "resuming" : "starting", run->dir, run->config.task,
+           console_format_count(steps, sizeof(steps), (double)run->config.steps),
+           run->config.lockstep ? "lock-step, " : "", run->config.actors, run->config.actors == 1 ? "" : "s",
+           run->config.seed);
+    fflush(stdout);
+}
+
+/* How the run stands after the parts have ended. */
+static void print_end(const struct run *before, const struct config *fresh, const bool *given,
+                      const struct supervisor_result *result)
+{
+    struct run run;
+
+    if (run_look(&run, fresh, given, NULL, NULL) != TD_OK)
+        return;
+    if (run.finished && result->exit_code == TD_EXIT_OK) {
+        print_finished(&run);
+    } else if (result->exit_code == TD_EXIT_OK) {
+        print_result(&run);
+        printf("stopped; the same command goes on from the newest checkpoint of %s\n", before->dir);
+    }
+}
+
+/* Words for the learner: what was given, and where; `config=` has been read. */
+static char **learner_words(const struct run *run, const struct config *fresh, const bool *given)
+{
+    char place[FS_PATH_MAX + 16];
+
+    snprintf(place, sizeof(place), "work_dir=%s", run->dir);
+    return options_words(fresh, given, place);
+}
+
+static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
+                 struct error *err)
+{
+    static const char *const insecure[] = {"insecure=true", NULL}, *const none[] = {NULL};
+    struct supervisor_result result = {0};
+    struct console console;
+    char **words = learner_words(run, fresh, given);
+    int rc;
+
+    if (words == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    console_init(&console, stdout);
+    struct supervisor_options options = {.name = run->config.task,
+                                         .run_dir = run->dir,
+                                         .learner_args = (const char *const *)words,
+                                         .actor_args = fresh->insecure ? insecure : none,
+                                         .actors = (int)run->config.actors,
+                                         .console = &console};
+    rc = supervisor_run(&options, &result, err);
+    options_words_free(words);
+    if (rc != TD_OK)
+        return rc;
+    print_end(run, fresh, given, &result);
+    *exit_code = result.exit_code;
+    return TD_OK;
+}
+
+static int check_and_train(int argc, char **argv, bool *given, int *exit_code, struct error *err)
+{
+    struct config fresh;
+    struct run run;
+    int rc;
+
+    config_init(&fresh);
+    if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK ||
+        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_task(&run.config, err)) != TD_OK)
+        return rc;
+    if (run.finished) {
+        print_finished(&run);
+        return TD_OK;
+    }
+    if ((rc = run_wait_unlocked(run.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK)
+        return rc;
+    print_plan(&run);
+    return train(&fresh, given, &run, exit_code, err);
+}
+
+int cmd_train(int argc, char **argv)
+{
+    struct error err = {0};
+    bool *given;
+    int exit_code = TD_EXIT_OK, rc;
+
+    if (options_help(argc, argv)) {
+        usage(stdout);
+        return TD_EXIT_OK;
+    }
+    given = options_given();
+    rc = given == NULL ? error_set(&err, TD_ENOMEM, "out of memory")
+                       : check_and_train(argc - 1, argv + 1, given, &exit_code, &err);
+    free(given);
+    if (rc == TD_OK)
+        return exit_code;
+    fprintf(stderr, "tdmpc2 train: %s\n", err.text);
+    return error_exit_code(rc);
+}
