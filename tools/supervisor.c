@@ -494,7 +494,7 @@ static int init_parts(supervisor_t *supervisor, struct error *err)
     return TD_OK;
 }
 
-static int check_programs(struct error *err)
+int supervisor_check_programs(struct error *err)
 {
     static const char *const programs[] = {"tdmpc2-learner", "tdmpc2-replay", "tdmpc2-actor"};
     char dir[FS_PATH_MAX], path[FS_PATH_MAX];
@@ -532,7 +532,7 @@ int supervisor_run(const struct supervisor_options *options, struct supervisor_r
     memset(&supervisor, 0, sizeof(supervisor));
     supervisor.options = options;
     supervisor.said_ms = clock_ms();
-    if ((rc = check_programs(err)) != TD_OK || (rc = fs_mkdirs(options->run_dir, 0755, err)) != TD_OK ||
+    if ((rc = fs_mkdirs(options->run_dir, 0755, err)) != TD_OK ||
         (rc = init_parts(&supervisor, err)) != TD_OK || (rc = loop_create(&supervisor.loop, err)) != TD_OK)
         return rc;
     if ((rc = loop_signals(supervisor.loop, on_signal, &supervisor, err)) != TD_OK ||

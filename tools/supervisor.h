@@ -25,9 +25,12 @@ struct supervisor_result {
     bool asked;   /* a signal ended it */
 };
 
+/* Are the programs beside this one? TD_OK, or TD_ESETUP naming what is missing. */
+int supervisor_check_programs(struct error *err);
+
 /*
  * Start everything and stay until it has ended. Returns TD_OK with *result, or an error when nothing
- * was started (a missing program: TD_ESETUP).
+ * could be started.
  */
 int supervisor_run(const struct supervisor_options *options, struct supervisor_result *result, struct error *err);
 

@@ -22,13 +22,15 @@ static void usage(FILE *out)
     config_help(out);
 }
 
-/* The task exists, its library and model files are there, and the address may be bound. */
-static int check_task(const struct config *config, struct error *err)
+/* The task exists, library, model files and programs are there, and the address may be bound. */
+static int check_world(const struct config *config, struct error *err)
 {
     env_t *env = NULL;
     int rc = env_create(&env, config->task, 0, err);
 
     env_close(&env);
+    if (rc == TD_OK)
+        rc = supervisor_check_programs(err);
     if (rc == TD_OK && config->bind[0] != '\0')
         rc = address_check(config->bind, config->insecure, err);
     return rc;
@@ -136,7 +138,7 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
 
     config_init(&fresh);
     if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK ||
-        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_task(&run.config, err)) != TD_OK)
+        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, err)) != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);
