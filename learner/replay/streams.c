@@ -1,0 +1,181 @@
+#include "learner/replay/streams.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define EPOCH_MAX (UINT64_C(1) << 62)
+
+/* --- judgements ------------------------------------------------------------ */
+
+enum rows_answer rows_judge(const struct store_stream *stream, uint64_t store_id,
+                            const struct rows *rows, uint32_t *skip)
+{
+    *skip = 0;
+    if (rows->store != store_id || stream == NULL || rows->epoch > stream->epoch ||
+        stream->holder == 0)
+        return ROWS_REJOIN;
+    if (stream->holder != rows->process)
+        return ROWS_FENCED;
+    if (rows->epoch < stream->epoch)
+        return ROWS_LATE;
+    if (rows->first > stream->next)
+        return ROWS_GAP;
+    if (rows->count <= stream->next - rows->first)
+        return ROWS_REPEAT;
+    *skip = (uint32_t)(stream->next - rows->first);
+    return ROWS_STORE;
+}
+
+enum hello_answer hello_judge(const struct store_stream *stream, uint64_t store_id, uint64_t process,
+                              const struct stream_shown *shown, uint64_t *epoch)
+{
+    uint64_t stored = stream == NULL ? 0 : stream->epoch;
+    uint64_t above = shown->epoch < EPOCH_MAX ? shown->epoch : 0; /* nonsense is not believed */
+    bool ours = shown->store == store_id;
+
+    if (stream != NULL && stream->holder == process) {
+        if (!(shown->renew && ours && shown->epoch == stored))
+            return HELLO_SAME;
+    } else if (stream != NULL && stream->holder != 0 && ours && shown->epoch <= stored) {
+        return HELLO_FENCED; /* its place was taken */
+    }
+    *epoch = (above > stored ? above : stored) + 1;
+    return HELLO_GRANT;
+}
+
+/* --- the table ------------------------------------------------------------- */
+
+static size_t place_of(const struct streams *streams, uint32_t slot, uint32_t env)
+{
+    uint64_t wanted = (uint64_t)slot << 32 | env;
+    size_t low = 0, high = streams->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct live_stream *stream = &streams->list[middle];
+
+        if (((uint64_t)stream->slot << 32 | stream->env) < wanted)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct live_stream *streams_find(const struct streams *streams, uint32_t slot, uint32_t env)
+{
+    size_t place = place_of(streams, slot, env);
+
+    if (place == streams->count || streams->list[place].slot != slot ||
+        streams->list[place].env != env)
+        return NULL;
+    return &streams->list[place];
+}
+
+struct live_stream *streams_get(struct streams *streams, uint32_t slot, uint32_t env, uint64_t now_ms)
+{
+    struct live_stream *stream = streams_find(streams, slot, env);
+    size_t place = place_of(streams, slot, env);
+
+    if (stream != NULL)
+        return stream;
+    if (streams->count == streams->capacity) {
+        size_t capacity = streams->capacity == 0 ? 64 : streams->capacity * 2;
+        struct live_stream *grown = realloc(streams->list, capacity * sizeof(*grown));
+
+        if (grown == NULL)
+            return NULL;
+        streams->list = grown;
+        streams->capacity = capacity;
+    }
+    stream = &streams->list[place];
+    memmove(stream + 1, stream, (streams->count - place) * sizeof(*stream));
+    streams->count++;
+    *stream = (struct live_stream){.slot = slot, .env = env, .since_ms = now_ms};
+    return stream;
+}
+
+void streams_heard(struct streams *streams, uint64_t peer, uint64_t now_ms)
+{
+    for (size_t i = 0; i < streams->count; i++)
+        if (streams->list[i].peer == peer)
+            streams->list[i].since_ms = now_ms;
+}
+
+void streams_clear(struct streams *streams)
+{
+    streams->count = 0;
+}
+
+void streams_release(struct streams *streams)
+{
+    free(streams->list);
+    memset(streams, 0, sizeof(*streams));
+}
+
+/* --- credit ---------------------------------------------------------------- */
+
+static uint64_t unused(const struct share *share)
+{
+    return share->limit - share->steps;
+}
+
+/* What all would have unused with nobody above (below) the level; `cap`: nobody above. */
+static uint64_t sum_at(const struct share *shares, size_t count, uint64_t level, bool cap)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        uint64_t has = unused(&shares[i]);
+
+        sum += cap ? (has < level ? has : level) : (has > level ? has : level);
+    }
+    return sum;
+}
+
+/* The highest level at which the sum is at most rest. */
+static uint64_t find_level(const struct share *shares, size_t count, uint64_t rest, bool cap)
+{
+    uint64_t low = 0, high = rest;
+
+    while (low < high) {
+        uint64_t middle = high - (high - low) / 2;
+
+        if (sum_at(shares, count, middle, cap) <= rest)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+void credit_deal(struct share *shares, size_t count, uint64_t rest, size_t *turn)
+{
+    uint64_t sum = 0, level, odd;
+    bool cap;
+
+    for (size_t i = 0; i < count; i++) {
+        if (shares[i].limit < shares[i].steps)
+            shares[i].limit = shares[i].steps;
+        sum += unused(&shares[i]);
+    }
+    if (count == 0 || sum == rest)
+        return;
+    cap = sum > rest;
+    level = find_level(shares, count, rest, cap);
+    odd = rest - sum_at(shares, count, level, cap);
+    for (size_t k = 0; k < count; k++) {
+        struct share *share = &shares[(*turn + k) % count];
+        uint64_t has = unused(share);
+        bool at_level = cap ? has > level : has <= level;
+
+        if (!at_level)
+            continue;
+        share->limit = share->steps + level;
+        if (odd > 0) {
+            share->limit++;
+            if (--odd == 0)
+                *turn = (*turn + k + 1) % count;
+        }
+    }
+}
