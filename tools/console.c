@@ -35,7 +35,7 @@ static void text_of(char *out, size_t size, const cJSON *metrics, const char *na
             *out = ' ';
 }
 
-bool status_parse(struct status *status, const char *json, size_t length)
+bool status_parse(struct run_status *status, const char *json, size_t length)
 {
     cJSON *root = cJSON_ParseWithLength(json, length);
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(root, "metrics");
@@ -159,7 +159,7 @@ static void add_bar(char *out, double progress)
         full < CELLS ? CELLS - 1 - full : 0, "                    ", share * 100);
 }
 
-char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct status *status, int width)
+char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct run_status *status, int width)
 {
     char one[64], two[64];
 
@@ -244,7 +244,7 @@ void console_row(struct console *console, const struct console_row *row)
     console_print(console, "%s", console_format_row(line, row, console->colour));
 }
 
-void console_status(struct console *console, const char *name, const struct status *status)
+void console_status(struct console *console, const char *name, const struct run_status *status)
 {
     struct winsize size = {0};
 

@@ -13,7 +13,7 @@
 #define CONSOLE_LINE_MAX 1024
 
 /* What the learner's stats say; NAN for what they do not. */
-struct status {
+struct run_status {
     double agent_steps, target_steps, progress, time_left_s;
     double updates, updates_per_s, steps_per_s; /* environment steps per second */
     double episode_return, eval_return;
@@ -22,7 +22,7 @@ struct status {
 };
 
 /* From one JSON object of a stats socket. False when it is none. */
-bool status_parse(struct status *status, const char *json, size_t length);
+bool status_parse(struct run_status *status, const char *json, size_t length);
 
 /* One line of the reference's console; NAN leaves a field out. */
 struct console_row {
@@ -46,14 +46,14 @@ void console_print(struct console *console, const char *format, ...) __attribute
 void console_row(struct console *console, const struct console_row *row);
 
 /* Redraw the status line; nothing where there is no terminal. */
-void console_status(struct console *console, const char *name, const struct status *status);
+void console_status(struct console *console, const char *name, const struct run_status *status);
 
 /* Wipe the status line. */
 void console_clear(struct console *console);
 
 /* The texts themselves. All return out. */
 char *console_format_row(char out[CONSOLE_LINE_MAX], const struct console_row *row, bool colour);
-char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct status *status, int width);
+char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct run_status *status, int width);
 
 /* 1,234,567 and, as Python's timedelta, 0:01:02 or "1 day, 2:03:04". */
 char *console_format_count(char *out, size_t size, double count);

@@ -57,7 +57,7 @@ struct supervisor {
     bool found;
     channel_t *stats;
     uint64_t asked_ms, answered_ms, said_ms;
-    struct status status;
+    struct run_status status;
     bool have_status, estimated;
     char bottleneck[200];
     struct follow train, eval;
@@ -337,7 +337,7 @@ static void part_exited(void *context, int code, int signal)
 static void say(supervisor_t *supervisor)
 {
     struct console *console = supervisor->options->console;
-    const struct status *status = &supervisor->status;
+    const struct run_status *status = &supervisor->status;
     char one[64], line[CONSOLE_LINE_MAX];
     uint64_t now = clock_ms();
 
