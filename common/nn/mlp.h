@@ -23,7 +23,7 @@
 #include "common/nn/layer.h"
 #include "common/util/arena.h"
 
-#define MLP_LAYERS_MAX 8
+#define MLP_LAYERS_MAX 16
 #define MLP_ACT_TILE 256 /* rows at a time in mlp_forward */
 #define MLP_TILE 128     /* rows at a time in training */
 
