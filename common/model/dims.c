@@ -1,0 +1,108 @@
+#include "common/model/dims.h"
+
+#include <math.h>
+
+#define LARGEST 65536 /* any width */
+
+struct model_size {
+    int size, enc_dim, mlp_dim, latent_dim, enc_layers, num_q; /* num_q 0: the option's */
+};
+
+static const struct model_size sizes[] = {
+    {1, 256, 384, 128, 2, 2},         {5, 256, 512, 512, 2, 0},
+    {19, 1024, 1024, 768, 3, 0},      {48, 1792, 1792, 768, 4, 0},
+    {317, 4096, 4096, 1376, 5, 8},
+};
+
+int model_dims_check(const struct model_dims *dims, struct error *err)
+{
+    if (dims->obs_dim < 1 || dims->action_dim < 1)
+        return error_set(err, TD_EINVAL, "a model needs observations and actions, got %d and %d values",
+                         dims->obs_dim, dims->action_dim);
+    if (dims->enc_dim < 1 || dims->mlp_dim < 1 || dims->latent_dim < 1 || dims->enc_layers < 1)
+        return error_set(err, TD_EINVAL, "enc_dim %d, mlp_dim %d, latent_dim %d and num_enc_layers %d "
+                                         "must be positive",
+                         dims->enc_dim, dims->mlp_dim, dims->latent_dim, dims->enc_layers);
+    if (dims->obs_dim > LARGEST || dims->action_dim > LARGEST || dims->enc_dim > LARGEST ||
+        dims->mlp_dim > LARGEST || dims->latent_dim > LARGEST || dims->num_bins > LARGEST ||
+        dims->num_q > 64)
+        return error_set(err, TD_EINVAL, "a width above %d or more than 64 Q networks", LARGEST);
+    if (dims->enc_layers > 16)
+        return error_set(err, TD_EINVAL, "num_enc_layers=%d: at most 16", dims->enc_layers);
+    if (dims->simnorm_dim < 1 || dims->latent_dim % dims->simnorm_dim != 0)
+        return error_set(err, TD_EINVAL, "latent_dim=%d is not a multiple of simnorm_dim=%d",
+                         dims->latent_dim, dims->simnorm_dim);
+    if (dims->num_q < 2)
+        return error_set(err, TD_EINVAL, "num_q=%d: targets need two Q networks", dims->num_q);
+    if (dims->num_bins < 2 || !(dims->vmin < dims->vmax))
+        return error_set(err, TD_EINVAL, "num_bins=%d, vmin=%g, vmax=%g: at least 2 bins from vmin up "
+                                         "to vmax are needed",
+                         dims->num_bins, (double)dims->vmin, (double)dims->vmax);
+    if (!(dims->log_std_min <= dims->log_std_max))
+        return error_set(err, TD_EINVAL, "log_std_min=%g is above log_std_max=%g",
+                         (double)dims->log_std_min, (double)dims->log_std_max);
+    if (!(dims->dropout >= 0 && dims->dropout < 1))
+        return error_set(err, TD_EINVAL, "dropout=%g is not in [0, 1)", (double)dims->dropout);
+    return TD_OK;
+}
+
+int model_dims_init(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
+                    struct error *err)
+{
+    *dims = (struct model_dims){
+        .obs_dim = obs_dim,
+        .action_dim = action_dim,
+        .enc_dim = (int)config->enc_dim,
+        .enc_layers = (int)config->num_enc_layers,
+        .mlp_dim = (int)config->mlp_dim,
+        .latent_dim = (int)config->latent_dim,
+        .simnorm_dim = (int)config->simnorm_dim,
+        .num_q = (int)config->num_q,
+        .num_bins = (int)config->num_bins,
+        .episodic = config->episodic,
+        .dropout = (float)config->dropout,
+        .vmin = (float)config->vmin,
+        .vmax = (float)config->vmax,
+        .log_std_min = (float)config->log_std_min,
+        .log_std_max = (float)config->log_std_max,
+    };
+    for (size_t i = 0; config->model_size != 0; i++) {
+        if (i == TD_LEN(sizes))
+            return error_set(err, TD_EINVAL, "model_size=%lld: choose 1, 5, 19, 48 or 317",
+                             (long long)config->model_size);
+        if (sizes[i].size != config->model_size)
+            continue;
+        dims->enc_dim = sizes[i].enc_dim;
+        dims->mlp_dim = sizes[i].mlp_dim;
+        dims->latent_dim = sizes[i].latent_dim;
+        dims->enc_layers = sizes[i].enc_layers;
+        if (sizes[i].num_q != 0)
+            dims->num_q = sizes[i].num_q;
+        break;
+    }
+    return model_dims_check(dims, err);
+}
+
+double derive_discount(const struct config *config, uint64_t episode_length)
+{
+    double discount = 1.0 - config->discount_denom / (double)episode_length;
+
+    return fmin(fmax(discount, config->discount_min), config->discount_max);
+}
+
+int derive_iterations(const struct config *config, int action_dim)
+{
+    return (int)config->iterations + (action_dim >= 20 ? 2 : 0);
+}
+
+uint64_t derive_seed_steps(const struct config *config, uint64_t episode_length)
+{
+    if (config->seed_steps > 0)
+        return (uint64_t)config->seed_steps;
+    return 5 * episode_length > 1000 ? 5 * episode_length : 1000;
+}
+
+uint64_t derive_capacity(const struct config *config)
+{
+    return (uint64_t)(config->buffer_size < config->steps ? config->buffer_size : config->steps);
+}

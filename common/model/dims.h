@@ -1,0 +1,49 @@
+/*
+ * dims.h - the sizes of a world model, and what the options imply.
+ *
+ * Source: TD-MPC2 reference, `config.yaml`, `parser.py`, `common/__init__.py` (MODEL_SIZE).
+ */
+#ifndef TD_MODEL_DIMS_H
+#define TD_MODEL_DIMS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/util/config.h"
+#include "common/util/error.h"
+
+struct model_dims {
+    int obs_dim, action_dim;
+    int task_dim; /* width of the task embedding between z and the action; 0 in single-task runs */
+    int enc_dim, enc_layers; /* enc_layers as the option num_enc_layers */
+    int mlp_dim, latent_dim, simnorm_dim;
+    int num_q, num_bins;
+    bool episodic; /* has a termination head */
+    float dropout; /* of the Q heads' first layer */
+    float vmin, vmax;
+    float log_std_min, log_std_max;
+};
+
+/*
+ * From the options (model_size included) and what the environment says. Returns TD_OK, or TD_EINVAL
+ * naming the option: an unknown model_size, a latent_dim that simnorm_dim does not divide.
+ */
+int model_dims_init(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
+                    struct error *err);
+
+/* The same checks on sizes that came from elsewhere (a file). */
+int model_dims_check(const struct model_dims *dims, struct error *err);
+
+/* clip(1 - denom / T, min, max) for episodes of T agent steps. */
+double derive_discount(const struct config *config, uint64_t episode_length);
+
+/* Planner iterations: 2 more for 20 or more action dimensions. */
+int derive_iterations(const struct config *config, int action_dim);
+
+/* The option, or max(1000, 5 episodes) when it is 0. */
+uint64_t derive_seed_steps(const struct config *config, uint64_t episode_length);
+
+/* Rows kept: min(buffer_size, steps). */
+uint64_t derive_capacity(const struct config *config);
+
+#endif

@@ -1,0 +1,181 @@
+/* layout.c - where each tensor lies, and the layers as views over such memory. */
+#include <stdio.h>
+#include <string.h>
+
+#include "common/model/world_model.h"
+
+#define ALIGN_FLOATS 16
+
+/* One part's chain: `hidden` NormedLinear+Mish layers, then the last layer. */
+struct shape {
+    const char *prefix;
+    int heads; /* 0: no leading axis */
+    int in, width, hidden, out;
+    enum nn_activation last; /* NN_SIMNORM: NormedLinear; NN_IDENTITY: plain Linear */
+};
+
+static struct shape shape_of(const struct model_dims *dims, enum model_part part)
+{
+    int z = dims->latent_dim + dims->task_dim, za = z + dims->action_dim;
+    int mlp = dims->mlp_dim, bins = dims->num_bins;
+    int encoder = dims->enc_layers > 2 ? dims->enc_layers - 1 : 1;
+
+    switch (part) {
+    case MODEL_ENCODER:
+        return (struct shape){"_encoder.state", 0, dims->obs_dim + dims->task_dim, dims->enc_dim, encoder,
+                              dims->latent_dim, NN_SIMNORM};
+    case MODEL_DYNAMICS:
+        return (struct shape){"_dynamics", 0, za, mlp, 2, dims->latent_dim, NN_SIMNORM};
+    case MODEL_REWARD:
+        return (struct shape){"_reward", 0, za, mlp, 2, bins, NN_IDENTITY};
+    case MODEL_TERMINATION:
+        return (struct shape){"_termination", 0, z, mlp, 2, 1, NN_IDENTITY};
+    case MODEL_PI:
+        return (struct shape){"_pi", 0, z, mlp, 2, 2 * dims->action_dim, NN_IDENTITY};
+    case MODEL_Q:
+        return (struct shape){"_Qs.params", dims->num_q, za, mlp, 2, bins, NN_IDENTITY};
+    case MODEL_TARGET_Q:
+        return (struct shape){"_target_Qs_params", dims->num_q, za, mlp, 2, bins, NN_IDENTITY};
+    case MODEL_PARTS:
+        break;
+    }
+    TD_ASSERT(false, "part %d", (int)part);
+}
+
+static bool part_exists(const struct model_dims *dims, enum model_part part)
+{
+    return part != MODEL_TERMINATION || dims->episodic;
+}
+
+static size_t aligned(size_t floats)
+{
+    return (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
+
+/* One tensor at *end, which moves on; `in` 0 for a vector. */
+static void add_tensor(struct model_layout *layout, enum model_part part, const struct shape *shape,
+                       int layer, const char *field, int out, int in, size_t *end)
+{
+    struct model_tensor *tensor = &layout->tensor[layout->tensors++];
+
+    TD_ASSERT(layout->tensors <= MODEL_TENSORS_MAX, "%d", layout->tensors);
+    *tensor = (struct model_tensor){.part = part, .offset = *end, .count = (size_t)out};
+    snprintf(tensor->name, sizeof(tensor->name), "%s.%d.%s", shape->prefix, layer, field);
+    if (shape->heads > 0) {
+        tensor->shape[tensor->dims++] = (uint64_t)shape->heads;
+        tensor->count *= (size_t)shape->heads;
+    }
+    tensor->shape[tensor->dims++] = (uint64_t)out;
+    if (in > 0) {
+        tensor->shape[tensor->dims++] = (uint64_t)in;
+        tensor->count *= (size_t)in;
+    }
+    *end += aligned(tensor->count);
+    if (part != MODEL_TARGET_Q)
+        layout->parameters += tensor->count;
+}
+
+static void add_part(struct model_layout *layout, enum model_part part, size_t *end)
+{
+    struct shape shape = shape_of(&layout->dims, part);
+
+    for (int i = 0, in = shape.in; i <= shape.hidden; i++) {
+        int out = i < shape.hidden ? shape.width : shape.out;
+
+        add_tensor(layout, part, &shape, i, "weight", out, in, end);
+        add_tensor(layout, part, &shape, i, "bias", out, 0, end);
+        if (i < shape.hidden || shape.last != NN_IDENTITY) {
+            add_tensor(layout, part, &shape, i, "ln.weight", out, 0, end);
+            add_tensor(layout, part, &shape, i, "ln.bias", out, 0, end);
+        }
+        in = out;
+    }
+}
+
+void model_layout_init(struct model_layout *layout, const struct model_dims *dims)
+{
+    size_t end = 0;
+
+    *layout = (struct model_layout){.dims = *dims};
+    for (int part = 0; part < MODEL_PARTS; part++) {
+        layout->part[part] = end;
+        if (part_exists(dims, (enum model_part)part))
+            add_part(layout, (enum model_part)part, &end);
+    }
+    layout->part[MODEL_PARTS] = end;
+}
+
+const struct model_tensor *model_layout_find(const struct model_layout *layout, const char *name)
+{
+    for (int i = 0; i < layout->tensors; i++)
+        if (strcmp(layout->tensor[i].name, name) == 0)
+            return &layout->tensor[i];
+    return NULL;
+}
+
+/* The first tensor of a part; the others follow it in the order of add_part. */
+static const struct model_tensor *first_tensor(const struct model_layout *layout, enum model_part part)
+{
+    const struct model_tensor *tensor = layout->tensor;
+
+    while (tensor->part != part)
+        tensor++;
+    return tensor;
+}
+
+static struct mlp view_part(const struct model_layout *layout, const float *memory, enum model_part part)
+{
+    const struct model_dims *dims = &layout->dims;
+    struct shape shape = shape_of(dims, part);
+    const struct model_tensor *tensor = first_tensor(layout, part);
+    struct mlp mlp = {.layers = shape.hidden + 1};
+
+    TD_ASSERT(mlp.layers <= MLP_LAYERS_MAX, "%d layers", mlp.layers);
+    for (int i = 0, in = shape.in; i <= shape.hidden; i++) {
+        struct nn_layer *layer = &mlp.layer[i];
+
+        layer->in = in;
+        layer->out = in = i < shape.hidden ? shape.width : shape.out;
+        layer->stride = (size_t)layer->in;
+        layer->activation = i < shape.hidden ? NN_MISH : shape.last;
+        layer->group = dims->simnorm_dim;
+        layer->weight = memory + tensor++->offset;
+        layer->bias = memory + tensor++->offset;
+        if (layer->activation != NN_IDENTITY) {
+            layer->gain = memory + tensor++->offset;
+            layer->shift = memory + tensor++->offset;
+        }
+    }
+    if (part == MODEL_Q || part == MODEL_TARGET_Q)
+        mlp.layer[0].dropout = dims->dropout;
+    return mlp;
+}
+
+void model_views(const struct model_layout *layout, const float *memory, struct mlp parts[MODEL_PARTS])
+{
+    for (int part = 0; part < MODEL_PARTS; part++)
+        if (part_exists(&layout->dims, (enum model_part)part))
+            parts[part] = view_part(layout, memory, (enum model_part)part);
+        else
+            parts[part] = (struct mlp){.layers = 0};
+}
+
+void model_gradients(const struct model_layout *layout, float *memory,
+                     struct mlp_grad parts[MODEL_PARTS])
+{
+    for (int part = 0; part < MODEL_PARTS; part++) {
+        struct mlp view;
+
+        parts[part] = (struct mlp_grad){0};
+        if (!part_exists(&layout->dims, (enum model_part)part))
+            continue;
+        view = view_part(layout, memory, (enum model_part)part);
+        for (int i = 0; i < view.layers; i++)
+            parts[part].layer[i] = (struct nn_layer_grad){
+                .weight = memory + (view.layer[i].weight - memory),
+                .bias = memory + (view.layer[i].bias - memory),
+                .gain = view.layer[i].gain == NULL ? NULL : memory + (view.layer[i].gain - memory),
+                .shift = view.layer[i].shift == NULL ? NULL : memory + (view.layer[i].shift - memory),
+            };
+    }
+}

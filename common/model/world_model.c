@@ -1,0 +1,103 @@
+#include "common/model/world_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/nn/init.h"
+#include "common/tensor/vec.h"
+#include "common/util/rng.h"
+
+#define INIT_DEVIATION 0.02f
+
+int world_model_create(world_model_t **out, const struct model_dims *dims, bool targets,
+                       struct error *err)
+{
+    world_model_t *model;
+    size_t floats, bytes;
+    int rc;
+
+    *out = NULL;
+    if ((rc = model_dims_check(dims, err)))
+        return rc;
+    model = calloc(1, sizeof(*model));
+    if (model == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a world model");
+    model_layout_init(&model->layout, dims);
+    model->has_targets = targets;
+    floats = targets ? model_all_floats(&model->layout) : model_acting_floats(&model->layout);
+    bytes = floats * sizeof(float); /* a multiple of 64: tensors are aligned */
+    model->parameters = aligned_alloc(64, bytes);
+    model->support = calloc((size_t)dims->num_bins, sizeof(float));
+    if (model->parameters == NULL || model->support == NULL) {
+        world_model_destroy(&model);
+        return error_set(err, TD_ENOMEM, "no memory for the %zu MB of a model's parameters", bytes >> 20);
+    }
+    memset(model->parameters, 0, bytes);
+    two_hot_init(&model->two_hot, dims->num_bins, dims->vmin, dims->vmax, model->support);
+    model->head = (struct policy_head){
+        .action_dim = dims->action_dim,
+        .log_std_min = dims->log_std_min,
+        .log_std_dif = dims->log_std_max - dims->log_std_min,
+    };
+    model_views(&model->layout, model->parameters, model->part);
+    *out = model;
+    return TD_OK;
+}
+
+void world_model_destroy(world_model_t **pointer)
+{
+    world_model_t *model = *pointer;
+
+    *pointer = NULL;
+    if (model == NULL)
+        return;
+    free(model->parameters);
+    free(model->support);
+    free(model);
+}
+
+/* Reward and Q end in zero weights: "_reward.2.weight", "_Qs.params.2.weight". */
+static bool starts_at_zero(const struct model_tensor *tensor)
+{
+    return (tensor->part == MODEL_REWARD || tensor->part == MODEL_Q) && strstr(tensor->name, ".2.") != NULL;
+}
+
+void world_model_init(world_model_t *model, uint64_t seed)
+{
+    struct rng_key key = {.seed = seed, .purpose = RNG_INIT};
+    struct rng whole, rng;
+
+    rng_init(&whole, &key);
+    for (int i = 0; i < model->layout.tensors; i++) {
+        const struct model_tensor *tensor = &model->layout.tensor[i];
+        float *values = model->parameters + tensor->offset;
+        bool weight = strstr(tensor->name, "weight") != NULL;
+
+        if (tensor->part == MODEL_TARGET_Q)
+            continue;
+        rng_fork(&rng, &whole, (uint64_t)i);
+        if (weight && strstr(tensor->name, ".ln.") != NULL)
+            init_constant(values, tensor->count, 1.0f);
+        else if (!weight || starts_at_zero(tensor))
+            init_constant(values, tensor->count, 0.0f);
+        else
+            init_truncated_normal(&rng, values, tensor->count, INIT_DEVIATION);
+    }
+    if (model->has_targets)
+        world_model_copy_targets(model);
+}
+
+void world_model_copy_targets(world_model_t *model)
+{
+    const size_t *part = model->layout.part;
+
+    TD_ASSERT(model->has_targets && part[MODEL_PI] - part[MODEL_Q] == part[MODEL_PARTS] - part[MODEL_TARGET_Q]);
+    memcpy(model->parameters + part[MODEL_TARGET_Q], model->parameters + part[MODEL_Q],
+           (part[MODEL_PI] - part[MODEL_Q]) * sizeof(float));
+}
+
+int world_model_finite(const world_model_t *model)
+{
+    return vec_finite(model->parameters, model->has_targets ? model_all_floats(&model->layout)
+                                                            : model_acting_floats(&model->layout));
+}

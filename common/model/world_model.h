@@ -1,0 +1,118 @@
+/*
+ * world_model.h - the latent world model: encoder, dynamics, reward, termination, Q ensemble, policy.
+ *
+ * All parameters lie in one float array, described by a table of named tensors (the official
+ * state-dict names, Q tensors stacked over heads). Order: encoder, dynamics, reward, [termination],
+ * Qs, policy | target Qs. What acting needs is a prefix: that prefix is the broadcast snapshot.
+ * What the model optimiser trains (all but the policy) is a prefix of that. Tensors begin at
+ * multiples of 16 floats; the gaps are zero and stay zero.
+ *
+ * Owns:    its parameters.
+ * Thread:  read by many, or written by one.
+ * Source:  TD-MPC2 reference, `world_model.py`, `layers.py`, `init.py`.
+ */
+#ifndef TD_MODEL_WORLD_MODEL_H
+#define TD_MODEL_WORLD_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/model/dims.h"
+#include "common/model/policy_head.h"
+#include "common/model/two_hot.h"
+#include "common/nn/mlp.h"
+
+#define MODEL_TENSORS_MAX 128
+#define MODEL_NAME_MAX    48
+
+enum model_part {
+    MODEL_ENCODER,
+    MODEL_DYNAMICS,
+    MODEL_REWARD,
+    MODEL_TERMINATION,
+    MODEL_Q,
+    MODEL_PI,
+    MODEL_TARGET_Q,
+    MODEL_PARTS,
+};
+
+/* One named tensor. */
+struct model_tensor {
+    char name[MODEL_NAME_MAX]; /* "_Qs.params.0.ln.weight" */
+    enum model_part part;
+    int dims;
+    uint64_t shape[3];
+    size_t offset, count; /* floats */
+};
+
+/* Where everything lies, a function of the dims alone. */
+struct model_layout {
+    struct model_dims dims;
+    int tensors;
+    struct model_tensor tensor[MODEL_TENSORS_MAX]; /* by offset */
+    size_t part[MODEL_PARTS + 1];                  /* first float of each part; the last is the end */
+    uint64_t parameters;                           /* as the reference counts: without targets and gaps */
+};
+
+static inline size_t model_trained_floats(const struct model_layout *layout)
+{
+    return layout->part[MODEL_PI];
+}
+
+static inline size_t model_acting_floats(const struct model_layout *layout)
+{
+    return layout->part[MODEL_TARGET_Q];
+}
+
+static inline size_t model_all_floats(const struct model_layout *layout)
+{
+    return layout->part[MODEL_PARTS];
+}
+
+/* dims must have passed model_dims_check. Never allocates. */
+void model_layout_init(struct model_layout *layout, const struct model_dims *dims);
+
+/* By name, NULL when there is none. */
+const struct model_tensor *model_layout_find(const struct model_layout *layout, const char *name);
+
+/*
+ * Every part as a chain of layers over `memory`, an array laid out like this: parameters here,
+ * gradients with model_gradients. parts[MODEL_TERMINATION].layers is 0 when there is none.
+ * The target part's views are only valid when memory holds all floats.
+ */
+void model_views(const struct model_layout *layout, const float *memory, struct mlp parts[MODEL_PARTS]);
+void model_gradients(const struct model_layout *layout, float *memory,
+                     struct mlp_grad parts[MODEL_PARTS]);
+
+typedef struct world_model {
+    struct model_layout layout;
+    struct two_hot two_hot;
+    struct policy_head head;
+    float *parameters; /* [acting or all floats] */
+    bool has_targets;
+    struct mlp part[MODEL_PARTS];
+    float *support; /* of two_hot */
+} world_model_t;
+
+/*
+ * A model with zero parameters; `targets` tells whether it has target Qs (learner) or only acts.
+ * Returns TD_OK, TD_EINVAL (sizes), TD_ENOMEM (how much was wanted).
+ */
+int world_model_create(world_model_t **out, const struct model_dims *dims, bool targets,
+                       struct error *err);
+void world_model_destroy(world_model_t **model);
+
+/*
+ * Initialise as the reference does: Linear weights truncated normal 0.02, biases 0, LayerNorm 1 and
+ * 0, last-layer weights of reward and Qs zero, targets a copy. Depends on the seed alone.
+ */
+void world_model_init(world_model_t *model, uint64_t seed);
+
+/* target Qs = Qs. */
+void world_model_copy_targets(world_model_t *model);
+
+/* 1 when every parameter is finite. */
+int world_model_finite(const world_model_t *model);
+
+#endif
