@@ -1,0 +1,99 @@
+/*
+ * mppi.h - model predictive path integral planner over the latent world model.
+ *
+ * Owns:    sampling mean and std, the previous plan, scratch.
+ * Borrows: the world model, read-only, and a pool, if any.
+ * Thread:  each planner belongs to one thread; planners may share a model. With a pool, candidates
+ *          are rolled out in tiles of fixed size on its threads: the same bits with any number.
+ * Source:  TD-MPC2, Hansen et al. 2024; reference tdmpc2.py, `act`, `_plan`, `_estimate_value`.
+ *
+ * Only what the action depends on is computed: the two drawn Q heads; at the first step, where all
+ * candidates share one latent, the first layers' product with it once; rewards and latents of the
+ * policy's candidates, which do not change between iterations, once.
+ */
+#ifndef TD_PLAN_MPPI_H
+#define TD_PLAN_MPPI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/model/world_model.h"
+#include "common/tensor/pool.h"
+#include "common/util/config.h"
+#include "common/util/rng.h"
+
+struct mppi_config {
+    bool mpc; /* false: act with the policy */
+    int horizon, iterations, num_samples, num_elites, num_pi_trajs;
+    float min_std, max_std, temperature;
+    double discount;
+};
+
+/* From the options; iterations and discount as the task implies (see dims.h). */
+void mppi_config_init(struct mppi_config *plan, const struct config *config, int action_dim,
+                      uint64_t episode_length);
+
+/* TD_OK, or TD_EINVAL naming the option that contradicts another. */
+int mppi_config_check(const struct mppi_config *plan, struct error *err);
+
+/* Which draw of one plan is wanted; `index` beside it. */
+enum mppi_draw {
+    MPPI_POLICY_NOISE,    /* index = step   [num_pi_trajs, A]            normal */
+    MPPI_CANDIDATE_NOISE, /* index = iter   [horizon, samples - pi, A]   normal */
+    MPPI_TERMINAL_NOISE,  /* index = iter   [samples, A]                 normal */
+    MPPI_HEADS,           /* index = iter   permutation of the Q heads */
+    MPPI_GUMBEL,          /* [elites]  exponential */
+    MPPI_ACTION_NOISE,    /* [A]  normal; also of the policy when mpc is false */
+};
+
+/*
+ * Where a plan's random numbers come from. Draws differ by (kind, index) alone, are asked for in any
+ * order and from several threads at once, so functions must not change the context.
+ */
+struct mppi_draws {
+    const void *context;
+    void (*fill)(const void *context, enum mppi_draw kind, int index, float *out, size_t count);
+    void (*heads)(const void *context, int index, int num_q, int two[2]);
+};
+
+/* Draws from a counter-based stream, which stays as it is; the usual source. rng is borrowed. */
+struct mppi_draws mppi_draws_rng(const struct rng *rng);
+
+/* Called after each iteration's values are known, for the replay of recorded plans. */
+struct mppi_watch {
+    void *context;
+    /* value [samples] before NaN removal, actions [horizon, samples, A] */
+    void (*iteration)(void *context, int iteration, const float *value, const float *actions);
+};
+
+typedef struct mppi mppi_t;
+
+/*
+ * A planner for models of these sizes. pool may be NULL. Returns TD_OK, TD_EINVAL, TD_ENOMEM.
+ */
+int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
+                pool_t *pool, struct error *err);
+void mppi_destroy(mppi_t **mppi);
+
+/*
+ * Choose the action for one observation.
+ *
+ *   model   of the sizes given at creation; may be another one at every call
+ *   obs     [obs_dim]     in   environment units
+ *   first                 in   step 0 of an episode: forget the previous plan
+ *   eval                  in   without the final noise (policy: its mean)
+ *   action  [action_dim]  out  in [-1, 1]
+ *
+ * Non-finite values score 0, as in the reference. Never allocates.
+ * Returns TD_OK, or TD_EDIVERGED when the action is not finite (the parameters are not).
+ */
+int mppi_plan(mppi_t *mppi, const world_model_t *model, const float *obs, bool first, bool eval,
+              const struct mppi_draws *draws, float *action);
+
+/* The mean of the last plan [horizon, A], which the next one starts from; may be written. */
+float *mppi_previous_mean(mppi_t *mppi);
+
+/* Watch every plan from now on; watch is borrowed, NULL ends it. */
+void mppi_set_watch(mppi_t *mppi, const struct mppi_watch *watch);
+
+#endif
