@@ -1,9 +1,8 @@
 /*
  * golden.h - replay recorded vectors of the official code through the code that trains and plans.
  *
- * Each function prints one line per quantity and returns TD_OK when every one is within its tolerance,
- * TD_EAGAIN when one is past it (the vectors were read, the numbers differ), or the error that made
- * the file unusable (a sentence is in err).
+ * Each replay prints one line per quantity and returns TD_OK when every one is within its tolerance,
+ * GOLDEN_DIFFERS when one is past it, or the error that made the file unusable (a sentence is in err).
  */
 #ifndef TD_TOOLS_GOLDEN_H
 #define TD_TOOLS_GOLDEN_H
@@ -12,9 +11,97 @@
 #include <stdio.h>
 
 #include "common/ckpt/safetensors.h"
+#include "common/model/world_model.h"
+#include "common/plan/mppi.h"
 #include "common/util/error.h"
+#include "learner/update.h"
 
-#define GOLDEN_DIFFERS TD_EAGAIN
+#define GOLDEN_DIFFERS        TD_EAGAIN
+#define GOLDEN_QUANTITIES_MAX 64
+
+/* How an error is measured against what is allowed. */
+enum golden_measure {
+    GOLDEN_ABSOLUTE,
+    GOLDEN_RELATIVE, /* to the largest magnitude recorded in the same array */
+};
+
+/* The worst of one named quantity, over steps, calls and tensors. */
+struct golden_quantity {
+    char name[64];
+    enum golden_measure measure;
+    double allowed;
+    double absolute, relative; /* largest seen */
+    double crowd;              /* absolute error that 99.9 % of elements must keep; 0: no such rule */
+    unsigned long long elements, outside; /* of it: how many, how many past `crowd` */
+};
+
+struct golden_report {
+    int count;
+    struct golden_quantity quantity[GOLDEN_QUANTITIES_MAX];
+};
+
+/* The quantity of this name, added when new. */
+struct golden_quantity *golden_quantity(struct golden_report *report, const char *name,
+                                        enum golden_measure measure, double allowed);
+
+/*
+ * Take ours [count] against recorded [count]. NaN equals NaN and an infinity itself; any other
+ * mismatch of non-finite values is an infinite error.
+ *
+ * Relative errors are over the largest magnitude recorded here, plus 4 % of `background`: the size of
+ * what cancels to give these numbers (0 when nothing does). float32 carries about 1e-6 of that into
+ * them, whoever computes it: a policy loss of 0.09 is the mean of terms around 5, a value of 22 the
+ * mean of Qs of +1000 and -960.
+ */
+void golden_compare(struct golden_quantity *quantity, const float *ours, const float *recorded,
+                    size_t count, double background);
+
+/* Print the table; TD_OK or GOLDEN_DIFFERS. */
+int golden_report_print(const struct golden_report *report, FILE *out);
+
+/* A recorded file: its sizes and coefficients, and where parameters come from. */
+struct golden_case {
+    const char *path;
+    safetensors_t *file;
+    safetensors_t *weights; /* `file` itself, or a checkpoint given instead */
+    const char *prefix;     /* of parameter names in weights */
+    bool is_plan;
+    int rounds; /* consecutive updates or plans */
+    struct model_dims dims;
+    struct update_config update;
+    struct mppi_config plan;
+};
+
+/* What is not in the file. */
+struct golden_options {
+    const char *checkpoint; /* safetensors file of parameters to use instead; NULL: the recorded ones */
+    int threads;
+};
+
+/* Open and understand. TD_EINVAL for kinds that are not supported, with a sentence. */
+int golden_open(struct golden_case *recorded, const char *path, const struct golden_options *options,
+                struct error *err);
+void golden_close(struct golden_case *recorded);
+
+/* The model with the recorded parameters. */
+int golden_model(const struct golden_case *recorded, world_model_t **out, struct error *err);
+
+/* Read float32 tensor NAME of this shape (printf-style name); *out is malloc'd, the caller's. */
+int golden_floats(const struct golden_case *recorded, float **out, int dims, const uint64_t *shape,
+                  struct error *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* Read the two heads of a recorded permutation of num_q. */
+int golden_heads(const struct golden_case *recorded, int two[2], struct error *err, const char *format,
+                 ...) __attribute__((format(printf, 4, 5)));
+
+/* Replays of one open file. */
+int golden_update(const struct golden_case *recorded, int threads, struct golden_report *report,
+                  struct error *err);
+int golden_plan(const struct golden_case *recorded, int threads, struct golden_report *report,
+                struct error *err);
+
+/* One vector file from opening to the printed table. */
+int golden_file(const char *path, const struct golden_options *options, FILE *out, struct error *err);
 
 /* Drive learner/schedule.c with stand-ins and compare event by event. */
 int golden_schedule(const char *path, FILE *out, struct error *err);

@@ -1,0 +1,183 @@
+#include "tests/support/test.h"
+
+#include <math.h>
+
+#include "common/tensor/gemm.h"
+#include "common/tensor/isa.h"
+#include "tools/golden.h"
+
+static const char *const vectors[] = {
+    "tests/golden/tiny-state.update.safetensors",   "tests/golden/tiny-state-dropout.update.safetensors",
+    "tests/golden/tiny-episodic.update.safetensors", "tests/golden/tiny-state.plan.safetensors",
+    "tests/golden/tiny-episodic.plan.safetensors",
+};
+
+/* Replay with the report of errors shown only when it fails. */
+static int replay(const char *path, int threads, struct error *err)
+{
+    struct golden_options options = {.threads = threads};
+    FILE *out = tmpfile();
+    char line[256];
+    int rc;
+
+    assert_non_null(out);
+    rc = golden_file(path, &options, out, err);
+    rewind(out);
+    while (rc == GOLDEN_DIFFERS && fgets(line, sizeof(line), out) != NULL)
+        if (strstr(line, "PAST") != NULL)
+            print_message("%s", line);
+    fclose(out);
+    return rc;
+}
+
+static void every_vector_is_within_tolerance(void **state)
+{
+    enum isa best = isa_current();
+    struct error err = {0};
+
+    (void)state;
+    for (int isa = 0; isa < ISA_COUNT; isa++) {
+        if (isa_force((enum isa)isa) != TD_OK)
+            continue;
+        for (size_t i = 0; i < TD_LEN(vectors); i++)
+            if (replay(vectors[i], 1 + (int)(i % 3), &err) != TD_OK)
+                fail_msg("%s on %s: %s", vectors[i], isa_name((enum isa)isa), err.text);
+    }
+    assert_int_equal(isa_force(best), TD_OK);
+}
+
+/* A copy of a vector file with one number of one tensor changed; NULL name: config text changed. */
+static const char *changed(const char *path, const char *name, size_t element, float factor,
+                           const char *from, const char *to)
+{
+    static char copy[512], config[8192];
+    struct safetensors_tensor *tensors;
+    struct safetensors_note note = {"config", config};
+    safetensors_t *file;
+    struct error err;
+    char *at;
+    int count;
+
+    snprintf(copy, sizeof(copy), "%s/changed.safetensors", test_folder());
+    assert_ok(safetensors_open(&file, path, &err), err);
+    snprintf(config, sizeof(config), "%s", safetensors_note(file, "config"));
+    if (from != NULL) {
+        at = strstr(config, from);
+        assert_non_null(at);
+        memmove(at + strlen(to), at + strlen(from), strlen(at + strlen(from)) + 1);
+        memcpy(at, to, strlen(to));
+    }
+    count = safetensors_count(file);
+    tensors = calloc((size_t)count, sizeof(*tensors));
+    for (int i = 0; i < count; i++) {
+        void *data = malloc((size_t)safetensors_at(file, i)->bytes + 1);
+
+        tensors[i] = *safetensors_at(file, i);
+        assert_ok(safetensors_read(file, &tensors[i], data, &err), err);
+        if (name != NULL && strcmp(tensors[i].name, name) == 0)
+            ((float *)data)[element] = ((float *)data)[element] * factor + (factor - 1.0f) * 1e-3f;
+        tensors[i].data = data;
+    }
+    assert_ok(safetensors_write(copy, tensors, count, &note, 1, NULL, NULL, &err), err);
+    for (int i = 0; i < count; i++)
+        free((void *)(uintptr_t)tensors[i].data);
+    free(tensors);
+    safetensors_close(&file);
+    return copy;
+}
+
+/* A thousandth off, in a recorded result or in a draw, is noticed. */
+static void changed_numbers_are_noticed(void **state)
+{
+    static const struct {
+        int file;
+        const char *name;
+        size_t element;
+    } cases[] = {
+        {0, "step0.next_z", 7},          {0, "step2.zs", 11},
+        {0, "step1.td_targets", 0},      {0, "step0.grad._pi.0.weight", 3},
+        {0, "step0.grad._encoder.state.0.weight", 3}, {0, "step2.info.pi_loss", 0},
+        {0, "step1.info.grad_norm", 0},  {0, "after._Qs.params.1.weight", 5},
+        {0, "after._target_Qs_params.2.weight", 5}, {0, "after.scale", 0},
+        {0, "param._dynamics.1.weight", 9}, {0, "step1.draw02.randn_like", 2},
+        {2, "step0.info.termination_rate", 0}, {2, "step0.info.termination_loss", 0},
+        {3, "call1.action", 1},          {3, "call2.mean", 2},
+        {3, "call0.iter0.actions", 400}, {3, "call0.draw22.randn", 1},
+    };
+    FILE *out = tmpfile();
+    struct error err;
+
+    (void)state;
+    assert_non_null(out);
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        const char *path = changed(vectors[cases[i].file], cases[i].name, cases[i].element, 1.5f, NULL, NULL);
+
+        if (golden_file(path, &(struct golden_options){.threads = 1}, out, &err) != GOLDEN_DIFFERS)
+            fail_msg("%s of %s changed unnoticed", cases[i].name, vectors[cases[i].file]);
+    }
+    fclose(out);
+}
+
+/* Sizes that the tensors do not back, and kinds that are not built, are refused with a sentence. */
+static void unusable_files_are_refused(void **state)
+{
+    static const struct {
+        const char *from, *to, *says;
+    } cases[] = {
+        {"\"multitask\": false", "\"multitask\": true", "multi-task"},
+        {"\"state\": [9]", "\"rgb\": [9]", "pixels"},
+        {"\"state\": [9]", "\"state\": [8]", "[4, 16, 9], expected F32 [4, 16, 8]"},
+        {"\"state\": [9]", "\"state\": [9, 9]", "obs_shape"},
+        {"\"mlp_dim\": 48", "\"mlp_dim\": 65536", "size its config implies"},
+        {"\"mlp_dim\": 48", "\"mlp_dim\": 1e99", "mlp_dim"},
+        {"\"mlp_dim\": 48", "\"mlp_dim\": 48.5", "mlp_dim"},
+        {"\"mlp_dim\": 48", "\"mlp_dmi\": 48", "mlp_dim"},
+        {"\"batch_size\": 16", "\"batch_size\": 1000000", "batch.obs"},
+        {"\"simnorm_dim\": 8", "\"simnorm_dim\": 7", "simnorm_dim"},
+        {"\"num_q\": 5", "\"num_q\": 64", "size its config implies"},
+        {"\"steps\": 3", "\"steps\": 4", "step3.draw00"},
+        {"\"kind\": \"update\"", "\"kind\": \"other\"", "kind"},
+        {"\"dropout\": 0.0", "\"dropout\": 0.5", "step0.draw02"},
+    };
+    struct error err;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        const char *path = changed(vectors[0], NULL, 0, 1, cases[i].from, cases[i].to);
+        int rc = golden_file(path, &(struct golden_options){.threads = 1}, stdout, &err);
+
+        if (rc == TD_OK || rc == GOLDEN_DIFFERS || strstr(err.text, cases[i].says) == NULL)
+            fail_msg("%s: %d \"%s\", expected \"%s\"", cases[i].to, rc, err.text, cases[i].says);
+        assert_non_null(strstr(err.text, path));
+    }
+}
+
+static void non_finite_numbers_are_equal_only_to_themselves(void **state)
+{
+    struct golden_report report = {0};
+    struct golden_quantity *quantity = golden_quantity(&report, "x", GOLDEN_RELATIVE, 1e-6);
+    float ours[3] = {NAN, INFINITY, 1}, same[3] = {NAN, INFINITY, 1}, other[3] = {NAN, -INFINITY, 1};
+
+    (void)state;
+    golden_compare(quantity, ours, same, 3, 0);
+    assert_true(quantity->relative == 0);
+    golden_compare(quantity, ours, other, 3, 0);
+    assert_true(isinf(quantity->relative));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_vector_is_within_tolerance),
+        cmocka_unit_test(changed_numbers_are_noticed),
+        cmocka_unit_test(unusable_files_are_refused),
+        cmocka_unit_test(non_finite_numbers_are_equal_only_to_themselves),
+    };
+    struct error err;
+
+    if (gemm_start(3, &err) != TD_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

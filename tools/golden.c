@@ -1,0 +1,277 @@
+/* golden.c - tdmpc2 golden FILE...: replay recorded vectors, print errors, judge them. */
+#include "tools/golden.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/tensor/gemm.h"
+#include "tools/commands.h"
+
+#define BACKGROUND 0.04 /* part of what cancels that counts as magnitude */
+
+/* --- errors ------------------------------------------------------------------------------------ */
+
+struct golden_quantity *golden_quantity(struct golden_report *report, const char *name,
+                                        enum golden_measure measure, double allowed)
+{
+    struct golden_quantity *quantity = report->quantity;
+
+    for (int i = 0; i < report->count; i++, quantity++)
+        if (strcmp(quantity->name, name) == 0)
+            return quantity;
+    TD_ASSERT(report->count < GOLDEN_QUANTITIES_MAX, "%s", name);
+    report->count++;
+    *quantity = (struct golden_quantity){.measure = measure, .allowed = allowed};
+    snprintf(quantity->name, sizeof(quantity->name), "%s", name);
+    return quantity;
+}
+
+static double error_of(float ours, float recorded)
+{
+    if (isfinite(ours) && isfinite(recorded))
+        return fabs((double)ours - (double)recorded);
+    if ((isnan(ours) && isnan(recorded)) || ours == recorded)
+        return 0;
+    return INFINITY;
+}
+
+void golden_compare(struct golden_quantity *quantity, const float *ours, const float *recorded,
+                    size_t count, double background)
+{
+    double worst = 0, largest = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        double error = error_of(ours[i], recorded[i]);
+
+        worst = fmax(worst, error);
+        if (isfinite(recorded[i]))
+            largest = fmax(largest, fabs((double)recorded[i]));
+        quantity->elements++;
+        quantity->outside += quantity->crowd > 0 && error > quantity->crowd;
+    }
+    quantity->absolute = fmax(quantity->absolute, worst);
+    /* What is recorded as (nearly) zero is judged absolutely. */
+    quantity->relative = fmax(quantity->relative, worst / fmax(largest + BACKGROUND * background, 1e-8));
+}
+
+static bool within(const struct golden_quantity *quantity)
+{
+    double error = quantity->measure == GOLDEN_ABSOLUTE ? quantity->absolute : quantity->relative;
+
+    if (!(error <= quantity->allowed) || quantity->elements == 0)
+        return false;
+    return quantity->crowd == 0 || (double)quantity->outside <= 1e-3 * (double)quantity->elements;
+}
+
+int golden_report_print(const struct golden_report *report, FILE *out)
+{
+    int rc = report->count > 0 ? TD_OK : GOLDEN_DIFFERS;
+
+    fprintf(out, "  %-24s %12s %12s %20s\n", "quantity", "absolute", "relative", "allowed");
+    for (int i = 0; i < report->count; i++) {
+        const struct golden_quantity *quantity = &report->quantity[i];
+        bool good = within(quantity);
+
+        fprintf(out, "  %-24s %12.3g %12.3g %12.3g %-8s%s\n", quantity->name, quantity->absolute,
+                quantity->relative, quantity->allowed,
+                quantity->measure == GOLDEN_ABSOLUTE ? "absolute" : "relative", good ? "" : " PAST");
+        if (quantity->crowd > 0)
+            fprintf(out, "  %-24s %llu of %llu past %.3g absolute, 0.1 %% allowed\n", "",
+                    quantity->outside, quantity->elements, quantity->crowd);
+        if (!good)
+            rc = GOLDEN_DIFFERS;
+    }
+    return rc;
+}
+
+/* --- tensors ----------------------------------------------------------------------------------- */
+
+int golden_floats(const struct golden_case *recorded, float **out, int dims, const uint64_t *shape,
+                  struct error *err, const char *format, ...)
+{
+    const struct safetensors_tensor *tensor;
+    char name[160];
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    vsnprintf(name, sizeof(name), format, arguments);
+    va_end(arguments);
+    *out = NULL;
+    tensor = safetensors_find(recorded->file, name);
+    /* Room for what the file holds: its size has been checked against the file's length. */
+    *out = malloc(tensor == NULL || tensor->bytes == 0 ? sizeof(float) : (size_t)tensor->bytes);
+    if (*out == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory reading %s", recorded->path);
+    rc = safetensors_get(recorded->file, name, SAFETENSORS_F32, dims, shape, *out, err);
+    if (rc != TD_OK) {
+        free(*out);
+        *out = NULL;
+    }
+    return rc;
+}
+
+int golden_heads(const struct golden_case *recorded, int two[2], struct error *err, const char *format, ...)
+{
+    int32_t order[64];
+    uint64_t count = (uint64_t)recorded->dims.num_q;
+    char name[160];
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    vsnprintf(name, sizeof(name), format, arguments);
+    va_end(arguments);
+    TD_ASSERT(recorded->dims.num_q <= 64, "%d", recorded->dims.num_q);
+    rc = safetensors_get(recorded->file, name, SAFETENSORS_I32, 1, &count, order, err);
+    if (rc != TD_OK)
+        return rc;
+    for (int i = 0; i < 2; i++) {
+        if (order[i] < 0 || order[i] >= recorded->dims.num_q)
+            return error_set(err, TD_EINVAL, "%s: %s is not a permutation of %d heads", recorded->path,
+                             name, recorded->dims.num_q);
+        two[i] = order[i];
+    }
+    return TD_OK;
+}
+
+int golden_model(const struct golden_case *recorded, world_model_t **out, struct error *err)
+{
+    struct model_layout *layout = malloc(sizeof(*layout));
+    char name[160];
+    int rc = TD_OK;
+
+    *out = NULL;
+    if (layout == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    /* Shapes first: sizes that the file does not back are never allocated. */
+    model_layout_init(layout, &recorded->dims);
+    for (int i = 0; i < layout->tensors && rc == TD_OK; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i];
+        const struct safetensors_tensor *stored;
+
+        snprintf(name, sizeof(name), "%s%s", recorded->prefix, tensor->name);
+        stored = safetensors_find(recorded->weights, name);
+        if (stored == NULL)
+            rc = error_set(err, TD_ENOTFOUND, "%s has no parameter %s", recorded->path, name);
+        else if (safetensors_elements(stored) != tensor->count)
+            rc = error_set(err, TD_EINVAL, "%s: parameter %s does not have the size its config implies",
+                           recorded->path, name);
+    }
+    free(layout);
+    if (rc != TD_OK || (rc = world_model_create(out, &recorded->dims, true, err)))
+        return rc;
+    for (int i = 0; i < (*out)->layout.tensors && rc == TD_OK; i++) {
+        const struct model_tensor *tensor = &(*out)->layout.tensor[i];
+
+        snprintf(name, sizeof(name), "%s%s", recorded->prefix, tensor->name);
+        rc = safetensors_get(recorded->weights, name, SAFETENSORS_F32, tensor->dims, tensor->shape,
+                             (*out)->parameters + tensor->offset, err);
+    }
+    if (rc != TD_OK)
+        world_model_destroy(out);
+    return rc;
+}
+
+/* --- the command ------------------------------------------------------------------------------- */
+
+int golden_file(const char *path, const struct golden_options *options, FILE *out, struct error *err)
+{
+    struct golden_case recorded;
+    struct golden_report *report;
+    int rc = golden_open(&recorded, path, options, err);
+
+    if (rc != TD_OK)
+        return rc;
+    report = calloc(1, sizeof(*report));
+    if (report == NULL)
+        rc = error_set(err, TD_ENOMEM, "out of memory");
+    else if (recorded.is_plan)
+        rc = golden_plan(&recorded, options->threads, report, err);
+    else
+        rc = golden_update(&recorded, options->threads, report, err);
+    golden_close(&recorded);
+    if (rc == TD_OK) {
+        fprintf(out, "%s\n", path);
+        rc = golden_report_print(report, out);
+    }
+    free(report);
+    return rc;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), tail = strlen(end);
+
+    return length >= tail && strcmp(text + length - tail, end) == 0;
+}
+
+static const char help[] =
+    "usage: tdmpc2 golden FILE... [checkpoint=FILE.safetensors] [threads=N]\n\n"
+    "Replays vectors recorded from the official code (*.update.safetensors, *.plan.safetensors) and\n"
+    "schedule traces (*.json) through the code that trains and plans, and prints the largest error of\n"
+    "each quantity. Exit code 0: all within tolerance, 1: some past it, 2: a file cannot be used.\n";
+
+/* Options among the words; files are what is left. Returns how many files, or -1. */
+static int parse(int argc, char **argv, struct golden_options *options)
+{
+    int files = 0;
+
+    *options = (struct golden_options){.threads = 1};
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "checkpoint=", 11) == 0) {
+            options->checkpoint = argv[i] + 11;
+        } else if (strncmp(argv[i], "threads=", 8) == 0) {
+            char *end;
+            long threads = strtol(argv[i] + 8, &end, 10);
+
+            if (*end != '\0' || end == argv[i] + 8 || threads < 1 || threads > POOL_THREADS_MAX) {
+                fprintf(stderr, "tdmpc2 golden: %s: give 1 to %d threads\n", argv[i], POOL_THREADS_MAX);
+                return -1;
+            }
+            options->threads = (int)threads;
+        } else {
+            argv[1 + files++] = argv[i];
+        }
+    }
+    return files;
+}
+
+int cmd_golden(int argc, char **argv)
+{
+    struct golden_options options;
+    struct error err = {0};
+    int files, code = TD_EXIT_OK;
+
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(help, stdout);
+        return TD_EXIT_OK;
+    }
+    files = parse(argc, argv, &options);
+    if (files == 0)
+        fputs(help, stderr);
+    if (files <= 0)
+        return TD_EXIT_BAD_INPUT;
+    if (gemm_start(options.threads, &err) != TD_OK) {
+        fprintf(stderr, "tdmpc2 golden: %s\n", err.text);
+        return TD_EXIT_BAD_INPUT;
+    }
+    for (int i = 1; i <= files; i++) {
+        int rc = ends_with(argv[i], ".json") ? golden_schedule(argv[i], stdout, &err)
+                                             : golden_file(argv[i], &options, stdout, &err);
+
+        fflush(stdout);
+        if (rc == GOLDEN_DIFFERS) {
+            fprintf(stderr, "tdmpc2 golden: %s: past the tolerance\n", argv[i]);
+            code = code == TD_EXIT_OK ? 1 : code;
+        } else if (rc != TD_OK) {
+            fprintf(stderr, "tdmpc2 golden: %s\n", err.text);
+            code = TD_EXIT_BAD_INPUT;
+        }
+    }
+    if (code == TD_EXIT_OK)
+        printf("all within tolerance\n");
+    return code;
+}

@@ -1,0 +1,234 @@
+/* golden_plan.c - recorded planning calls through common/plan/mppi.c. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tools/golden.h"
+
+/* The recorded draws of one call, read before it starts. */
+struct draws {
+    const struct golden_case *recorded;
+    float **policy;    /* [H] of [P, A] */
+    float **candidate; /* [N] of [H, S - P, A] */
+    float **terminal;  /* [N] of [S, A] */
+    int (*heads)[2];   /* [N] */
+    float *exponential;
+    float *action;     /* NULL in eval mode */
+};
+
+struct watch {
+    const struct golden_case *recorded;
+    struct golden_report *report;
+    struct error *err;
+    int call;
+    double largest; /* value of this call so far */
+    int rc;
+};
+
+static void give(const void *context, enum mppi_draw kind, int index, float *out, size_t count)
+{
+    const struct draws *draws = context;
+    const float *from = kind == MPPI_POLICY_NOISE      ? draws->policy[index]
+                        : kind == MPPI_CANDIDATE_NOISE ? draws->candidate[index]
+                        : kind == MPPI_TERMINAL_NOISE  ? draws->terminal[index]
+                        : kind == MPPI_GUMBEL          ? draws->exponential
+                                                       : draws->action;
+
+    TD_ASSERT(from != NULL, "draw %d %d was not recorded", (int)kind, index);
+    memcpy(out, from, count * sizeof(float));
+}
+
+static void give_heads(const void *context, int index, int num_q, int two[2])
+{
+    const struct draws *draws = context;
+
+    (void)num_q;
+    memcpy(two, draws->heads[index], 2 * sizeof(int));
+}
+
+static void free_draws(struct draws *draws)
+{
+    const struct mppi_config *plan = &draws->recorded->plan;
+
+    for (int t = 0; draws->policy != NULL && t < plan->horizon; t++)
+        free(draws->policy[t]);
+    for (int i = 0; draws->candidate != NULL && i < plan->iterations; i++)
+        free(draws->candidate[i]);
+    for (int i = 0; draws->terminal != NULL && i < plan->iterations; i++)
+        free(draws->terminal[i]);
+    free(draws->policy);
+    free(draws->candidate);
+    free(draws->terminal);
+    free(draws->heads);
+    free(draws->exponential);
+    free(draws->action);
+}
+
+static int read_draws(const struct golden_case *recorded, int call, bool eval, struct draws *draws,
+                      struct error *err)
+{
+    const struct mppi_config *plan = &recorded->plan;
+    uint64_t h = (uint64_t)plan->horizon, s = (uint64_t)plan->num_samples, p = (uint64_t)plan->num_pi_trajs;
+    uint64_t a = (uint64_t)recorded->dims.action_dim, elites = (uint64_t)plan->num_elites;
+    int draw = 0, rc;
+
+    *draws = (struct draws){.recorded = recorded};
+    draws->policy = calloc((size_t)plan->horizon, sizeof(*draws->policy));
+    draws->candidate = calloc((size_t)plan->iterations, sizeof(*draws->candidate));
+    draws->terminal = calloc((size_t)plan->iterations, sizeof(*draws->terminal));
+    draws->heads = calloc((size_t)plan->iterations, sizeof(*draws->heads));
+    if (draws->policy == NULL || draws->candidate == NULL || draws->terminal == NULL || draws->heads == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    /* Without policy candidates the reference draws nothing for them. */
+    for (int t = 0; p > 0 && t < plan->horizon; t++)
+        if ((rc = golden_floats(recorded, &draws->policy[t], 2, (uint64_t[]){p, a}, err,
+                                "call%d.draw%02d.randn_like", call, draw++)))
+            return rc;
+    for (int i = 0; i < plan->iterations; i++)
+        if ((rc = golden_floats(recorded, &draws->candidate[i], 3, (uint64_t[]){h, s - p, a}, err,
+                                "call%d.draw%02d.randn", call, draw++)) ||
+            (rc = golden_floats(recorded, &draws->terminal[i], 2, (uint64_t[]){s, a}, err,
+                                "call%d.draw%02d.randn_like", call, draw++)) ||
+            (rc = golden_heads(recorded, draws->heads[i], err, "call%d.draw%02d.randperm", call, draw++)))
+            return rc;
+    if ((rc = golden_floats(recorded, &draws->exponential, 1, &elites, err, "call%d.draw%02d.exponential",
+                            call, draw++)))
+        return rc;
+    if (eval)
+        return TD_OK;
+    return golden_floats(recorded, &draws->action, 1, &a, err, "call%d.draw%02d.randn", call, draw);
+}
+
+/* Recorded values of any iteration of a call weigh in the next one's candidates, through exp(V). */
+static void remember_largest(struct watch *watch, const float *value, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (isfinite(value[i]))
+            watch->largest = fmax(watch->largest, fabs((double)value[i]));
+}
+
+static void compare_named(struct watch *watch, const char *quantity, enum golden_measure measure,
+                          double allowed, const float *ours, int dims, const uint64_t *shape,
+                          const char *name)
+{
+    float *theirs;
+    size_t count = 1;
+
+    for (int i = 0; i < dims; i++)
+        count *= (size_t)shape[i];
+    if (watch->rc == TD_OK)
+        watch->rc = golden_floats(watch->recorded, &theirs, dims, shape, watch->err, "call%d.%s",
+                                  watch->call, name);
+    if (watch->rc != TD_OK)
+        return;
+    if (measure == GOLDEN_RELATIVE)
+        remember_largest(watch, theirs, count);
+    golden_compare(golden_quantity(watch->report, quantity, measure, allowed), ours, theirs, count,
+                   measure == GOLDEN_RELATIVE ? watch->largest : 0);
+    free(theirs);
+}
+
+static void compare_iteration(void *context, int iteration, const float *value, const float *actions)
+{
+    struct watch *watch = context;
+    const struct mppi_config *plan = &watch->recorded->plan;
+    uint64_t samples = (uint64_t)plan->num_samples;
+    uint64_t shape[3] = {(uint64_t)plan->horizon, samples, (uint64_t)watch->recorded->dims.action_dim};
+    char name[32];
+
+    snprintf(name, sizeof(name), "iter%d.value", iteration);
+    compare_named(watch, "values", GOLDEN_RELATIVE, 5e-5, value, 1, &samples, name);
+    if (iteration == 0)
+        compare_named(watch, "candidates", GOLDEN_ABSOLUTE, 1e-4, actions, 3, shape, "iter0.actions");
+}
+
+static int read_flag(const struct golden_case *recorded, int call, const char *what, bool *out,
+                     struct error *err)
+{
+    uint64_t one = 1;
+    int32_t value = 0;
+    char name[64];
+    int rc;
+
+    snprintf(name, sizeof(name), "call%d.%s", call, what);
+    rc = safetensors_get(recorded->file, name, SAFETENSORS_I32, -1, &one, &value, err);
+    *out = value != 0;
+    return rc;
+}
+
+static int one_call(struct watch *watch, mppi_t *mppi, const world_model_t *model)
+{
+    const struct golden_case *recorded = watch->recorded;
+    uint64_t shape[2] = {(uint64_t)recorded->plan.horizon, (uint64_t)recorded->dims.action_dim};
+    uint64_t obs_dim = (uint64_t)recorded->dims.obs_dim;
+    struct draws draws = {.recorded = recorded};
+    struct mppi_draws source = {.context = &draws, .fill = give, .heads = give_heads};
+    float *obs = NULL, *previous = NULL, *action = malloc(sizeof(float) * (size_t)shape[1]);
+    bool first = false, eval = false;
+    int rc;
+
+    if ((rc = action == NULL ? error_set(watch->err, TD_ENOMEM, "out of memory") : TD_OK) ||
+        (rc = golden_floats(recorded, &obs, 1, &obs_dim, watch->err, "call%d.obs", watch->call)) ||
+        (rc = golden_floats(recorded, &previous, 2, shape, watch->err, "call%d.prev_mean", watch->call)) ||
+        (rc = read_flag(recorded, watch->call, "t0", &first, watch->err)) ||
+        (rc = read_flag(recorded, watch->call, "eval_mode", &eval, watch->err)) ||
+        (rc = read_draws(recorded, watch->call, eval, &draws, watch->err)))
+        goto done;
+    memcpy(mppi_previous_mean(mppi), previous, (size_t)(shape[0] * shape[1]) * sizeof(float));
+    if (mppi_plan(mppi, model, obs, first, eval, &source, action) != TD_OK) {
+        rc = error_set(watch->err, TD_EINVAL, "%s: call %d gives an action that is not finite",
+                       recorded->path, watch->call);
+        goto done;
+    }
+    compare_named(watch, "action", GOLDEN_ABSOLUTE, 1e-4, action, 1, &shape[1], "action");
+    compare_named(watch, "mean", GOLDEN_ABSOLUTE, 1e-4, mppi_previous_mean(mppi), 2, shape, "mean");
+    rc = watch->rc;
+
+done:
+    free_draws(&draws);
+    free(obs);
+    free(previous);
+    free(action);
+    return rc;
+}
+
+/* What one call's draws take must be in the file before a planner of that size is made. */
+static int check_sizes(const struct golden_case *recorded, struct error *err)
+{
+    struct draws draws = {.recorded = recorded};
+    bool eval = false;
+    int rc = read_flag(recorded, 0, "eval_mode", &eval, err);
+
+    if (rc == TD_OK)
+        rc = read_draws(recorded, 0, eval, &draws, err);
+    free_draws(&draws);
+    return rc;
+}
+
+int golden_plan(const struct golden_case *recorded, int threads, struct golden_report *report,
+                struct error *err)
+{
+    struct watch seen = {.recorded = recorded, .report = report, .err = err};
+    struct mppi_watch watch = {.context = &seen, .iteration = compare_iteration};
+    world_model_t *model = NULL;
+    mppi_t *mppi = NULL;
+    pool_t *pool = NULL;
+    int rc;
+
+    if ((rc = check_sizes(recorded, err)) || (rc = golden_model(recorded, &model, err)) ||
+        (rc = pool_create(&pool, threads, err)) ||
+        (rc = mppi_create(&mppi, &recorded->plan, &recorded->dims, pool, err)))
+        goto done;
+    mppi_set_watch(mppi, &watch);
+    for (int call = 0; call < recorded->rounds && rc == TD_OK; call++) {
+        seen.call = call;
+        seen.largest = 0;
+        rc = one_call(&seen, mppi, model);
+    }
+
+done:
+    mppi_destroy(&mppi);
+    pool_destroy(&pool);
+    world_model_destroy(&model);
+    return rc;
+}
