@@ -1,13 +1,15 @@
 /*
  * gemm.h - row-major float32 matrix products.
  *
- * Every product in the system goes through here. OpenBLAS runs single-threaded in the calling
- * thread: parallelism comes from common/tensor/pool.h, over tiles whose size never depends on the
- * number of threads, so the same call gives the same bits wherever it runs.
+ * Every product in the system goes through here, in the calling thread: parallelism comes from
+ * common/tensor/pool.h. On AVX-512, AVX2 and NEON the kernels are our own: every element is one chain
+ * of fused multiply-adds in the order of k, so neither the number of threads nor the rows computed
+ * together change a bit. Elsewhere, and as the tests' oracle (ISA_PLAIN), the serial OpenBLAS.
  */
 #ifndef TD_TENSOR_GEMM_H
 #define TD_TENSOR_GEMM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/util/error.h"
@@ -37,5 +39,23 @@ void gemm_nn(int m, int n, int k, const float *a, size_t lda, const float *b, si
              float *c, size_t ldc);
 void gemm_tn(int m, int n, int k, const float *a, size_t lda, const float *b, size_t ldb, float beta,
              float *c, size_t ldc);
+
+/*
+ * Packing B once for many products: op(B) is [k, n], `transposed` when B lies as [n, k] (a weight used
+ * in y = x W'). Panels are independent pieces of work; the layout belongs to the current isa.
+ *
+ *   packed  [gemm_packed_floats(n, k)]  out  64-byte aligned
+ */
+int gemm_panels(int n);
+size_t gemm_packed_floats(int n, int k);
+void gemm_pack(int n, int k, const float *b, size_t ldb, bool transposed, int first, int count,
+               float *packed);
+
+/*
+ * C [m,n] = A op(B)[from .. from + k - 1, :] + beta C for B packed with `depth` rows: the same bits as
+ * gemm_nt or gemm_nn.
+ */
+void gemm_packed(int m, int n, int from, int k, int depth, const float *a, size_t lda,
+                 const float *packed, float beta, float *c, size_t ldc);
 
 #endif

@@ -174,7 +174,10 @@ static void a_row_does_not_depend_on_its_neighbours(void **state)
         for (int r = 0; r < 9; r++) {
             memmove(p->x, p->x + (r > 0 ? 21 : 0), (size_t)(9 - r) * 21 * sizeof(float));
             forward(p, &one);
-            assert_close(one.y, all.y + r * 72, 72, 1e-6, 1e-6);
+            if (path == ISA_PLAIN) /* OpenBLAS: only to rounding */
+                assert_close(one.y, all.y + r * 72, 72, 1e-6, 1e-6);
+            else
+                assert_memory_equal(one.y, all.y + r * 72, 72 * sizeof(float));
         }
     }
 }

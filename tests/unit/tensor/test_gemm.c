@@ -1,16 +1,29 @@
 #include "tests/support/test.h"
 
 #include "common/tensor/gemm.h"
+#include "common/tensor/isa.h"
 
 enum { SIDE = 70, ROOM = SIDE * (SIDE + 5) };
+
+/* Run the next statement on every path this machine has. */
+#define ON_EVERY_PATH                                                                              \
+    for (int path = 0; path < ISA_COUNT; path++)                                                   \
+        if (isa_force((enum isa)path) == TD_OK)
+
+static int back_to_best(void **state)
+{
+    (void)state;
+    return isa_force(isa_best());
+}
 
 struct shape {
     int m, n, k;
 };
 
 static const struct shape shapes[] = {
-    {1, 1, 1}, {1, 17, 9}, {3, 5, 7}, {64, 64, 64}, {65, 33, 70}, {7, 1, 70}, {70, 70, 1}, {16, 12, 0},
-    {0, 4, 4}, {4, 0, 4},
+    {1, 1, 1},   {1, 17, 9},  {3, 5, 7},   {64, 64, 64}, {65, 33, 70}, {7, 1, 70}, {70, 70, 1},
+    {16, 12, 0}, {0, 4, 4},   {4, 0, 4},   {14, 32, 16}, {15, 31, 17}, {28, 48, 33}, {13, 16, 16},
+    {12, 8, 8},  {6, 16, 24}, {29, 63, 47},
 };
 
 /* C by the definition, in double. pick(matrix, row, column) reads op(matrix). */
@@ -65,7 +78,8 @@ static void check_variant(gemm_fn gemm, int ta, int tb, float beta)
 static void products_match_the_definition(void **state)
 {
     (void)state;
-    for (int step = 0; step < 3; step++) {
+    ON_EVERY_PATH for (int step = 0; step < 3; step++)
+    {
         float beta = (float)step * 0.5f;
 
         check_variant(gemm_nt, 0, 1, beta);
@@ -80,12 +94,100 @@ static void known_product(void **state)
     float nn[4] = {19, 22, 43, 50}, nt[4] = {17, 23, 39, 53}, tn[4] = {26, 30, 38, 44};
 
     (void)state;
-    gemm_nn(2, 2, 2, a, 2, b, 2, 0, c, 2);
-    assert_close(c, nn, 4, 0, 0);
-    gemm_nt(2, 2, 2, a, 2, b, 2, 0, c, 2);
-    assert_close(c, nt, 4, 0, 0);
-    gemm_tn(2, 2, 2, a, 2, b, 2, 0, c, 2);
-    assert_close(c, tn, 4, 0, 0);
+    ON_EVERY_PATH
+    {
+        gemm_nn(2, 2, 2, a, 2, b, 2, 0, c, 2);
+        assert_close(c, nn, 4, 0, 0);
+        gemm_nt(2, 2, 2, a, 2, b, 2, 0, c, 2);
+        assert_close(c, nt, 4, 0, 0);
+        gemm_tn(2, 2, 2, a, 2, b, 2, 0, c, 2);
+        assert_close(c, tn, 4, 0, 0);
+    }
+}
+
+enum { BIG_M = 45, BIG_N = 75, BIG_K = 1500 };
+static float big_a[BIG_M * BIG_K], big_b[BIG_K * BIG_N], big_c[BIG_M * BIG_N], again[BIG_M * BIG_N];
+static float packed[(BIG_N + 64) * BIG_K] __attribute__((aligned(64)));
+
+static void fill_big(void)
+{
+    rng_normal(test_rng(), big_a, TD_LEN(big_a));
+    rng_normal(test_rng(), big_b, TD_LEN(big_b));
+}
+
+/* Deep products are cut along k: one long chain all the same. */
+static void deep_products_agree_with_openblas(void **state)
+{
+    static float oracle[BIG_M * BIG_N];
+
+    (void)state;
+    fill_big();
+    for (int variant = 0; variant < 3; variant++) {
+        ON_EVERY_PATH
+        {
+            float *c = path == ISA_PLAIN ? oracle : big_c;
+
+            test_poison(c, sizeof(oracle));
+            if (variant == 0)
+                gemm_nn(BIG_M, BIG_N, BIG_K, big_a, BIG_K, big_b, BIG_N, 0, c, BIG_N);
+            else if (variant == 1)
+                gemm_nt(BIG_M, BIG_N, BIG_K, big_a, BIG_K, big_b, BIG_K, 0, c, BIG_N);
+            else
+                gemm_tn(BIG_M, BIG_N, BIG_K, big_a, BIG_M, big_b, BIG_N, 0, c, BIG_N);
+            if (c != oracle)
+                assert_close(c, oracle, BIG_M * BIG_N, 3e-4, 0);
+        }
+    }
+}
+
+/* On the vector paths a row alone and in company has the same bits. */
+static void a_row_does_not_depend_on_its_neighbours(void **state)
+{
+    (void)state;
+    fill_big();
+    for (int path = ISA_PLAIN + 1; path < ISA_COUNT; path++) {
+        if (isa_force((enum isa)path) != TD_OK)
+            continue;
+        gemm_nt(BIG_M, BIG_N, BIG_K, big_a, BIG_K, big_b, BIG_K, 0, big_c, BIG_N);
+        for (int first = 0; first < BIG_M; first += 7)
+            for (int rows = 1; first + rows <= BIG_M && rows < 17; rows += 3) {
+                gemm_nt(rows, BIG_N, BIG_K, big_a + first * BIG_K, BIG_K, big_b, BIG_K, 0, again, BIG_N);
+                assert_memory_equal(again, big_c + first * BIG_N, (size_t)rows * BIG_N * sizeof(float));
+            }
+    }
+}
+
+static void packed_products_have_the_same_bits(void **state)
+{
+    static const int depths[] = {1, 16, 77, BIG_K};
+
+    (void)state;
+    fill_big();
+    ON_EVERY_PATH for (size_t d = 0; d < TD_LEN(depths); d++)
+    {
+        int k = depths[d], panels = gemm_panels(BIG_N), half = panels / 2;
+
+        assert_true(gemm_packed_floats(BIG_N, k) <= TD_LEN(packed));
+        for (int transposed = 0; transposed < 2; transposed++) {
+            test_poison(packed, sizeof(packed));
+            gemm_pack(BIG_N, k, big_b, transposed ? BIG_K : BIG_N, transposed, half, panels - half, packed);
+            gemm_pack(BIG_N, k, big_b, transposed ? BIG_K : BIG_N, transposed, 0, half, packed);
+            if (transposed)
+                gemm_nt(BIG_M, BIG_N, k, big_a, BIG_K, big_b, BIG_K, 0, big_c, BIG_N);
+            else
+                gemm_nn(BIG_M, BIG_N, k, big_a, BIG_K, big_b, BIG_N, 0, big_c, BIG_N);
+            test_poison(again, sizeof(again));
+            gemm_packed(BIG_M, BIG_N, 0, k, k, big_a, BIG_K, packed, 0, again, BIG_N);
+            if (path == ISA_PLAIN)
+                assert_close(again, big_c, BIG_M * BIG_N, 3e-4, 0);
+            else
+                assert_memory_equal(again, big_c, sizeof(again));
+        }
+        /* Only the last rows of op(B), added to what is there. */
+        gemm_packed(BIG_M, BIG_N, k / 3, k - k / 3, k, big_a, BIG_K, packed, 1, again, BIG_N);
+        gemm_nt(BIG_M, BIG_N, k - k / 3, big_a, BIG_K, big_b + k / 3, BIG_K, 1, big_c, BIG_N);
+        assert_close(again, big_c, BIG_M * BIG_N, 6e-4, 0);
+    }
 }
 
 static void the_library_is_serial_and_named(void **state)
@@ -101,8 +203,11 @@ static void the_library_is_serial_and_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(products_match_the_definition),
-        cmocka_unit_test(known_product),
+        cmocka_unit_test_teardown(products_match_the_definition, back_to_best),
+        cmocka_unit_test_teardown(known_product, back_to_best),
+        cmocka_unit_test_teardown(deep_products_agree_with_openblas, back_to_best),
+        cmocka_unit_test_teardown(a_row_does_not_depend_on_its_neighbours, back_to_best),
+        cmocka_unit_test_teardown(packed_products_have_the_same_bits, back_to_best),
         cmocka_unit_test(the_library_is_serial_and_named),
     };
 
