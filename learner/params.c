@@ -124,6 +124,18 @@ bool params_filling(const params_t *params)
     return params->filling;
 }
 
+size_t params_size(const params_t *params)
+{
+    return params->size;
+}
+
+void params_forget(params_t *params)
+{
+    params->held[0] = params->held[1] = nothing;
+    params->newest = -1;
+    memset(params->pulls, 0, sizeof(params->pulls));
+}
+
 void params_set_epoch(params_t *params, uint32_t epoch)
 {
     for (int i = 0; i < 2; i++)

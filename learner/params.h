@@ -34,6 +34,10 @@ void params_filled(params_t *params, uint32_t epoch, uint64_t version, uint64_t 
 void params_dropped(params_t *params);
 
 bool params_filling(const params_t *params);
+size_t params_size(const params_t *params);
+
+/* The model went back: what was announced may come again with other bytes. */
+void params_forget(params_t *params);
 
 /* Another learner epoch: what was announced is announced again under it. */
 void params_set_epoch(params_t *params, uint32_t epoch);
