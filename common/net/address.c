@@ -163,6 +163,30 @@ int address_with_host(char out[ADDRESS_MAX], const char *address, const char *ho
     return TD_OK;
 }
 
+int address_with_port(char out[ADDRESS_MAX], const char *address, const char *port,
+                      struct error *err)
+{
+    struct parts parts;
+    char joined[ADDRESS_MAX + 32];
+
+    if (!starts_with(address, TCP) || !parse_tcp(address, &parts) || !port_valid(port))
+        return error_set(err, TD_EINVAL, "address %.200s has no port that could be %.8s", address, port);
+    snprintf(joined, sizeof(joined), parts.ipv6 ? TCP "[%s]:%s" : TCP "%s:%s", parts.host, port);
+    if (strlen(joined) >= ADDRESS_MAX)
+        return error_set(err, TD_EINVAL, "address %.200s is too long", address);
+    memcpy(out, joined, strlen(joined) + 1);
+    return TD_OK;
+}
+
+bool address_is_wildcard(const char *address)
+{
+    struct parts parts;
+
+    return starts_with(address, TCP) && parse_tcp(address, &parts) &&
+           (strcmp(parts.host, "*") == 0 || strcmp(parts.host, "0.0.0.0") == 0 ||
+            strcmp(parts.host, "::") == 0);
+}
+
 char *address_for_zmq(char out[ADDRESS_MAX], const char *address)
 {
     struct parts parts;

@@ -33,6 +33,13 @@ bool address_is_ipc(const char *address);
 int address_with_host(char out[ADDRESS_MAX], const char *address, const char *host,
                       struct error *err);
 
+/* The tcp address with another port, "*" to have one picked. TD_OK or TD_EINVAL. */
+int address_with_port(char out[ADDRESS_MAX], const char *address, const char *port,
+                      struct error *err);
+
+/* Does it listen everywhere (0.0.0.0, [::], *), so that it says nothing about where to connect to? */
+bool address_is_wildcard(const char *address);
+
 /*
  * The form that goes to ZeroMQ: localhost becomes 127.0.0.1, so that no resolver can say otherwise.
  * The address has been checked. Returns out.

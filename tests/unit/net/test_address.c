@@ -104,6 +104,23 @@ static void the_host_can_be_replaced(void **state)
     assert_int_equal(address_with_host(out, "tcp://*:77", "", &err), TD_EINVAL);
 }
 
+static void the_port_can_be_replaced(void **state)
+{
+    char out[ADDRESS_MAX];
+    struct error err;
+
+    (void)state;
+    assert_ok(address_with_port(out, "tcp://10.0.0.1:5555", "*", &err), err);
+    assert_string_equal(out, "tcp://10.0.0.1:*");
+    assert_ok(address_with_port(out, "tcp://[::1]:5555", "77", &err), err);
+    assert_string_equal(out, "tcp://[::1]:77");
+    assert_int_equal(address_with_port(out, "ipc:///tmp/x", "*", &err), TD_EINVAL);
+    assert_int_equal(address_with_port(out, "tcp://[::1]:5555", "x", &err), TD_EINVAL);
+    assert_true(address_is_wildcard("tcp://*:1") && address_is_wildcard("tcp://0.0.0.0:1"));
+    assert_true(address_is_wildcard("tcp://[::]:1"));
+    assert_false(address_is_wildcard("tcp://10.0.0.1:1") || address_is_wildcard("ipc:///tmp/x"));
+}
+
 static void localhost_never_meets_a_resolver(void **state)
 {
     char out[ADDRESS_MAX];
@@ -121,6 +138,7 @@ int main(void)
         cmocka_unit_test(the_network_must_be_asked_for),
         cmocka_unit_test(malformed_ones_are_refused_always),
         cmocka_unit_test(the_host_can_be_replaced),
+        cmocka_unit_test(the_port_can_be_replaced),
         cmocka_unit_test(localhost_never_meets_a_resolver),
     };
 
