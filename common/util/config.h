@@ -71,6 +71,10 @@ int config_parse(struct config *config, int argc, char **argv, bool *given, stru
  */
 int config_load(struct config *config, const char *path, bool *given, struct error *err);
 
+/* As config_load, from memory; `name` stands for the path in errors. */
+int config_read(struct config *config, const char *bytes, size_t length, const char *name, bool *given,
+                struct error *err);
+
 /* Write all but HERE options as YAML, in table order, durably and whole (see fs.h). */
 int config_save(const struct config *config, const char *path, struct error *err);
 

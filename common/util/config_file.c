@@ -146,22 +146,29 @@ static int read_stream(struct reader *reader, struct config *config, bool *given
     return expect_event(reader, YAML_STREAM_END_EVENT, one);
 }
 
+int config_read(struct config *config, const char *bytes, size_t length, const char *name, bool *given,
+                struct error *err)
+{
+    struct reader reader = {.path = name, .err = err};
+    int rc;
+
+    if (!yaml_parser_initialize(&reader.parser))
+        return error_set(err, TD_ENOMEM, "out of memory reading %s", name);
+    yaml_parser_set_input_string(&reader.parser, (const unsigned char *)(bytes != NULL ? bytes : ""), length);
+    rc = read_stream(&reader, config, given);
+    yaml_parser_delete(&reader.parser);
+    return rc;
+}
+
 int config_load(struct config *config, const char *path, bool *given, struct error *err)
 {
-    struct reader reader = {.path = path, .err = err};
     size_t length;
     char *bytes;
     int rc = fs_read_file(path, FILE_LIMIT, &bytes, &length, err);
 
     if (rc != TD_OK)
         return rc;
-    if (!yaml_parser_initialize(&reader.parser)) {
-        free(bytes);
-        return error_set(err, TD_ENOMEM, "out of memory reading %s", path);
-    }
-    yaml_parser_set_input_string(&reader.parser, (const unsigned char *)bytes, length);
-    rc = read_stream(&reader, config, given);
-    yaml_parser_delete(&reader.parser);
+    rc = config_read(config, bytes, length, path, given, err);
     free(bytes);
     return rc;
 }

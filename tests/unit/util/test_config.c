@@ -288,6 +288,23 @@ static void bad_files_name_file_and_line(void **state)
     assert_ok(config_load(&config, in_folder("empty.yaml"), NULL, &err), err);
 }
 
+/* What a learner sends to its actors. */
+static void options_are_read_from_memory(void **state)
+{
+    static const char text[] = "seed: 9\nstepz: 6\n, and bytes beyond";
+    struct config config;
+    struct error err = {0};
+
+    (void)state;
+    config_init(&config);
+    assert_ok(config_read(&config, text, strlen("seed: 9\n"), "its options", NULL, &err), err);
+    assert_int_equal(config.seed, 9);
+    assert_int_equal(config_read(&config, text, strlen("seed: 9\nstepz: 6\n"), "its options", NULL, &err),
+                     TD_EINVAL);
+    assert_non_null(strstr(err.text, "its options:2"));
+    assert_ok(config_read(&config, NULL, 0, "nothing", NULL, &err), err);
+}
+
 static void a_saved_file_reads_back_the_same(void **state)
 {
     struct config config, other;
@@ -448,6 +465,7 @@ int main(void)
         cmocka_unit_test(bad_files_name_file_and_line),
         cmocka_unit_test(a_saved_file_reads_back_the_same),
         cmocka_unit_test(contradictions_are_found),
+        cmocka_unit_test(options_are_read_from_memory),
         cmocka_unit_test(a_resumed_run_keeps_what_must_not_change),
         cmocka_unit_test(run_directories_follow_the_reference),
         cmocka_unit_test(help_and_markdown_hold_every_option),
