@@ -183,7 +183,7 @@ static void ask_again(struct shard *shard, const struct peer *peer, const struct
         return;
     live->peer = peer->id;
     if (live->starved || (live->nack_ms != 0 && live->nack_next == stream->next &&
-                          shard->now_ms - live->nack_ms < SHARD_NACK_MS))
+                          shard->now_ms < live->nack_ms + SHARD_NACK_MS))
         return;
     live->nack_next = stream->next;
     live->nack_ms = shard->now_ms + 1; /* never 0 */

@@ -164,8 +164,8 @@ void credit_deal(struct share *shares, size_t count, uint64_t rest, size_t *turn
     cap = sum > rest;
     level = find_level(shares, count, rest, cap);
     odd = rest - sum_at(shares, count, level, cap);
-    for (size_t k = 0; k < count; k++) {
-        struct share *share = &shares[(*turn + k) % count];
+    for (size_t k = 0, start = *turn; k < count; k++) {
+        struct share *share = &shares[(start + k) % count];
         uint64_t has = unused(share);
         bool at_level = cap ? has > level : has <= level;
 
@@ -175,7 +175,7 @@ void credit_deal(struct share *shares, size_t count, uint64_t rest, size_t *turn
         if (odd > 0) {
             share->limit++;
             if (--odd == 0)
-                *turn = (*turn + k + 1) % count;
+                *turn = (start + k + 1) % count;
         }
     }
 }
