@@ -1,0 +1,80 @@
+#include "tools/bench_model.h"
+
+#include <stdio.h>
+
+#include "common/nn/init.h"
+
+int bench_each_size(const struct bench_options *options,
+                    int (*run)(const struct bench_options *options, struct error *err),
+                    struct error *err)
+{
+    static struct bench_options one;
+    static const int sizes[] = {5, 1};
+    int rc = TD_OK;
+
+    if (options->config.model_size != 0)
+        return run(options, err);
+    for (size_t i = 0; i < TD_LEN(sizes) && rc == TD_OK; i++) {
+        one = *options;
+        one.config.model_size = sizes[i];
+        rc = run(&one, err);
+    }
+    return rc;
+}
+
+const char *bench_variant(const struct bench_options *options)
+{
+    static char text[32];
+
+    snprintf(text, sizeof(text), "model_size=%lld", (long long)options->config.model_size);
+    return text;
+}
+
+int bench_model(const struct bench_options *options, bool targets, world_model_t **out,
+                struct error *err)
+{
+    struct rng_key key = {.seed = 1, .purpose = RNG_TEST};
+    const struct model_layout *layout;
+    struct model_dims dims;
+    struct rng rng;
+    int rc;
+
+    if ((rc = model_dims_init(&dims, &options->config, BENCH_OBS, BENCH_ACTION, err)) ||
+        (rc = world_model_create(out, &dims, targets, err)))
+        return rc;
+    world_model_init(*out, 1);
+    /* Zeros would give every candidate the same value. */
+    layout = &(*out)->layout;
+    rng_init(&rng, &key);
+    for (int i = 0; i < layout->tensors; i++)
+        if (layout->tensor[i].dims >= 2 && layout->tensor[i].part < MODEL_TARGET_Q)
+            init_truncated_normal(&rng, (*out)->parameters + layout->tensor[i].offset,
+                                  layout->tensor[i].count, 0.02f);
+    if (targets)
+        world_model_copy_targets(*out);
+    return TD_OK;
+}
+
+static double count(const struct mlp *mlp)
+{
+    double sum = 0;
+
+    for (int i = 0; i < mlp->layers; i++)
+        sum += (double)mlp->layer[i].in * mlp->layer[i].out;
+    return sum;
+}
+
+void bench_weights(struct bench_weights *weights, const world_model_t *model)
+{
+    const struct model_dims *dims = &model->layout.dims;
+
+    *weights = (struct bench_weights){
+        .encoder = count(&model->part[MODEL_ENCODER]),
+        .dynamics = count(&model->part[MODEL_DYNAMICS]),
+        .reward = count(&model->part[MODEL_REWARD]),
+        .pi = count(&model->part[MODEL_PI]),
+        .q = count(&model->part[MODEL_Q]),
+        .termination = count(&model->part[MODEL_TERMINATION]),
+        .shared = (double)dims->latent_dim * dims->mlp_dim,
+    };
+}

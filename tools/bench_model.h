@@ -1,0 +1,34 @@
+/* bench_model.h - the models that bench plan and bench update measure, and how much work they take. */
+#ifndef TD_TOOLS_BENCH_MODEL_H
+#define TD_TOOLS_BENCH_MODEL_H
+
+#include "common/model/world_model.h"
+#include "tools/bench.h"
+
+#define BENCH_OBS     24 /* walker */
+#define BENCH_ACTION  6
+#define BENCH_EPISODE 500
+
+/* Weights of the matrix products of each part, without biases. */
+struct bench_weights {
+    double encoder, dynamics, reward, pi, q, termination;
+    double shared; /* latent x mlp: what all candidates of the first step have in common */
+};
+
+/*
+ * Call run(options with this model_size) for the size given, or for 5 and 1 when none was.
+ */
+int bench_each_size(const struct bench_options *options,
+                    int (*run)(const struct bench_options *options, struct error *err),
+                    struct error *err);
+
+/* "model_size=5" */
+const char *bench_variant(const struct bench_options *options);
+
+/* A model of the options' size, randomly initialised, its last layers too. */
+int bench_model(const struct bench_options *options, bool targets, world_model_t **out,
+                struct error *err);
+
+void bench_weights(struct bench_weights *weights, const world_model_t *model);
+
+#endif

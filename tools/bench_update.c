@@ -1,0 +1,97 @@
+/* bench_update.c - one update: the work it must do (DESIGN's count) per second of its median time. */
+#include <stdlib.h>
+
+#include "learner/update.h"
+#include "tools/bench_model.h"
+
+struct work {
+    update_t *update;
+    world_model_t *model;
+    struct batch batch;
+    float *data;
+    uint64_t step;
+};
+
+static void update_once(void *context)
+{
+    struct work *work = context;
+    struct rng_key key = {.seed = 1, .purpose = RNG_UPDATE, .step = work->step++};
+    struct update_draws draws;
+    struct rng rng;
+    int rc;
+
+    rng_init(&rng, &key);
+    draws = update_draws_rng(&rng);
+    rc = update_step(work->update, &work->batch, &draws, NULL);
+    TD_ASSERT(rc == TD_OK, "update %d", rc);
+}
+
+/*
+ * Two flops per weight and row: forward for targets (encoder, policy, two Qs), forward and twice as
+ * much backward for encoder, dynamics, reward, termination and all Qs, the same for the policy, whose
+ * loss goes through two Qs to the action alone.
+ */
+static double update_gflop(const struct update_config *config, const world_model_t *model)
+{
+    struct bench_weights w;
+    double b = config->batch_size, hb = config->horizon * b, q = model->layout.dims.num_q;
+
+    bench_weights(&w, model);
+    return 2e-9 * (hb * (w.encoder + w.pi + 2 * w.q) + 3 * b * w.encoder +
+                   3 * hb * (w.dynamics + w.reward + w.termination + q * w.q) +
+                   (hb + b) * (3 * w.pi + 4 * w.q - 2 * w.shared));
+}
+
+/* A batch of made-up rows, small rewards, no terminations. */
+static int make_batch(struct work *work, const struct update_config *config, struct error *err)
+{
+    struct rng_key key = {.seed = 2, .purpose = RNG_TEST};
+    size_t rows = (size_t)config->horizon * (size_t)config->batch_size;
+    size_t obs = (rows + (size_t)config->batch_size) * BENCH_OBS, action = rows * BENCH_ACTION;
+    struct rng rng;
+
+    work->data = calloc(obs + action + 2 * rows, sizeof(float));
+    if (work->data == NULL)
+        return error_set(err, TD_ENOMEM, "no memory for a batch");
+    rng_init(&rng, &key);
+    rng_normal(&rng, work->data, obs);
+    rng_uniform(&rng, work->data + obs, action, -1, 1);
+    rng_uniform(&rng, work->data + obs + action, rows, 0, 2);
+    work->batch = (struct batch){.obs = work->data,
+                                 .action = work->data + obs,
+                                 .reward = work->data + obs + action,
+                                 .terminated = work->data + obs + action + rows};
+    return TD_OK;
+}
+
+static int run(const struct bench_options *options, struct error *err)
+{
+    struct bench_result result = {.name = "update", .variant = bench_variant(options)};
+    struct update_config config;
+    struct work work = {0};
+    pool_t *pool = NULL;
+    int rc;
+
+    update_config_init(&config, &options->config, BENCH_EPISODE);
+    if ((rc = bench_model(options, true, &work.model, err)) ||
+        (rc = pool_create(&pool, options->threads, err)) ||
+        (rc = update_create(&work.update, work.model, &config, pool, err)) ||
+        (rc = make_batch(&work, &config, err)))
+        goto done;
+    bench_flops(options, update_once, &work, update_gflop(&config, work.model), &result);
+    result.rate = 1e3 / result.median_ms;
+    result.unit = "updates/s";
+    bench_report(options, &result);
+
+done:
+    update_destroy(&work.update);
+    pool_destroy(&pool);
+    world_model_destroy(&work.model);
+    free(work.data);
+    return rc;
+}
+
+int bench_update(const struct bench_options *options, struct error *err)
+{
+    return bench_each_size(options, run, err);
+}
