@@ -25,9 +25,20 @@ const char *const csv_eval_columns[CSV_EVAL_COUNT] = {
 };
 const char *const csv_train_columns[CSV_TRAIN_COUNT] = {
     "step", "episode", "episode_reward", "episode_success", "episode_length", "episode_terminated", "updates",
-    "elapsed_time", "steps_per_second", "consistency_loss", "reward_loss", "value_loss", "termination_loss",
-    "total_loss", "grad_norm", "pi_loss", "pi_grad_norm", "pi_entropy", "pi_scale",
+    "elapsed_time", "steps_per_second",
+#define UPDATE_STAT(name) #name,
+    UPDATE_STATS(UPDATE_STAT)
+#undef UPDATE_STAT
 };
+
+void csv_train_stats(double values[CSV_TRAIN_COUNT], const struct update_stats *stats)
+{
+    double *next = values + CSV_TRAIN_STATS;
+
+#define UPDATE_STAT(name) *next++ = stats != NULL ? (double)stats->name : NAN;
+    UPDATE_STATS(UPDATE_STAT)
+#undef UPDATE_STAT
+}
 
 /* --- lines --- */
 

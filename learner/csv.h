@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "common/util/error.h"
+#include "learner/update.h"
 
 #define CSV_COLUMNS_MAX 32
 
@@ -40,21 +41,17 @@ enum csv_train_column {
     CSV_TRAIN_UPDATES,
     CSV_TRAIN_TIME,
     CSV_TRAIN_RATE, /* agent steps per second */
-    /* of the last update */
-    CSV_TRAIN_CONSISTENCY_LOSS,
-    CSV_TRAIN_REWARD_LOSS,
-    CSV_TRAIN_VALUE_LOSS,
-    CSV_TRAIN_TERMINATION_LOSS,
-    CSV_TRAIN_TOTAL_LOSS,
-    CSV_TRAIN_GRAD_NORM,
-    CSV_TRAIN_PI_LOSS,
-    CSV_TRAIN_PI_GRAD_NORM,
-    CSV_TRAIN_PI_ENTROPY,
-    CSV_TRAIN_PI_SCALE,
-    CSV_TRAIN_COUNT
+    /* and the statistics of the last update, all that there are */
+    CSV_TRAIN_STATS,
+#define UPDATE_STAT(name) +1
+    CSV_TRAIN_COUNT = CSV_TRAIN_STATS UPDATE_STATS(UPDATE_STAT)
+#undef UPDATE_STAT
 };
 extern const char *const csv_eval_columns[CSV_EVAL_COUNT];
 extern const char *const csv_train_columns[CSV_TRAIN_COUNT];
+
+/* Fill the columns from CSV_TRAIN_STATS on; NaN without any (no update yet). */
+void csv_train_stats(double values[CSV_TRAIN_COUNT], const struct update_stats *stats);
 
 typedef struct csv csv_t;
 

@@ -134,11 +134,14 @@ static bool parse_bool(const char *text, bool *value)
 
 static char *shortest(double value, char *out, size_t size)
 {
+    char text[32] = "0";
+
     for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, size, "%.*g", digits, value);
-        if (strtod(out, NULL) == value)
+        snprintf(text, sizeof(text), "%.*g", digits, value);
+        if (strtod(text, NULL) == value)
             break;
     }
+    snprintf(out, size, "%s", text);
     return out;
 }
 

@@ -193,6 +193,9 @@ static void loading_survives_any_bytes(void **state)
 
 static void the_columns_are_those_of_the_reference_and_more(void **state)
 {
+    struct update_stats stats = {.consistency_loss = 1.5f, .grad_norm = 2.5f};
+    double values[CSV_TRAIN_COUNT];
+
     (void)state;
     assert_string_equal(csv_eval_columns[0], "step");
     assert_string_equal(csv_eval_columns[1], "episode_reward");
@@ -200,9 +203,13 @@ static void the_columns_are_those_of_the_reference_and_more(void **state)
         assert_non_null(csv_eval_columns[i]);
     for (int i = 0; i < CSV_TRAIN_COUNT; i++)
         assert_non_null(csv_train_columns[i]);
-    assert_string_equal(csv_train_columns[CSV_TRAIN_PI_SCALE], "pi_scale");
-    assert_string_equal(csv_train_columns[CSV_TRAIN_CONSISTENCY_LOSS], "consistency_loss");
+    assert_string_equal(csv_train_columns[CSV_TRAIN_RATE], "steps_per_second");
+    assert_string_equal(csv_train_columns[CSV_TRAIN_STATS], "consistency_loss");
     assert_string_equal(csv_eval_columns[CSV_EVAL_TIME], "elapsed_time");
+    csv_train_stats(values, &stats);
+    assert_true(values[CSV_TRAIN_STATS] == 1.5 && values[CSV_TRAIN_STATS + 5] == 2.5);
+    csv_train_stats(values, NULL);
+    assert_true(isnan(values[CSV_TRAIN_STATS]) && isnan(values[CSV_TRAIN_COUNT - 1]));
 }
 
 int main(void)

@@ -1,0 +1,203 @@
+#include "learner/snapshot.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PREFIX 2 /* "m." */
+
+struct snapshot {
+    world_model_t *model;
+    update_t *update;
+    float *copy;          /* parameters, then m, then v; NULL: tensors point at the live ones */
+    uint64_t steps;
+    float scale;
+    struct safetensors_tensor *tensors;
+    char (*names)[MODEL_NAME_MAX + PREFIX]; /* of the moments */
+    struct checkpoint_group groups[SNAPSHOT_GROUPS];
+};
+
+static struct safetensors_tensor describe(const struct model_tensor *tensor, const char *name, const float *base)
+{
+    struct safetensors_tensor out = {.name = name, .type = SAFETENSORS_F32, .dims = tensor->dims, .data = base + tensor->offset};
+
+    memcpy(out.shape, tensor->shape, (size_t)tensor->dims * sizeof(out.shape[0]));
+    return out;
+}
+
+static bool is_trained(const struct model_tensor *tensor)
+{
+    return tensor->part != MODEL_TARGET_Q;
+}
+
+/* Name every tensor and where it is read from. */
+static void list_tensors(snapshot_t *snapshot)
+{
+    const struct model_layout *layout = &snapshot->model->layout;
+    struct update_state state = update_state(snapshot->update);
+    size_t all = model_all_floats(layout);
+    const float *parameters = snapshot->copy != NULL ? snapshot->copy : snapshot->model->parameters;
+    const float *m = snapshot->copy != NULL ? snapshot->copy + all : state.m;
+    const float *v = snapshot->copy != NULL ? snapshot->copy + all + state.floats : state.v;
+    struct safetensors_tensor *next = snapshot->tensors;
+    int name = 0;
+
+    for (int i = 0; i < layout->tensors; i++)
+        *next++ = describe(&layout->tensor[i], layout->tensor[i].name, parameters);
+    snapshot->groups[0] = (struct checkpoint_group){SNAPSHOT_PARAMETERS, snapshot->tensors, layout->tensors};
+    snapshot->groups[1] = (struct checkpoint_group){SNAPSHOT_OPTIMIZER, next, 0};
+    for (int i = 0; i < 2 * layout->tensors; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i / 2];
+
+        if (!is_trained(tensor))
+            continue;
+        snprintf(snapshot->names[name], sizeof(snapshot->names[name]), "%s%s", i % 2 == 0 ? "m." : "v.", tensor->name);
+        *next++ = describe(tensor, snapshot->names[name++], i % 2 == 0 ? m : v);
+    }
+    *next++ = (struct safetensors_tensor){.name = "steps", .type = SAFETENSORS_U64, .data = &snapshot->steps};
+    *next++ = (struct safetensors_tensor){.name = "scale", .type = SAFETENSORS_F32, .data = &snapshot->scale};
+    snapshot->groups[1].count = (int)(next - snapshot->groups[1].tensors);
+}
+
+int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, bool copy, struct error *err)
+{
+    snapshot_t *snapshot = calloc(1, sizeof(*snapshot));
+    struct update_state state = update_state(update);
+    size_t floats = model_all_floats(&model->layout) + 2 * state.floats, count = (size_t)model->layout.tensors;
+
+    TD_ASSERT(model->has_targets, "a model that only acts");
+    *out = NULL;
+    if (snapshot == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    snapshot->model = model;
+    snapshot->update = update;
+    snapshot->tensors = calloc(3 * count + 2, sizeof(*snapshot->tensors));
+    snapshot->names = calloc(2 * count, sizeof(*snapshot->names));
+    snapshot->copy = copy ? malloc(floats * sizeof(float)) : NULL;
+    if (snapshot->tensors == NULL || snapshot->names == NULL || (copy && snapshot->copy == NULL)) {
+        snapshot_destroy(&snapshot);
+        return error_set(err, TD_ENOMEM, "out of memory for a checkpoint's copy of %zu MB", floats * sizeof(float) / 1000000);
+    }
+    if (copy) /* touched now: taking one later must not meet a missing page */
+        memset(snapshot->copy, 0, floats * sizeof(float));
+    list_tensors(snapshot);
+    *out = snapshot;
+    return TD_OK;
+}
+
+void snapshot_destroy(snapshot_t **snapshot)
+{
+    if (*snapshot == NULL)
+        return;
+    free((*snapshot)->copy);
+    free((*snapshot)->names);
+    free((*snapshot)->tensors);
+    free(*snapshot);
+    *snapshot = NULL;
+}
+
+static bool all_finite(const float *values, size_t count)
+{
+    float sum = 0;
+
+    /* 0 * x is 0 for finite x, NaN otherwise */
+    for (size_t i = 0; i < count; i++)
+        sum += 0.0f * values[i];
+    return sum == 0;
+}
+
+int snapshot_take(snapshot_t *snapshot)
+{
+    struct update_state state = update_state(snapshot->update);
+    size_t all = model_all_floats(&snapshot->model->layout);
+
+    snapshot->steps = *state.steps;
+    snapshot->scale = state.scale->value;
+    if (!isfinite(snapshot->scale) || !all_finite(snapshot->model->parameters, all) ||
+        !all_finite(state.m, state.floats) || !all_finite(state.v, state.floats))
+        return TD_EDIVERGED;
+    if (snapshot->copy != NULL) {
+        memcpy(snapshot->copy, snapshot->model->parameters, all * sizeof(float));
+        memcpy(snapshot->copy + all, state.m, state.floats * sizeof(float));
+        memcpy(snapshot->copy + all + state.floats, state.v, state.floats * sizeof(float));
+    }
+    return TD_OK;
+}
+
+const struct checkpoint_group *snapshot_groups(const snapshot_t *snapshot)
+{
+    return snapshot->groups;
+}
+
+/* --- loading --- */
+
+static int load_tensor(const safetensors_t *file, const struct model_tensor *tensor, const char *name, float *base,
+                       struct error *err)
+{
+    float *to = base + tensor->offset;
+    int rc = safetensors_get(file, name, SAFETENSORS_F32, tensor->dims, tensor->shape, to, err);
+
+    if (rc == TD_OK && !all_finite(to, tensor->count))
+        rc = error_set(err, TD_ECORRUPT, "tensor %s holds values that are not finite", name);
+    return rc;
+}
+
+int snapshot_load_parameters(const safetensors_t *file, world_model_t *model, struct error *err)
+{
+    const struct model_layout *layout = &model->layout;
+
+    for (int i = 0; i < layout->tensors; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i];
+        int rc = TD_OK;
+
+        if (model->has_targets || is_trained(tensor))
+            rc = load_tensor(file, tensor, tensor->name, model->parameters, err);
+        if (rc != TD_OK)
+            return rc;
+    }
+    return TD_OK;
+}
+
+static int load_optimizer(const safetensors_t *file, const struct model_layout *layout, update_t *update, struct error *err)
+{
+    struct update_state state = update_state(update);
+    char name[MODEL_NAME_MAX + PREFIX];
+    float scale;
+    int rc;
+
+    for (int i = 0; i < layout->tensors; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i];
+
+        if (!is_trained(tensor))
+            continue;
+        snprintf(name, sizeof(name), "m.%s", tensor->name);
+        if ((rc = load_tensor(file, tensor, name, state.m, err)) != TD_OK)
+            return rc;
+        snprintf(name, sizeof(name), "v.%s", tensor->name);
+        if ((rc = load_tensor(file, tensor, name, state.v, err)) != TD_OK)
+            return rc;
+    }
+    if ((rc = safetensors_get(file, "steps", SAFETENSORS_U64, 0, NULL, state.steps, err)) != TD_OK ||
+        (rc = safetensors_get(file, "scale", SAFETENSORS_F32, 0, NULL, &scale, err)) != TD_OK)
+        return rc;
+    if (!isfinite(scale) || scale <= 0)
+        return error_set(err, TD_ECORRUPT, "the running scale of a checkpoint cannot be %g", (double)scale);
+    state.scale->value = scale;
+    return TD_OK;
+}
+
+int snapshot_load(const checkpoint_t *checkpoint, world_model_t *model, update_t *update, struct error *err)
+{
+    safetensors_t *file = NULL;
+    int rc = checkpoint_open_tensors(checkpoint, SNAPSHOT_PARAMETERS, &file, err);
+
+    if (rc == TD_OK)
+        rc = snapshot_load_parameters(file, model, err);
+    safetensors_close(&file);
+    if (rc == TD_OK)
+        rc = checkpoint_open_tensors(checkpoint, SNAPSHOT_OPTIMIZER, &file, err);
+    if (rc == TD_OK)
+        rc = load_optimizer(file, &model->layout, update, err);
+    safetensors_close(&file);
+    return rc;
+}
