@@ -257,15 +257,14 @@ static void feed_starved(struct shard *shard)
     for (size_t i = 0; i < shard->streams.count; i++) {
         struct live_stream *live = &shard->streams.list[i];
         const struct store_stream *stream = store_stream(shard->store, live->slot, live->env);
-        struct peer peer = {.port = PORT_INGEST, .id = live->peer};
         struct nack *nack;
 
         if (!live->starved)
             continue;
         live->starved = false;
-        if (stream == NULL || stream->holder == 0 || live->peer == 0)
+        if (stream == NULL || stream->holder == 0 || live->peer.id == 0)
             continue;
-        nack = &shard_send_synced(shard, &peer, MESSAGE_NACK)->nack;
+        nack = &shard_send_synced(shard, &live->peer, MESSAGE_NACK)->nack;
         *nack = (struct nack){live->slot, live->env, store_identity(shard->store)->store_id,
                               stream->epoch, stream->next};
     }
@@ -305,7 +304,7 @@ void shard_commit(shard_t *shard, uint64_t now_ms)
 
 bool stream_live(const struct shard *shard, const struct live_stream *stream)
 {
-    return stream->peer != 0 && shard->now_ms - stream->since_ms < 5 * shard->terms.heartbeat_ms;
+    return stream->peer.id != 0 && shard->now_ms - stream->since_ms < 5 * shard->terms.heartbeat_ms;
 }
 
 static bool room_for_shares(struct shard *shard)
@@ -405,13 +404,12 @@ void shard_tell_streams(struct shard *shard)
     for (size_t i = 0; i < shard->streams.count; i++) {
         struct live_stream *live = &shard->streams.list[i];
         const struct store_stream *stream = store_stream(shard->store, live->slot, live->env);
-        struct peer peer = {.port = PORT_INGEST, .id = live->peer};
         struct ack *ack;
 
-        if (stream == NULL || stream->holder == 0 || live->peer == 0 ||
+        if (stream == NULL || stream->holder == 0 || live->peer.id == 0 ||
             (!live->ack && live->limit == live->told))
             continue;
-        ack = &shard_send(shard, &peer, MESSAGE_ACK)->ack;
+        ack = &shard_send(shard, &live->peer, MESSAGE_ACK)->ack;
         *ack = (struct ack){live->slot, live->env, store_identity(shard->store)->store_id,
                             stream->epoch, stream->next, live->limit};
         live->told = live->limit;
@@ -494,7 +492,7 @@ static void sweep(struct shard *shard)
                   (unsigned long long)(shard->terms.timeout_ms / 1000));
         rc = store_close_stream(shard->store, live->slot, live->env, &err);
         shard_touched(shard, 0);
-        live->peer = 0;
+        live->peer.id = 0;
     }
     if (rc != TD_OK)
         shard_store_failed(shard, rc, &err);
@@ -676,7 +674,7 @@ void shard_view(const shard_t *shard, uint64_t now_ms, struct shard_view *view)
     view->learner_heard_ms = shard->learner_heard_ms;
     view->credit = shard->credit;
     for (size_t i = 0; i < shard->streams.count; i++)
-        view->streams_live += shard->streams.list[i].peer != 0 &&
+        view->streams_live += shard->streams.list[i].peer.id != 0 &&
                               now_ms - shard->streams.list[i].since_ms < 5 * shard->terms.heartbeat_ms;
     view_wait(shard, view);
     if (shard->store == NULL)

@@ -46,7 +46,7 @@ static int welcome_stream(struct shard *shard, const struct peer *peer, const st
     live = streams_get(&shard->streams, hello->slot, shown->environment, shard->now_ms);
     if (live == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a stream");
-    live->peer = peer->id;
+    live->peer = *peer;
     live->since_ms = live->active_ms = shard->now_ms;
     live->starved = live->ack = false;
     live->nack_ms = 0;
@@ -150,7 +150,7 @@ static void store_them(struct shard *shard, const struct peer *peer, const struc
 
     if (live == NULL)
         return; /* no memory: it is sent again */
-    live->peer = peer->id;
+    live->peer = *peer;
     if (shard_paused(shard)) {
         live->starved = true;
         shard->tally.rows_delayed += count;
@@ -181,7 +181,7 @@ static void ask_again(struct shard *shard, const struct peer *peer, const struct
 
     if (live == NULL)
         return;
-    live->peer = peer->id;
+    live->peer = *peer;
     if (live->starved || (live->nack_ms != 0 && live->nack_next == stream->next &&
                           shard->now_ms < live->nack_ms + SHARD_NACK_MS))
         return;
@@ -201,7 +201,7 @@ static void acknowledge(struct shard *shard, const struct peer *peer, const stru
     shard->tally.rows_repeated += rows->count;
     if (live == NULL)
         return;
-    live->peer = peer->id;
+    live->peer = *peer;
     live->ack = true;
     shard_tell_streams(shard);
 }
@@ -260,7 +260,7 @@ static void receive_leave(struct shard *shard, const struct leave *leave)
             stream->holder != leave->process)
             continue;
         rc = store_close_stream(shard->store, live->slot, live->env, &err);
-        live->peer = 0;
+        live->peer.id = 0;
         shard_touched(shard, 0);
     }
     if (rc != TD_OK)
@@ -269,7 +269,7 @@ static void receive_leave(struct shard *shard, const struct leave *leave)
 
 void ingest_receive(struct shard *shard, const struct peer *peer, const struct message *message)
 {
-    streams_heard(&shard->streams, peer->id, shard->now_ms);
+    streams_heard(&shard->streams, peer, shard->now_ms);
     switch (message->kind) {
     case MESSAGE_INGEST_HELLO:
         receive_hello(shard, peer, message);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/util/fs.h"
 #include "learner/replay/shard_parts.h"
 
 /* --- status ---------------------------------------------------------------- */
@@ -137,6 +138,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .lock_wait_ms = shard->config.lock_wait_ms,
         .force = shard->config.force,
     };
+    uint64_t free_bytes = 0;
     int rc;
 
     if (config.schema.obs_type != OBS_STATE)
@@ -147,10 +149,12 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         return rc;
     shard->run = store_identity(shard->store)->run_id;
     shard->synced = *store_counts(shard->store);
-    shard_log(shard, LOG_INFO, "replay store made in %s: %.2f GB for %llu rows, at most %.2f GB",
-              shard->dir, (double)store_bytes_needed(&config.schema, hello->map_rows) * 1e-9,
-              (unsigned long long)hello->map_rows,
-              (double)store_identity(shard->store)->map_bytes * 1e-9);
+    (void)fs_free_bytes(shard->dir, &free_bytes, NULL);
+    shard_log(shard, LOG_INFO,
+              "replay store made in %s: %llu rows need %.2f GB, at most %.2f GB, %.2f GB are free",
+              shard->dir, (unsigned long long)hello->map_rows,
+              (double)store_bytes_needed(&config.schema, hello->map_rows) * 1e-9,
+              (double)store_identity(shard->store)->map_bytes * 1e-9, (double)free_bytes * 1e-9);
     return TD_OK;
 }
 

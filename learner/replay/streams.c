@@ -95,10 +95,10 @@ struct live_stream *streams_get(struct streams *streams, uint32_t slot, uint32_t
     return stream;
 }
 
-void streams_heard(struct streams *streams, uint64_t peer, uint64_t now_ms)
+void streams_heard(struct streams *streams, const struct peer *peer, uint64_t now_ms)
 {
     for (size_t i = 0; i < streams->count; i++)
-        if (streams->list[i].peer == peer)
+        if (streams->list[i].peer.id == peer->id)
             streams->list[i].since_ms = now_ms;
 }
 

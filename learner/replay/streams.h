@@ -41,7 +41,7 @@ enum hello_answer hello_judge(const struct store_stream *stream, uint64_t store_
 
 struct live_stream {
     uint32_t slot, env;
-    uint64_t peer;      /* where answers go; 0: not heard of yet */
+    struct peer peer;   /* where answers go; id 0: not heard of yet */
     uint64_t since_ms;  /* silent since */
     uint64_t active_ms; /* last rows stored */
     uint64_t limit;     /* agent steps its epoch may hold */
@@ -62,7 +62,7 @@ struct live_stream *streams_get(struct streams *streams, uint32_t slot, uint32_t
 struct live_stream *streams_find(const struct streams *streams, uint32_t slot, uint32_t env);
 
 /* Everything this peer speaks for was heard of now. */
-void streams_heard(struct streams *streams, uint64_t peer, uint64_t now_ms);
+void streams_heard(struct streams *streams, const struct peer *peer, uint64_t now_ms);
 void streams_clear(struct streams *streams);
 void streams_release(struct streams *streams);
 

@@ -114,14 +114,14 @@ static void the_table_keeps_streams_in_order(void **state)
         struct live_stream *stream = streams_get(&streams, slot, env, 5);
 
         assert_non_null(stream);
-        stream->peer = slot;
+        stream->peer.id = slot;
         assert_ptr_equal(streams_find(&streams, slot, env), stream);
     }
     for (size_t i = 1; i < streams.count; i++)
         assert_true(((uint64_t)streams.list[i - 1].slot << 32 | streams.list[i - 1].env) <
                     ((uint64_t)streams.list[i].slot << 32 | streams.list[i].env));
     assert_null(streams_find(&streams, 41, 0));
-    streams_heard(&streams, 7, 99);
+    streams_heard(&streams, &(struct peer){.port = PORT_INGEST, .id = 7}, 99);
     for (size_t i = 0; i < streams.count; i++)
         assert_int_equal(streams.list[i].since_ms, streams.list[i].slot == 7 ? 99 : 5);
     streams_clear(&streams);
