@@ -270,6 +270,14 @@ static void feed_starved(struct shard *shard)
     }
 }
 
+static void tally_commit(struct shard *shard, const struct store_counts *counts)
+{
+    shard->tally.commits++;
+    shard->tally.rows_stored += counts->rows - shard->synced.rows;
+    shard->tally.sealed += counts->sealed - shard->synced.sealed;
+    shard->tally.aborted += counts->aborted - shard->synced.aborted;
+}
+
 void shard_commit(shard_t *shard, uint64_t now_ms)
 {
     struct error err = {0};
@@ -287,9 +295,7 @@ void shard_commit(shard_t *shard, uint64_t now_ms)
         return;
     }
     shard->dirty_bytes = 0;
-    shard->tally.commits++;
-    if (store_counts(shard->store)->rows > shard->synced.rows)
-        shard->tally.rows_stored += store_counts(shard->store)->rows - shard->synced.rows;
+    tally_commit(shard, store_counts(shard->store));
     shard->synced = *store_counts(shard->store);
     shard->status_wanted = true;
     sample_committed(shard);
@@ -676,10 +682,12 @@ void shard_view(const shard_t *shard, uint64_t now_ms, struct shard_view *view)
     for (size_t i = 0; i < shard->streams.count; i++)
         view->streams_live += shard->streams.list[i].peer.id != 0 &&
                               now_ms - shard->streams.list[i].since_ms < 5 * shard->terms.heartbeat_ms;
+    view->learner_away = learner_silent(shard);
     view_wait(shard, view);
     if (shard->store == NULL)
         return;
     view->counts = store_counts(shard->store);
+    view->segments_bad = view->counts->bad;
     view->room = (double)store_room(shard->store) / (double)store_identity(shard->store)->map_bytes;
     view->full = store_full(shard->store) || shard->now_ms < shard->full_until_ms;
     view->asks_checkpoint = sample_wants_checkpoint(shard);

@@ -85,13 +85,13 @@ struct shard_view {
     uint64_t episodes, episode_steps, episode_rows; /* that may be drawn now */
     uint64_t window_first, window_last, window_rows;
     uint64_t rows_stored, rows_repeated, rows_refused, rows_delayed; /* in this process's life */
-    uint64_t slices, commits, evicted, rewinds;
+    uint64_t slices, commits, evicted, rewinds, aborted, sealed, segments_bad;
     uint64_t streams_live;
     uint64_t credit; /* LIMIT_NONE: no limit */
     uint32_t learner_epoch;
     uint64_t learner_heard_ms;
     double room; /* share of the map that is free */
-    bool full, asks_checkpoint;
+    bool full, asks_checkpoint, learner_away;
     char wait[OUTPUT_TEXT_MAX]; /* what is waited for, in words; empty: nothing */
 };
 void shard_view(const shard_t *shard, uint64_t now_ms, struct shard_view *view);
