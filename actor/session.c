@@ -372,16 +372,21 @@ static void resend_ends(session_t *session)
     }
 }
 
+/* The time since the last call went to what was waited for then. */
+static void count_waiting(session_t *session)
+{
+    if (session->now > session->counted_ms) {
+        session->waited[session->waiting] += session->now - session->counted_ms;
+        session->counted_ms = session->now;
+    }
+}
+
 /* A wait that lasts is said, and again every minute. */
 static void say_waiting(session_t *session)
 {
     const char *more = "";
     char text[96];
 
-    if (session->now > session->counted_ms) {
-        session->waited[session->waiting] += session->now - session->counted_ms;
-        session->counted_ms = session->now;
-    }
     if (session->waiting == WAITING_NOTHING || session->waiting == WAITING_WORK ||
         session->now < session->said_ms)
         return;
@@ -507,6 +512,7 @@ void session_tick(session_t *session, uint64_t now_ms)
     begin(session);
     if (session->exited)
         return;
+    count_waiting(session);
     learner_tick(session);
     if (session->configured) {
         if (session->config.role == ROLE_ACTOR)
@@ -641,7 +647,11 @@ bool session_next(session_t *session, struct session_output *output)
 void session_view(const session_t *session, uint64_t now_ms, struct session_view *view)
 {
     *view = (struct session_view){
+        .seated = session->seated,
         .slot = session->slot,
+        .learner_epoch = session->learner_epoch,
+        .updates = session->updates,
+        .target = session->target,
         .phase = session->phase,
         .waiting = session->waiting,
         .waiting_since_ms = session->waiting_ms,

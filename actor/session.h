@@ -90,6 +90,7 @@ struct command_evaluate {
     uint64_t token;
     uint32_t episodes;
     bool in_place;      /* on environment 0, else on one of its own */
+    bool alone;         /* no update and no other actor runs meanwhile: every core is free */
     uint64_t step;
     uint64_t seed;      /* of its own environment: fresh for this evaluation */
     struct rng_key key; /* .step is the episode's number times 2^32 plus the step: see session_eval_key */
@@ -167,7 +168,10 @@ struct rng_key session_eval_key(const struct rng_key *base, uint32_t episode, ui
 
 /* For stats. */
 struct session_view {
+    bool seated;          /* the learner gave us a slot */
     uint32_t slot;
+    uint32_t learner_epoch;
+    uint64_t updates, target; /* the learner's, as last heard; the burst's end */
     uint32_t phase;
     uint32_t waiting;     /* enum waiting */
     uint64_t waiting_since_ms;

@@ -88,6 +88,7 @@ void evaluate_advance(session_t *session)
     command->token = evaluating->token = session_token(session);
     command->episodes = order->episodes;
     command->in_place = order->in_place;
+    command->alone = order->final || order->in_place;
     command->step = order->step;
     command->seed = rng_hash(rng_hash(session->setup.seed, ROLE_EVALUATOR), order->step) & UINT32_MAX;
     command->key = session_key(session, RNG_EVAL, 0, (uint32_t)order->step, 0);

@@ -1,0 +1,77 @@
+/*
+ * worker.h - the compute thread of an actor: its environment, world model and planner.
+ *
+ * Commands of the session go in, results come out, in the same order and by a queue each, so the
+ * event loop never waits for a plan. Two models lie side by side: the planner acts with one, new
+ * parameters are copied into the other and checked, and between two commands they change places.
+ *
+ * Owns:    the thread, the environment, both models, the planner, the queues.
+ * Borrows: the metrics.
+ * Thread:  all functions on the thread that created it; `wake` is called on the worker's.
+ *
+ * After the result WORKER_READY, resets, steps, plans and adoptions allocate nothing on the worker's
+ * thread; making an environment anew (another seed) does.
+ */
+#ifndef TD_ACTOR_WORKER_H
+#define TD_ACTOR_WORKER_H
+
+#include "actor/session.h"
+#include "common/metrics/metrics.h"
+#include "common/util/config.h"
+
+#define WORKER_PENDING 64 /* commands that may wait */
+
+typedef struct worker worker_t;
+
+struct worker_options {
+    struct config config;  /* the run's; copied */
+    bool background;       /* the evaluator: run when nothing else wants the processor */
+    int threads;           /* of an evaluation that has the machine to itself; 0: one per core */
+    metrics_t *metrics;    /* or NULL */
+    void (*wake)(void *context); /* a result is there */
+    void *context;
+};
+
+/* Kinds of results beside the session's commands that have one. */
+enum worker_result_kind {
+    WORKER_READY = 1, /* everything is made: spec and snapshot_bytes */
+    WORKER_FAILED,    /* the part cannot go on: err says why, its code how it ends */
+};
+
+/* What a command led to; pointers are valid until the next worker_next. */
+struct worker_result {
+    uint32_t kind;  /* enum worker_result_kind, or the session_command it answers */
+    uint64_t token; /* of that command */
+    struct error err;
+    struct message_spec spec;
+    size_t snapshot_bytes; /* of the acting parameters */
+    bool ok;               /* RESTORE: taken; ADOPT: finite */
+    bool ended;            /* EVALUATE: to its end, not abandoned */
+    struct session_step step;
+    struct session_evaluation evaluation;
+    struct bulk state; /* CAPTURE, and EVALUATE in place */
+};
+
+/*
+ * Start the thread; it makes environment, models and planner and reports WORKER_READY or
+ * WORKER_FAILED. Returns TD_OK, what env_find says of the task, TD_EINVAL (options that contradict
+ * the task), TD_ENOMEM or TD_EIO.
+ */
+int worker_create(worker_t **out, const struct worker_options *options, struct error *err);
+
+/*
+ * Carry out a command of the session that has a result, or COMMAND_ABANDON. What it borrows is
+ * copied, but for the parameters of COMMAND_ADOPT. Returns TD_OK, TD_EFULL or TD_ENOMEM.
+ */
+int worker_command(worker_t *worker, const struct session_output *output, struct error *err);
+
+/* The next result, or NULL when there is none now. */
+const struct worker_result *worker_next(worker_t *worker);
+
+/* Ask the thread to end at the next step and wait for it; false when it has not by then. */
+bool worker_stop(worker_t *worker, uint64_t wait_ms);
+
+/* It has been stopped, or was never started. Accepts NULL. */
+void worker_destroy(worker_t **worker);
+
+#endif
