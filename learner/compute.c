@@ -1,0 +1,408 @@
+#include "learner/compute.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "common/tensor/gemm.h"
+#include "common/tensor/pool.h"
+#include "common/util/clock.h"
+#include "common/util/log.h"
+#include "common/util/queue.h"
+#include "common/util/rng.h"
+
+#define JOBS_MAX 16
+#define COPY_MAX (100u << 20) /* floats: larger models are written from where they are */
+#define SAY_MS   5000u        /* between lines on a long write */
+
+struct compute {
+    const struct run *run;
+    int threads;
+    queue_t *jobs, *results;       /* struct compute_job, struct compute_result */
+    queue_t *writes, *copies;      /* struct resume_save * to the writer; a token while the copy is free */
+    pthread_t worker, writer;
+    bool worker_running, writer_running;
+    /* the worker's */
+    pool_t *pool;
+    world_model_t *model;
+    update_t *update;
+    float *gather;                 /* a batch of several parts, put together; NULL until needed */
+    uint32_t obs_dim, action_dim;
+    struct resume_numbers copy;    /* the writer's while the token is out; parameters NULL: none */
+};
+
+int compute_cores(void)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        return 1;
+    return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
+}
+
+/* --- batches ----------------------------------------------------------------- */
+
+/* The fields of one message of `count` slices, in the order of message.h's slices_bytes. */
+static struct batch split(const float *at, size_t count, size_t horizon, size_t obs, size_t action)
+{
+    struct batch batch;
+
+    batch.obs = at;
+    at += (horizon + 1) * count * obs;
+    batch.action = at;
+    at += horizon * count * action;
+    batch.reward = at;
+    at += horizon * count;
+    batch.terminated = at;
+    at += horizon * count;
+    batch.task = (const uint32_t *)at;
+    return batch;
+}
+
+/* Copy rows [steps][count][width] of one part to slices from.. of [steps][total][width]. */
+static void place(float *to, const float *from, size_t steps, size_t count, size_t total, size_t first,
+                  size_t width)
+{
+    for (size_t t = 0; t < steps; t++)
+        memcpy(to + (t * total + first) * width, from + t * count * width, count * width * sizeof(float));
+}
+
+static struct batch gather(struct compute *compute, const struct compute_batch *parts, uint32_t count)
+{
+    size_t horizon = (size_t)compute->run->config.horizon, total = (size_t)compute->run->config.batch_size;
+    size_t obs = compute->obs_dim, action = compute->action_dim, first = 0;
+    struct batch whole = split(compute->gather, total, horizon, obs, action);
+
+    for (uint32_t p = 0; p < count; p++) {
+        size_t n = parts->part[p].count;
+        struct batch part = split(channel_blob_bytes(parts->part[p].blob), n, horizon, obs, action);
+
+        place((float *)whole.obs, part.obs, horizon + 1, n, total, first, obs);
+        place((float *)whole.action, part.action, horizon, n, total, first, action);
+        place((float *)whole.reward, part.reward, horizon, n, total, first, 1);
+        place((float *)whole.terminated, part.terminated, horizon, n, total, first, 1);
+        memcpy((uint32_t *)whole.task + first, part.task, n * sizeof(uint32_t));
+        first += n;
+    }
+    TD_ASSERT(first == total, "%zu slices of %zu", first, total);
+    return whole;
+}
+
+static int batch_of(struct compute *compute, const struct compute_job *job, struct batch *out)
+{
+    const struct config *config = &compute->run->config;
+    const struct compute_batch *batch = job->update.batch;
+    size_t bytes = slices_bytes((uint32_t)config->horizon, (uint32_t)config->batch_size, compute->obs_dim,
+                                compute->action_dim);
+
+    if (job->update.parts == 1) { /* as it came: nothing is copied */
+        TD_ASSERT(channel_blob_length(batch->part[0].blob) == bytes);
+        *out = split(channel_blob_bytes(batch->part[0].blob), (size_t)config->batch_size,
+                     (size_t)config->horizon, compute->obs_dim, compute->action_dim);
+        return TD_OK;
+    }
+    if (compute->gather == NULL && (compute->gather = malloc(bytes)) == NULL)
+        return TD_ENOMEM;
+    *out = gather(compute, batch, job->update.parts);
+    return TD_OK;
+}
+
+/* --- jobs -------------------------------------------------------------------- */
+
+static int build(struct compute *compute, const struct message_spec *spec, struct error *err)
+{
+    const struct config *config = &compute->run->config;
+    struct update_config update;
+    struct model_dims dims;
+    int rc;
+
+    compute->obs_dim = spec->obs_dim;
+    compute->action_dim = spec->action_dim;
+    if ((rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err)) != TD_OK ||
+        (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
+        (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
+        (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
+        return rc;
+    world_model_init(compute->model, (uint64_t)config->seed);
+    update_config_init(&update, config, spec->episode_length);
+    if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
+        return rc;
+    if (model_all_floats(&compute->model->layout) <= COPY_MAX &&
+        resume_copy_init(&compute->copy, &compute->model->layout) != TD_OK)
+        return error_set(err, TD_ENOMEM, "out of memory for a copy of the model");
+    return TD_OK;
+}
+
+static void run_model(struct compute *compute, struct compute_job *job, struct compute_result *result)
+{
+    result->rc = build(compute, &job->model.spec, &result->err);
+    if (result->rc == TD_OK && job->model.checkpoint != NULL)
+        result->rc =
+            resume_numbers_load(job->model.checkpoint, compute->model, compute->update, &result->err);
+    checkpoint_close(&job->model.checkpoint);
+    if (result->rc == TD_OK)
+        result->snapshot_bytes = model_acting_floats(&compute->model->layout) * sizeof(float);
+}
+
+static void run_update(struct compute *compute, struct compute_job *job, struct compute_result *result)
+{
+    struct rng_key key = {
+        .seed = (uint64_t)compute->run->config.seed,
+        .purpose = RNG_UPDATE,
+        .step = job->update.update,
+    };
+    struct update_draws draws;
+    struct batch batch;
+    struct rng rng;
+
+    result->update.update = job->update.update;
+    if (batch_of(compute, job, &batch) != TD_OK) {
+        result->rc = error_set(&result->err, TD_ENOMEM, "out of memory for a batch");
+        return;
+    }
+    pool_set_active(compute->pool, job->update.active);
+    rng_init(&rng, &key);
+    draws = update_draws_rng(&rng);
+    result->update.finite =
+        update_step(compute->update, &batch, &draws, &result->update.stats) == TD_OK;
+}
+
+static void run_publish(struct compute *compute, struct compute_job *job, struct compute_result *result)
+{
+    size_t bytes = model_acting_floats(&compute->model->layout) * sizeof(float);
+
+    result->publish.version = job->publish.version;
+    result->publish.finite = world_model_finite(compute->model) != 0;
+    memcpy(job->publish.memory, compute->model->parameters, bytes);
+    result->publish.hash = XXH3_64bits(job->publish.memory, bytes);
+}
+
+/* A long write says how far it is. */
+struct saying {
+    uint64_t next_ms;
+};
+
+static int say_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct saying *saying = context;
+
+    if (clock_ms() >= saying->next_ms) {
+        saying->next_ms = clock_ms() + SAY_MS;
+        log_info("writing the checkpoint", "done=%.0f%% bytes=%" PRIu64,
+                 total > 0 ? 100.0 * (double)done / (double)total : 0.0, total);
+    }
+    return 0;
+}
+
+static void write_save(struct compute *compute, struct resume_save *save,
+                       const struct resume_numbers *numbers, struct compute_result *result)
+{
+    struct saying saying = {clock_ms() + SAY_MS};
+    char folder[FS_PATH_MAX];
+    uint64_t start = clock_ns();
+
+    result->kind = COMPUTE_SAVE;
+    result->save.id = save->id;
+    snprintf(result->save.name, sizeof(result->save.name), "%s", save->name);
+    result->rc = run_path(compute->run, "checkpoints", folder, &result->err);
+    if (result->rc == TD_OK)
+        result->rc = resume_write(folder, save, numbers, (int)compute->run->config.keep_checkpoints,
+                                  say_progress, &saying, &result->err);
+    result->ms = (double)(clock_ns() - start) * 1e-6;
+    resume_save_destroy(&save);
+}
+
+/* True when the writer will give the result. */
+static bool run_save(struct compute *compute, struct compute_job *job, struct compute_result *result)
+{
+    struct resume_numbers live;
+    char token;
+
+    if (compute->copy.parameters == NULL) {
+        resume_view(&live, compute->model, compute->update);
+        write_save(compute, job->save, &live, result);
+        return false;
+    }
+    queue_wait(compute->copies, &token, -1); /* the writer has done with the copy */
+    resume_copy_take(&compute->copy, compute->model, compute->update);
+    TD_ASSERT(queue_push(compute->writes, &job->save) == TD_OK);
+    return true;
+}
+
+static void run_load(struct compute *compute, struct compute_result *result)
+{
+    checkpoint_t *checkpoint = NULL;
+    int rc = TD_OK;
+    char token;
+
+    queue_wait(compute->copies, &token, -1); /* what is being written comes first */
+    queue_push(compute->copies, &token);
+    result->load.progress = calloc(1, sizeof(*result->load.progress));
+    result->load.state = NULL;
+    if (result->load.progress == NULL)
+        rc = error_set(&result->err, TD_ENOMEM, "out of memory to load a checkpoint");
+    if (rc == TD_OK)
+        rc = resume_open(&checkpoint, compute->run, &result->err);
+    if (rc == TD_OK && checkpoint == NULL)
+        rc = error_set(&result->err, TD_ENOTFOUND, "there is no checkpoint to go back to");
+    if (rc == TD_OK)
+        rc = resume_progress(checkpoint, result->load.progress, &result->load.state,
+                             &result->load.state_size, &result->err);
+    if (rc == TD_OK)
+        rc = resume_numbers_load(checkpoint, compute->model, compute->update, &result->err);
+    checkpoint_close(&checkpoint);
+    result->rc = rc;
+}
+
+static void give(struct compute *compute, const struct compute_result *result)
+{
+    TD_ASSERT(queue_push(compute->results, result) == TD_OK, "more than %d results", JOBS_MAX);
+}
+
+static void *work(void *context)
+{
+    struct compute *compute = context;
+    struct compute_job job;
+
+    while (queue_wait(compute->jobs, &job, -1) == TD_OK) {
+        struct compute_result result = {.kind = job.kind};
+        uint64_t start = clock_ns();
+        bool later = false;
+
+        switch (job.kind) {
+        case COMPUTE_MODEL:
+            run_model(compute, &job, &result);
+            break;
+        case COMPUTE_UPDATE:
+            run_update(compute, &job, &result);
+            break;
+        case COMPUTE_PUBLISH:
+            run_publish(compute, &job, &result);
+            break;
+        case COMPUTE_SAVE:
+            later = run_save(compute, &job, &result);
+            break;
+        case COMPUTE_LOAD:
+            run_load(compute, &result);
+            break;
+        }
+        result.ms = (double)(clock_ns() - start) * 1e-6;
+        if (!later)
+            give(compute, &result);
+    }
+    queue_close(compute->writes);
+    return NULL;
+}
+
+static void *write_saves(void *context)
+{
+    struct compute *compute = context;
+    struct resume_save *save;
+    char token = 0;
+
+    while (queue_wait(compute->writes, &save, -1) == TD_OK) {
+        struct compute_result result = {0};
+
+        write_save(compute, save, &compute->copy, &result);
+        queue_push(compute->copies, &token);
+        give(compute, &result);
+    }
+    return NULL;
+}
+
+/* --- the loop's side ---------------------------------------------------------- */
+
+static int start_threads(struct compute *compute, struct error *err)
+{
+    if (pthread_create(&compute->worker, NULL, work, compute) != 0)
+        return error_set(err, TD_EIO, "cannot start the compute thread");
+    compute->worker_running = true;
+    if (pthread_create(&compute->writer, NULL, write_saves, compute) != 0)
+        return error_set(err, TD_EIO, "cannot start the checkpoint thread");
+    compute->writer_running = true;
+    return TD_OK;
+}
+
+int compute_create(compute_t **out, const struct run *run, int threads, void (*wake)(void *context),
+                   void *context, struct error *err)
+{
+    compute_t *compute = calloc(1, sizeof(*compute));
+    char token = 0;
+    int rc;
+
+    *out = NULL;
+    if (compute == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    compute->run = run;
+    compute->threads = threads;
+    if (queue_create(&compute->jobs, JOBS_MAX, sizeof(struct compute_job), NULL, NULL) != TD_OK ||
+        queue_create(&compute->results, JOBS_MAX, sizeof(struct compute_result), wake, context) != TD_OK ||
+        queue_create(&compute->writes, JOBS_MAX, sizeof(struct resume_save *), NULL, NULL) != TD_OK ||
+        queue_create(&compute->copies, 1, sizeof(token), NULL, NULL) != TD_OK) {
+        compute_destroy(&compute);
+        return error_set(err, TD_ENOMEM, "out of memory");
+    }
+    queue_push(compute->copies, &token);
+    if ((rc = start_threads(compute, err)) != TD_OK) {
+        compute_destroy(&compute);
+        return rc;
+    }
+    *out = compute;
+    return TD_OK;
+}
+
+static void drop_results(struct compute *compute)
+{
+    struct compute_result result;
+
+    while (queue_pop(compute->results, &result) == TD_OK)
+        if (result.kind == COMPUTE_LOAD) {
+            free(result.load.progress);
+            free(result.load.state);
+        }
+}
+
+void compute_destroy(compute_t **out)
+{
+    compute_t *compute = *out;
+
+    if (compute == NULL)
+        return;
+    if (compute->jobs != NULL)
+        queue_close(compute->jobs);
+    if (compute->worker_running)
+        pthread_join(compute->worker, NULL);
+    else if (compute->writes != NULL)
+        queue_close(compute->writes);
+    if (compute->writer_running)
+        pthread_join(compute->writer, NULL);
+    if (compute->results != NULL)
+        drop_results(compute);
+    queue_destroy(&compute->jobs);
+    queue_destroy(&compute->results);
+    queue_destroy(&compute->writes);
+    queue_destroy(&compute->copies);
+    resume_copy_release(&compute->copy);
+    update_destroy(&compute->update);
+    world_model_destroy(&compute->model);
+    pool_destroy(&compute->pool);
+    free(compute->gather);
+    free(compute);
+    *out = NULL;
+}
+
+void compute_push(compute_t *compute, const struct compute_job *job)
+{
+    TD_ASSERT(queue_push(compute->jobs, job) == TD_OK, "more than %d jobs", JOBS_MAX);
+}
+
+bool compute_pop(compute_t *compute, struct compute_result *result)
+{
+    return queue_pop(compute->results, result) == TD_OK;
+}

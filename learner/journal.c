@@ -1,0 +1,199 @@
+#include "learner/journal.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/util/clock.h"
+#include "common/util/log.h"
+#include "learner/csv.h"
+
+struct file {
+    const char *name;
+    const char *const *columns;
+    int count, time_column;
+    char path[FS_PATH_MAX];
+    csv_t *csv;  /* NULL: not wanted */
+    double step; /* of the last line: the column never falls, though counts of several shards may */
+};
+
+struct journal {
+    struct file train, eval;
+    uint32_t action_repeat;
+    double seconds_before; /* of earlier lives */
+    uint64_t start_ms;
+    struct log_limit failed;
+};
+
+/* The last time and step that an earlier life wrote. */
+static double last_time(struct file *file)
+{
+    struct csv_data data;
+    double time = 0;
+
+    if (csv_load(&data, file->path, NULL) != TD_OK)
+        return 0;
+    for (int row = 0; row < data.rows && data.columns > file->time_column; row++) {
+        double at = data.values[(size_t)row * (size_t)data.columns + (size_t)file->time_column];
+
+        time = at > time ? at : time;
+        file->step = fmax(file->step, data.values[(size_t)row * (size_t)data.columns]);
+    }
+    csv_release(&data);
+    return time;
+}
+
+static int open_file(journal_t *journal, struct file *file, const struct run *run, struct error *err)
+{
+    struct csv_cut cut = {0};
+    double before;
+    int rc = run_path(run, file->name, file->path, err);
+
+    if (rc != TD_OK)
+        return rc;
+    before = last_time(file);
+    journal->seconds_before = fmax(journal->seconds_before, before);
+    if (!run->config.save_csv)
+        return TD_OK;
+    rc = csv_open(&file->csv, file->path, file->columns, file->count, UINT64_MAX, &cut, err);
+    if (rc == TD_OK && cut.damaged > 0)
+        log_warn("damaged lines removed", "file=%s lines=%d kept_as=%s.damaged", file->path, cut.damaged,
+                 file->path);
+    return rc;
+}
+
+int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, struct error *err)
+{
+    journal_t *journal = calloc(1, sizeof(*journal));
+    int rc;
+
+    *out = NULL;
+    if (journal == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    journal->action_repeat = action_repeat;
+    journal->start_ms = clock_ms();
+    journal->train = (struct file){.name = "train.csv", .columns = csv_train_columns,
+                                   .count = CSV_TRAIN_COUNT, .time_column = CSV_TRAIN_TIME};
+    journal->eval = (struct file){.name = "eval.csv", .columns = csv_eval_columns,
+                                  .count = CSV_EVAL_COUNT, .time_column = CSV_EVAL_TIME};
+    if ((rc = open_file(journal, &journal->train, run, err)) != TD_OK ||
+        (rc = open_file(journal, &journal->eval, run, err)) != TD_OK) {
+        journal_close(&journal);
+        return rc;
+    }
+    *out = journal;
+    return TD_OK;
+}
+
+void journal_close(journal_t **journal)
+{
+    if (*journal == NULL)
+        return;
+    csv_close(&(*journal)->train.csv);
+    csv_close(&(*journal)->eval.csv);
+    free(*journal);
+    *journal = NULL;
+}
+
+double journal_seconds(const journal_t *journal)
+{
+    return journal->seconds_before + (double)(clock_ms() - journal->start_ms) / 1000.0;
+}
+
+static void append(journal_t *journal, struct file *file, double *values)
+{
+    struct error err = {0};
+
+    values[0] = file->step = fmax(values[0], file->step);
+    if (file->csv != NULL && csv_append(file->csv, values, &err) != TD_OK &&
+        log_allow(&journal->failed, 10000))
+        log_error("a line could not be written", "file=%s why=\"%s\" repeats=%u", file->path, err.text,
+                  journal->failed.suppressed_last);
+}
+
+static void fill_losses(double *values, const struct update_stats *stats)
+{
+    for (int i = CSV_TRAIN_CONSISTENCY_LOSS; i <= CSV_TRAIN_PI_SCALE; i++)
+        values[i] = NAN;
+    if (stats == NULL)
+        return;
+    values[CSV_TRAIN_CONSISTENCY_LOSS] = (double)stats->consistency_loss;
+    values[CSV_TRAIN_REWARD_LOSS] = (double)stats->reward_loss;
+    values[CSV_TRAIN_VALUE_LOSS] = (double)stats->value_loss;
+    values[CSV_TRAIN_TERMINATION_LOSS] = (double)stats->termination_loss;
+    values[CSV_TRAIN_TOTAL_LOSS] = (double)stats->total_loss;
+    values[CSV_TRAIN_GRAD_NORM] = (double)stats->grad_norm;
+    values[CSV_TRAIN_PI_LOSS] = (double)stats->pi_loss;
+    values[CSV_TRAIN_PI_GRAD_NORM] = (double)stats->pi_grad_norm;
+    values[CSV_TRAIN_PI_ENTROPY] = (double)stats->pi_entropy;
+    values[CSV_TRAIN_PI_SCALE] = (double)stats->pi_scale;
+}
+
+void journal_train(journal_t *journal, const struct command_train_row *row,
+                   const struct update_stats *stats, double rate)
+{
+    double values[CSV_TRAIN_COUNT];
+
+    values[CSV_TRAIN_STEP] = (double)row->step;
+    values[CSV_TRAIN_EPISODE] = (double)row->episode;
+    values[CSV_TRAIN_REWARD] = row->reward;
+    values[CSV_TRAIN_SUCCESS] = row->has_success ? row->success : NAN;
+    values[CSV_TRAIN_LENGTH] = (double)row->length;
+    values[CSV_TRAIN_TERMINATED] = row->terminated;
+    values[CSV_TRAIN_UPDATES] = (double)row->updates;
+    values[CSV_TRAIN_TIME] = journal_seconds(journal);
+    values[CSV_TRAIN_RATE] = rate;
+    fill_losses(values, stats);
+    append(journal, &journal->train, values);
+    log_info("train", "step=%llu episode=%llu reward=%.2f length=%llu updates=%llu actor=%u",
+             (unsigned long long)row->step, (unsigned long long)row->episode, row->reward,
+             (unsigned long long)row->length, (unsigned long long)row->updates, row->slot);
+}
+
+void journal_eval(journal_t *journal, const struct command_eval_row *row)
+{
+    double values[CSV_EVAL_COUNT];
+
+    values[CSV_EVAL_STEP] = (double)row->step;
+    values[CSV_EVAL_REWARD] = row->reward;
+    values[CSV_EVAL_SUCCESS] = row->has_success ? row->success : NAN;
+    values[CSV_EVAL_LENGTH] = row->length;
+    values[CSV_EVAL_EPISODES] = row->episodes;
+    values[CSV_EVAL_ENV_STEP] = (double)row->step * journal->action_repeat;
+    values[CSV_EVAL_UPDATES] = (double)row->version;
+    values[CSV_EVAL_TIME] = journal_seconds(journal);
+    append(journal, &journal->eval, values);
+    log_info("eval", "step=%llu reward=%.2f episodes=%u updates=%llu final=%d",
+             (unsigned long long)row->step, row->reward, row->episodes, (unsigned long long)row->version,
+             row->final);
+}
+
+/* Keep the lines of steps below `below`. */
+static int cut_file(struct file *file, uint64_t below, struct error *err)
+{
+    file->step = 0;
+    if (file->csv == NULL || below == UINT64_MAX)
+        return TD_OK;
+    if (below > 0)
+        return csv_cut(file->csv, below - 1, err);
+    csv_close(&file->csv);
+    if (unlink(file->path) != 0)
+        return error_set(err, TD_EIO, "cannot start %s anew", file->path);
+    return csv_open(&file->csv, file->path, file->columns, file->count, UINT64_MAX, NULL, err);
+}
+
+int journal_rollback(journal_t *journal, const struct command_rollback *rollback, struct error *err)
+{
+    int rc = cut_file(&journal->train, rollback->train_below, err);
+
+    return rc != TD_OK ? rc : cut_file(&journal->eval, rollback->eval_below, err);
+}
+
+void journal_sync(journal_t *journal)
+{
+    struct error err = {0};
+
+    if ((journal->train.csv != NULL && csv_sync(journal->train.csv, &err) != TD_OK) ||
+        (journal->eval.csv != NULL && csv_sync(journal->eval.csv, &err) != TD_OK))
+        log_error("the csv files could not be synced", "why=\"%s\"", err.text);
+}

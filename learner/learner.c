@@ -1,0 +1,259 @@
+#include "learner/learner.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/util/fs.h"
+#include "common/util/log.h"
+#include "learner/learner_private.h"
+
+#define LINGER_MS 2000 /* for the last words to leave */
+
+/* --- events ------------------------------------------------------------------ */
+
+static void on_message(void *context, const struct peer *peer, const struct message *message)
+{
+    learner_t *learner = context;
+
+    if (learner->exiting)
+        return;
+    coordinator_receive(learner->coordinator, loop_now_ms(learner->loop), peer, message);
+    learner_drain(learner);
+}
+
+static void on_deadline(void *context)
+{
+    learner_t *learner = context;
+
+    if (learner->exiting)
+        return;
+    coordinator_tick(learner->coordinator, loop_now_ms(learner->loop));
+    learner_drain(learner);
+}
+
+static void on_signal(void *context, int signum, int count)
+{
+    learner_t *learner = context;
+
+    if (count > 1) { /* the children are told by the kernel */
+        log_warn("asked twice: leaving at once", "signal=%d", signum);
+        _exit(TD_EXIT_INTERRUPTED);
+    }
+    log_info("asked to stop", "signal=%d", signum);
+    if (learner->exiting)
+        return;
+    coordinator_terminate(learner->coordinator, loop_now_ms(learner->loop));
+    learner_drain(learner);
+}
+
+void learner_exit(learner_t *learner, int code, const char *why)
+{
+    if (learner->exiting)
+        return;
+    learner->exiting = true;
+    learner->code = code;
+    if (code == TD_EXIT_OK)
+        log_info("leaving", "why=\"%s\"", why);
+    else
+        log_error("leaving", "code=%d why=\"%s\"", code, why);
+    loop_timer_pause(learner->deadline);
+    learner_stop_children(learner);
+}
+
+/* --- creation ---------------------------------------------------------------- */
+
+static uint64_t ms_of(double seconds)
+{
+    return (uint64_t)(seconds * 1000.0 + 0.5);
+}
+
+static void fill_settings(learner_t *learner)
+{
+    const struct config *config = &learner->run.config;
+    struct coordinator_config *settings = &learner->settings;
+
+    settings->run = learner->run.run_id;
+    settings->process = learner->process;
+    settings->epoch = learner->run.epoch;
+    settings->options = learner->options;
+    settings->options_size = learner->options_size;
+    settings->lockstep = config->lockstep;
+    settings->episodic = config->episodic;
+    settings->evaluator = strcmp(config->evaluator, "off") != 0;
+    settings->eval_first = config->eval_first;
+    settings->seed = (uint64_t)config->seed;
+    settings->steps = (uint64_t)config->steps;
+    settings->seed_steps = (uint64_t)config->seed_steps;
+    settings->utd = config->utd;
+    settings->slack = config->slack;
+    settings->batch_size = (uint32_t)config->batch_size;
+    settings->horizon = (uint32_t)config->horizon;
+    settings->buffer_size = (uint64_t)config->buffer_size;
+    settings->eval_freq = (uint64_t)config->eval_freq;
+    settings->eval_episodes = (uint32_t)config->eval_episodes;
+    settings->actors = (uint32_t)config->actors;
+    settings->shards = (uint32_t)config->shards;
+    settings->max_staleness = (uint64_t)config->max_staleness;
+    settings->heartbeat_ms = ms_of(config->heartbeat);
+    settings->broadcast_ms = ms_of(config->broadcast_interval);
+    settings->timeout_ms = ms_of(config->learner_timeout);
+    settings->checkpoint_every_ms = ms_of(config->checkpoint_every);
+    settings->checkpoint_steps = (uint64_t)config->checkpoint_steps;
+    settings->keep_checkpoints = (uint32_t)config->keep_checkpoints;
+}
+
+/* Options as the actors are told them, and the journal. */
+static int open_files(learner_t *learner, struct error *err)
+{
+    char path[FS_PATH_MAX];
+    int rc;
+
+    if ((rc = run_path(&learner->run, "config.yaml", path, err)) != TD_OK ||
+        (rc = fs_read_file(path, WIRE_OPTIONS_MAX, &learner->options, &learner->options_size, err)) != TD_OK)
+        return rc;
+    return journal_open(&learner->journal, &learner->run, learner->env.action_repeat, err);
+}
+
+static int open_loop(learner_t *learner, struct error *err)
+{
+    struct metrics_owner owner = {"learner", METRIC_LEARNER, 0, learner->process, learner->run.run_id};
+    struct post_options options = {
+        .process = learner->process,
+        .run = learner->run.run_id,
+        .insecure = learner->run.config.insecure,
+        .on_message = on_message,
+        .context = learner,
+    };
+    int rc;
+
+    if ((rc = loop_create(&learner->loop, err)) != TD_OK)
+        return rc;
+    if (metrics_create(&learner->metrics, &owner) != TD_OK ||
+        loop_wake_create(&learner->computed, learner->loop, learner_computed, learner) != TD_OK ||
+        loop_timer_start(&learner->second, learner->loop, 1000, 1000, status_second, learner) != TD_OK ||
+        loop_timer_start(&learner->deadline, learner->loop, 60000, 0, on_deadline, learner) != TD_OK)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    options.metrics = learner->metrics;
+    return post_open(&learner->post, learner->loop, &options, err);
+}
+
+/* The coordinator of a new run, or of one that goes on from its newest checkpoint. */
+static int open_coordinator(learner_t *learner, struct error *err)
+{
+    struct progress *progress = NULL;
+    size_t state_size = 0;
+    void *state = NULL;
+    int rc = resume_open(&learner->checkpoint, &learner->run, err);
+
+    if (rc == TD_OK && learner->checkpoint != NULL) {
+        progress = calloc(1, sizeof(*progress));
+        rc = progress == NULL ? error_set(err, TD_ENOMEM, "out of memory")
+                              : resume_progress(learner->checkpoint, progress, &state, &state_size, err);
+    }
+    fill_settings(learner);
+    if (rc == TD_OK)
+        rc = coordinator_create(&learner->coordinator, &learner->settings, progress, state, state_size, err);
+    if (rc == TD_OK && progress != NULL)
+        log_info("going on", "checkpoint=%s updates=%llu", checkpoint_path(learner->checkpoint),
+                 (unsigned long long)progress->updates);
+    free(progress);
+    free(state);
+    return rc;
+}
+
+static int build(learner_t *learner, struct error *err)
+{
+    int rc;
+
+    learner->process = process_random_id();
+    learner->cores = compute_cores();
+    learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
+    if ((rc = env_find(learner->run.config.task, &learner->env, err)) != TD_OK ||
+        (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
+        (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||
+        (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
+                             learner->computed, err)) != TD_OK ||
+        (rc = loop_signals(learner->loop, on_signal, learner, err)) != TD_OK)
+        return rc;
+    return learner_start_children(learner, err);
+}
+
+int learner_create(learner_t **out, const struct config *config, const bool *given, bool *finished,
+                   struct error *err)
+{
+    learner_t *learner = calloc(1, sizeof(*learner));
+    int rc;
+
+    *out = NULL;
+    *finished = false;
+    if (learner == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    learner->run.lock = -1;
+    rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
+    if (rc == TD_OK && learner->run.finished) {
+        fprintf(stderr, "%s is finished: %llu agent steps; give more steps= to extend it, or another exp_name=\n",
+                learner->run.dir, (unsigned long long)learner->run.finished_steps);
+        *finished = true;
+        learner_destroy(&learner);
+        return TD_OK;
+    }
+    if (rc == TD_OK) {
+        log_init("learner", -1, learner->run.run_id, STDERR_FILENO);
+        rc = build(learner, err);
+    }
+    if (rc != TD_OK) {
+        learner_destroy(&learner);
+        return rc;
+    }
+    *out = learner;
+    return TD_OK;
+}
+
+/* --- running and ending -------------------------------------------------------- */
+
+int learner_run(learner_t *learner)
+{
+    log_info("started", "dir=%s task=%s epoch=%u threads=%d lockstep=%d", learner->run.dir,
+             learner->run.config.task, learner->run.epoch, learner->threads, learner->run.config.lockstep);
+    coordinator_tick(learner->coordinator, loop_now_ms(learner->loop));
+    learner_drain(learner);
+    loop_run(learner->loop);
+    return learner->code;
+}
+
+static void release_batches(learner_t *learner)
+{
+    for (size_t buffer = 0; buffer < TD_LEN(learner->batches); buffer++)
+        for (int part = 0; part < WIRE_SHARDS_MAX; part++)
+            channel_blob_release(&learner->batches[buffer].part[part].blob);
+}
+
+void learner_destroy(learner_t **out)
+{
+    learner_t *learner = *out;
+
+    if (learner == NULL)
+        return;
+    if (learner->recorded)
+        rundir_forget(learner->run.dir, &learner->record);
+    child_close(&learner->evaluator);
+    child_close(&learner->shard);
+    post_close(&learner->post, LINGER_MS);
+    stats_close(&learner->stats);
+    compute_destroy(&learner->compute); /* before what its jobs point to */
+    coordinator_destroy(&learner->coordinator);
+    release_batches(learner);
+    loop_timer_close(&learner->deadline);
+    loop_timer_close(&learner->second);
+    loop_wake_close(&learner->computed);
+    loop_destroy(&learner->loop);
+    checkpoint_close(&learner->checkpoint);
+    journal_close(&learner->journal);
+    metrics_destroy(&learner->metrics);
+    free(learner->options);
+    run_close(&learner->run);
+    free(learner);
+    *out = NULL;
+}

@@ -1,0 +1,98 @@
+/*
+ * learner_private.h - the inside of the learner daemon, shared by its files:
+ *   learner.c          life: creation, signals, the end
+ *   learner_outputs.c  what the coordinator wants done, and the results of computing
+ *   learner_sockets.c  addresses, sockets, children
+ *   learner_status.c   metrics, the estimate of the time left, the bottleneck in words
+ */
+#ifndef TD_LEARNER_LEARNER_PRIVATE_H
+#define TD_LEARNER_LEARNER_PRIVATE_H
+
+#include "common/env/env.h"
+#include "common/metrics/metrics.h"
+#include "common/net/loop.h"
+#include "common/net/post.h"
+#include "common/net/rundir.h"
+#include "common/net/stats.h"
+#include "learner/child.h"
+#include "learner/compute.h"
+#include "learner/coordinator.h"
+#include "learner/journal.h"
+#include "learner/learner.h"
+#include "learner/run.h"
+
+#define STATUS_SECONDS 61 /* samples of the last minute */
+#define RETURNS_KEPT   10
+
+/* Counts once a second, to take rates of; a ring. */
+struct status_sample {
+    uint64_t time_ms, steps, updates, busy_ms;
+    uint64_t wait_ms[3];
+};
+
+struct status {
+    struct status_sample samples[STATUS_SECONDS];
+    unsigned count;
+    struct coordinator_view last; /* totals that counters have been raised to */
+    double returns[RETURNS_KEPT];
+    unsigned return_count;
+    double busy_ms;               /* spent in updates */
+    uint64_t requested_ns;        /* when slices were last asked for; 0: no request is open */
+};
+
+struct learner {
+    struct run run;
+    struct env_spec env;
+    uint64_t process;
+    int cores, threads;
+    loop_t *loop;
+    metrics_t *metrics;
+    post_t *post;
+    stats_t *stats;
+    struct rundir_part record;
+    bool recorded;
+    char folder[RUNTIME_PATH_MAX];       /* of the ipc sockets */
+    char *options;                       /* config.yaml, as told to actors */
+    size_t options_size;
+    struct coordinator_config settings;
+    coordinator_t *coordinator;
+    loop_timer_t *deadline, *second;
+    /* computing */
+    compute_t *compute;
+    loop_wake_t *computed;
+    checkpoint_t *checkpoint;            /* to go on from, until the model is built */
+    struct compute_batch batches[2];
+    struct update_stats last_stats;
+    bool has_stats;
+    bool raise_epoch;                    /* asked for while draining */
+    uint32_t raise_above;
+    /* files and children */
+    journal_t *journal;
+    child_t *shard, *evaluator;
+    /* the end */
+    bool exiting;
+    int code;
+    struct status status;
+};
+
+/* learner.c */
+/* Begin to end: stop evaluator, then shard, then the loop. Later calls change nothing. */
+void learner_exit(learner_t *learner, int code, const char *why);
+
+/* learner_outputs.c */
+/* Carry out what the coordinator wants; after every call that feeds it. */
+void learner_drain(learner_t *learner);
+/* Results of the compute thread. */
+void learner_computed(void *learner);
+
+/* learner_sockets.c */
+int learner_bind(learner_t *learner, struct error *err);
+int learner_start_children(learner_t *learner, struct error *err);
+void learner_stop_children(learner_t *learner);
+
+/* learner_status.c */
+void status_second(void *learner);
+void status_episode(learner_t *learner, double reward);
+double status_step_rate(const learner_t *learner);
+
+#endif

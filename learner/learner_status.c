@@ -1,0 +1,183 @@
+#include <math.h>
+#include <string.h>
+
+#include "learner/learner_private.h"
+
+#define ESTIMATE_AFTER 20 /* updates, before the time left is estimated */
+
+static const char learner_bound[] = "the learner's updates bound the run: more actors will not help; lower "
+                                    "utd, choose a smaller model or add cores";
+static const char actors_bound[] = "the learner waits for agent steps: more actors, or more cores for them, "
+                                   "would help";
+static const char shard_bound[] = "the learner waits for slices: the replay shard or its disk bounds the run";
+
+/* --- samples ----------------------------------------------------------------- */
+
+static const struct status_sample *newest(const struct status *status)
+{
+    return &status->samples[(status->count - 1) % STATUS_SECONDS];
+}
+
+/* The sample `seconds` ago, or the oldest there is. */
+static const struct status_sample *sample_ago(const struct status *status, unsigned seconds)
+{
+    unsigned kept = status->count < STATUS_SECONDS ? status->count : STATUS_SECONDS;
+
+    if (seconds > kept - 1)
+        seconds = kept - 1;
+    return &status->samples[(status->count - 1 - seconds) % STATUS_SECONDS];
+}
+
+static double seconds_between(const struct status_sample *from, const struct status_sample *to)
+{
+    return (double)(to->time_ms - from->time_ms) / 1000.0;
+}
+
+static void take_sample(struct status *status, uint64_t now_ms, const struct coordinator_view *view)
+{
+    struct status_sample *sample = &status->samples[status->count++ % STATUS_SECONDS];
+
+    sample->time_ms = now_ms;
+    sample->steps = view->steps;
+    sample->updates = view->updates;
+    sample->busy_ms = (uint64_t)status->busy_ms;
+    memcpy(sample->wait_ms, view->wait_ms, sizeof(sample->wait_ms));
+}
+
+double status_step_rate(const learner_t *learner)
+{
+    const struct status *status = &learner->status;
+    const struct status_sample *from, *to;
+    double seconds;
+
+    if (status->count < 2)
+        return NAN;
+    from = sample_ago(status, STATUS_SECONDS - 1);
+    to = newest(status);
+    seconds = seconds_between(from, to);
+    return seconds > 0 && to->steps >= from->steps ? (double)(to->steps - from->steps) / seconds : NAN;
+}
+
+/* --- what it means ------------------------------------------------------------ */
+
+/* Updates of the whole run: the burst's, then utd for each step. */
+static double updates_in_all(const learner_t *learner, const struct coordinator_view *view)
+{
+    double burst = (double)view->target, after;
+
+    if (view->target == 0) /* not known while seeding */
+        return NAN;
+    after = ((double)view->steps_total - burst / learner->run.config.utd) * learner->run.config.utd;
+    return burst + fmax(after, 0);
+}
+
+/* Seconds to the end of the run; NAN: too early to say. */
+static double time_left(const learner_t *learner, const struct coordinator_view *view)
+{
+    const struct status *status = &learner->status;
+    const struct status_sample *from = sample_ago(status, STATUS_SECONDS - 1), *to = newest(status);
+    double seconds = seconds_between(from, to), rate;
+
+    if (view->updates < ESTIMATE_AFTER || seconds <= 0 || to->updates <= from->updates)
+        return NAN;
+    rate = (double)(to->updates - from->updates) / seconds;
+    return fmax(0, updates_in_all(learner, view) - (double)view->updates) / rate;
+}
+
+static const char *bottleneck(const learner_t *learner, const struct coordinator_view *view)
+{
+    const struct status_sample *from = sample_ago(&learner->status, 10), *to = newest(&learner->status);
+    double seconds = seconds_between(from, to);
+
+    if (seconds < 5 || view->phase != PHASE_RUNNING)
+        return "";
+    if ((double)(to->busy_ms - from->busy_ms) > 900 * seconds)
+        return learner_bound;
+    if ((double)(to->wait_ms[0] - from->wait_ms[0]) > 300 * seconds)
+        return actors_bound;
+    if ((double)(to->wait_ms[1] - from->wait_ms[1]) > 300 * seconds)
+        return shard_bound;
+    return "";
+}
+
+/* --- into the metrics ---------------------------------------------------------- */
+
+/* Totals that the coordinator keeps become counters here; after a rewind they stand still. */
+static void raise_counter(learner_t *learner, enum metric metric, uint64_t total, uint64_t last, uint64_t scale)
+{
+    if (total > last)
+        metrics_add(learner->metrics, metric, (total - last) * scale);
+}
+
+static void set_counters(learner_t *learner, const struct coordinator_view *view)
+{
+    const struct coordinator_view *last = &learner->status.last;
+
+    raise_counter(learner, METRIC_env_steps, view->steps, last->steps, learner->env.action_repeat);
+    raise_counter(learner, METRIC_wait_steps_ms, view->wait_ms[0], last->wait_ms[0], 1);
+    raise_counter(learner, METRIC_wait_samples_ms, view->wait_ms[1], last->wait_ms[1], 1);
+    raise_counter(learner, METRIC_wait_checkpoint_ms, view->wait_ms[2], last->wait_ms[2], 1);
+}
+
+static void set_gauges(learner_t *learner, const struct coordinator_view *view)
+{
+    metrics_t *metrics = learner->metrics;
+
+    metrics_set(metrics, METRIC_agent_steps, (double)view->steps);
+    metrics_set(metrics, METRIC_target_steps, (double)view->steps_total);
+    metrics_set(metrics, METRIC_progress, fmin(1, (double)view->steps / (double)view->steps_total));
+    metrics_set(metrics, METRIC_learner_epoch, learner->run.epoch);
+    metrics_set(metrics, METRIC_parameter_version, (double)view->newest.version);
+    if (view->actors > 0)
+        metrics_set(metrics, METRIC_parameter_lag, (double)view->updates - (double)view->oldest_version);
+    metrics_set(metrics, METRIC_limiter_cursor, (double)view->cursor);
+    metrics_set(metrics, METRIC_limiter_slack, learner->run.config.slack * view->streams);
+    metrics_set(metrics, METRIC_replay_rows, (double)view->rows);
+    metrics_set(metrics, METRIC_replay_episodes, (double)view->samplable);
+    metrics_set(metrics, METRIC_actors_live, view->actors);
+    metrics_set(metrics, METRIC_streams_live, view->streams);
+    metrics_set(metrics, METRIC_shards_live, view->shards);
+    metrics_set(metrics, METRIC_target_ratio, learner->run.config.utd);
+}
+
+static void set_estimates(learner_t *learner, const struct coordinator_view *view)
+{
+    const struct status_sample *from = sample_ago(&learner->status, STATUS_SECONDS - 1);
+    const struct status_sample *to = newest(&learner->status);
+    double left = time_left(learner, view);
+
+    if (to->steps > from->steps && to->updates >= from->updates)
+        metrics_set(learner->metrics, METRIC_ratio,
+                    (double)(to->updates - from->updates) / (double)(to->steps - from->steps));
+    metrics_set(learner->metrics, METRIC_time_left, left); /* NAN is left out of snapshots */
+    metrics_text(learner->metrics, METRIC_bottleneck, "%s", bottleneck(learner, view));
+    metrics_text(learner->metrics, METRIC_phase, "%s", phase_name(view->phase));
+    metrics_text(learner->metrics, METRIC_waiting, "%s", view->wait);
+}
+
+void status_second(void *context)
+{
+    learner_t *learner = context;
+    uint64_t now = loop_now_ms(learner->loop);
+    struct coordinator_view view;
+
+    coordinator_view(learner->coordinator, now, &view);
+    take_sample(&learner->status, now, &view);
+    set_counters(learner, &view);
+    set_gauges(learner, &view);
+    set_estimates(learner, &view);
+    learner->status.last = view;
+}
+
+void status_episode(learner_t *learner, double reward)
+{
+    struct status *status = &learner->status;
+    unsigned kept;
+    double sum = 0;
+
+    status->returns[status->return_count++ % RETURNS_KEPT] = reward;
+    kept = status->return_count < RETURNS_KEPT ? status->return_count : RETURNS_KEPT;
+    for (unsigned i = 0; i < kept; i++)
+        sum += status->returns[i];
+    metrics_set(learner->metrics, METRIC_episode_return, sum / kept);
+}
