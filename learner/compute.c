@@ -17,7 +17,6 @@
 #include "common/util/rng.h"
 
 #define JOBS_MAX 16
-#define COPY_MAX (100u << 20) /* floats: larger models are written from where they are */
 #define SAY_MS   5000u        /* between lines on a long write */
 
 struct compute {
@@ -33,7 +32,8 @@ struct compute {
     update_t *update;
     float *gather;                 /* a batch of several parts, put together; NULL until needed */
     uint32_t obs_dim, action_dim;
-    struct resume_numbers copy;    /* the writer's while the token is out; parameters NULL: none */
+    bool copied;                   /* numbers are a copy: the writer's while the token is out */
+    snapshot_t *numbers;
 };
 
 int compute_cores(void)
@@ -133,18 +133,15 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     update_config_init(&update, config, spec->episode_length);
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
         return rc;
-    if (model_all_floats(&compute->model->layout) <= COPY_MAX &&
-        resume_copy_init(&compute->copy, &compute->model->layout) != TD_OK)
-        return error_set(err, TD_ENOMEM, "out of memory for a copy of the model");
-    return TD_OK;
+    compute->copied = compute->model->layout.parameters <= SNAPSHOT_COPY_MAX;
+    return snapshot_create(&compute->numbers, compute->model, compute->update, compute->copied, err);
 }
 
 static void run_model(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
     result->rc = build(compute, &job->model.spec, &result->err);
     if (result->rc == TD_OK && job->model.checkpoint != NULL)
-        result->rc =
-            resume_numbers_load(job->model.checkpoint, compute->model, compute->update, &result->err);
+        result->rc = snapshot_load(job->model.checkpoint, compute->model, compute->update, &result->err);
     checkpoint_close(&job->model.checkpoint);
     if (result->rc == TD_OK)
         result->snapshot_bytes = model_acting_floats(&compute->model->layout) * sizeof(float);
@@ -200,46 +197,54 @@ static int say_progress(void *context, uint64_t done, uint64_t total)
     return 0;
 }
 
-static void write_save(struct compute *compute, struct resume_save *save,
-                       const struct resume_numbers *numbers, struct compute_result *result)
+static void write_save(struct compute *compute, struct resume_save *save, struct compute_result *result)
 {
     struct saying saying = {clock_ms() + SAY_MS};
     char folder[FS_PATH_MAX];
     uint64_t start = clock_ns();
 
-    result->kind = COMPUTE_SAVE;
-    result->save.id = save->id;
-    snprintf(result->save.name, sizeof(result->save.name), "%s", save->name);
     result->rc = run_path(compute->run, "checkpoints", folder, &result->err);
     if (result->rc == TD_OK)
-        result->rc = resume_write(folder, save, numbers, (int)compute->run->config.keep_checkpoints,
+        result->rc = resume_write(folder, save, compute->numbers, (int)compute->run->config.keep_checkpoints,
                                   say_progress, &saying, &result->err);
     result->ms = (double)(clock_ns() - start) * 1e-6;
     resume_save_destroy(&save);
 }
 
+static void name_save(const struct resume_save *save, struct compute_result *result)
+{
+    result->kind = COMPUTE_SAVE;
+    result->save.id = save->id;
+    snprintf(result->save.name, sizeof(result->save.name), "%s", save->name);
+}
+
 /* True when the writer will give the result. */
 static bool run_save(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
-    struct resume_numbers live;
-    char token;
+    char token = 0;
 
-    if (compute->copy.parameters == NULL) {
-        resume_view(&live, compute->model, compute->update);
-        write_save(compute, job->save, &live, result);
-        return false;
+    queue_wait(compute->copies, &token, -1); /* the writer has done with the last one */
+    name_save(job->save, result);
+    result->rc = snapshot_take(compute->numbers);
+    if (result->rc == TD_OK && compute->copied) {
+        TD_ASSERT(queue_push(compute->writes, &job->save) == TD_OK);
+        return true;
     }
-    queue_wait(compute->copies, &token, -1); /* the writer has done with the copy */
-    resume_copy_take(&compute->copy, compute->model, compute->update);
-    TD_ASSERT(queue_push(compute->writes, &job->save) == TD_OK);
-    return true;
+    if (result->rc == TD_OK) {
+        write_save(compute, job->save, result);
+    } else {
+        error_set(&result->err, result->rc, "its numbers are not all finite");
+        resume_save_destroy(&job->save);
+    }
+    queue_push(compute->copies, &token);
+    return false;
 }
 
 static void run_load(struct compute *compute, struct compute_result *result)
 {
     checkpoint_t *checkpoint = NULL;
     int rc = TD_OK;
-    char token;
+    char token = 0;
 
     queue_wait(compute->copies, &token, -1); /* what is being written comes first */
     queue_push(compute->copies, &token);
@@ -255,7 +260,7 @@ static void run_load(struct compute *compute, struct compute_result *result)
         rc = resume_progress(checkpoint, result->load.progress, &result->load.state,
                              &result->load.state_size, &result->err);
     if (rc == TD_OK)
-        rc = resume_numbers_load(checkpoint, compute->model, compute->update, &result->err);
+        rc = snapshot_load(checkpoint, compute->model, compute->update, &result->err);
     checkpoint_close(&checkpoint);
     result->rc = rc;
 }
@@ -309,7 +314,8 @@ static void *write_saves(void *context)
     while (queue_wait(compute->writes, &save, -1) == TD_OK) {
         struct compute_result result = {0};
 
-        write_save(compute, save, &compute->copy, &result);
+        name_save(save, &result);
+        write_save(compute, save, &result);
         queue_push(compute->copies, &token);
         give(compute, &result);
     }
@@ -388,7 +394,7 @@ void compute_destroy(compute_t **out)
     queue_destroy(&compute->results);
     queue_destroy(&compute->writes);
     queue_destroy(&compute->copies);
-    resume_copy_release(&compute->copy);
+    snapshot_destroy(&compute->numbers);
     update_destroy(&compute->update);
     world_model_destroy(&compute->model);
     pool_destroy(&compute->pool);

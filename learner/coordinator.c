@@ -548,7 +548,7 @@ void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinato
         .target = c->config.lockstep ? c->seed_steps : c->limiter.burst_target,
         .steps_total = c->config.steps + 1,
         .episodes = c->episodes,
-        .limit = c->config.lockstep ? LIMIT_NONE : limiter_limit(&c->limiter),
+        .limit = c->config.lockstep || c->spec.obs_type == 0 ? LIMIT_NONE : limiter_limit(&c->limiter),
         .actors = roster_live(c, ROLE_ACTOR),
         .shards = shards_live(c),
         .updating = coordinator_updating(c),

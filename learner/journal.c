@@ -111,24 +111,6 @@ static void append(journal_t *journal, struct file *file, double *values)
                   journal->failed.suppressed_last);
 }
 
-static void fill_losses(double *values, const struct update_stats *stats)
-{
-    for (int i = CSV_TRAIN_CONSISTENCY_LOSS; i <= CSV_TRAIN_PI_SCALE; i++)
-        values[i] = NAN;
-    if (stats == NULL)
-        return;
-    values[CSV_TRAIN_CONSISTENCY_LOSS] = (double)stats->consistency_loss;
-    values[CSV_TRAIN_REWARD_LOSS] = (double)stats->reward_loss;
-    values[CSV_TRAIN_VALUE_LOSS] = (double)stats->value_loss;
-    values[CSV_TRAIN_TERMINATION_LOSS] = (double)stats->termination_loss;
-    values[CSV_TRAIN_TOTAL_LOSS] = (double)stats->total_loss;
-    values[CSV_TRAIN_GRAD_NORM] = (double)stats->grad_norm;
-    values[CSV_TRAIN_PI_LOSS] = (double)stats->pi_loss;
-    values[CSV_TRAIN_PI_GRAD_NORM] = (double)stats->pi_grad_norm;
-    values[CSV_TRAIN_PI_ENTROPY] = (double)stats->pi_entropy;
-    values[CSV_TRAIN_PI_SCALE] = (double)stats->pi_scale;
-}
-
 void journal_train(journal_t *journal, const struct command_train_row *row,
                    const struct update_stats *stats, double rate)
 {
@@ -143,7 +125,7 @@ void journal_train(journal_t *journal, const struct command_train_row *row,
     values[CSV_TRAIN_UPDATES] = (double)row->updates;
     values[CSV_TRAIN_TIME] = journal_seconds(journal);
     values[CSV_TRAIN_RATE] = rate;
-    fill_losses(values, stats);
+    csv_train_stats(values, stats);
     append(journal, &journal->train, values);
     log_info("train", "step=%llu episode=%llu reward=%.2f length=%llu updates=%llu actor=%u",
              (unsigned long long)row->step, (unsigned long long)row->episode, row->reward,

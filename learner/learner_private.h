@@ -30,7 +30,7 @@ struct status_sample {
     uint64_t wait_ms[3];
 };
 
-struct status {
+struct live_status {
     struct status_sample samples[STATUS_SECONDS];
     unsigned count;
     struct coordinator_view last; /* totals that counters have been raised to */
@@ -72,7 +72,7 @@ struct learner {
     /* the end */
     bool exiting;
     int code;
-    struct status status;
+    struct live_status status;
 };
 
 /* learner.c */

@@ -1,6 +1,8 @@
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/util/log.h"
 #include "learner/learner_private.h"

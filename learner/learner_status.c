@@ -13,13 +13,13 @@ static const char shard_bound[] = "the learner waits for slices: the replay shar
 
 /* --- samples ----------------------------------------------------------------- */
 
-static const struct status_sample *newest(const struct status *status)
+static const struct status_sample *newest(const struct live_status *status)
 {
     return &status->samples[(status->count - 1) % STATUS_SECONDS];
 }
 
 /* The sample `seconds` ago, or the oldest there is. */
-static const struct status_sample *sample_ago(const struct status *status, unsigned seconds)
+static const struct status_sample *sample_ago(const struct live_status *status, unsigned seconds)
 {
     unsigned kept = status->count < STATUS_SECONDS ? status->count : STATUS_SECONDS;
 
@@ -33,7 +33,7 @@ static double seconds_between(const struct status_sample *from, const struct sta
     return (double)(to->time_ms - from->time_ms) / 1000.0;
 }
 
-static void take_sample(struct status *status, uint64_t now_ms, const struct coordinator_view *view)
+static void take_sample(struct live_status *status, uint64_t now_ms, const struct coordinator_view *view)
 {
     struct status_sample *sample = &status->samples[status->count++ % STATUS_SECONDS];
 
@@ -46,7 +46,7 @@ static void take_sample(struct status *status, uint64_t now_ms, const struct coo
 
 double status_step_rate(const learner_t *learner)
 {
-    const struct status *status = &learner->status;
+    const struct live_status *status = &learner->status;
     const struct status_sample *from, *to;
     double seconds;
 
@@ -74,7 +74,7 @@ static double updates_in_all(const learner_t *learner, const struct coordinator_
 /* Seconds to the end of the run; NAN: too early to say. */
 static double time_left(const learner_t *learner, const struct coordinator_view *view)
 {
-    const struct status *status = &learner->status;
+    const struct live_status *status = &learner->status;
     const struct status_sample *from = sample_ago(status, STATUS_SECONDS - 1), *to = newest(status);
     double seconds = seconds_between(from, to), rate;
 
@@ -128,7 +128,7 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
     metrics_set(metrics, METRIC_progress, fmin(1, (double)view->steps / (double)view->steps_total));
     metrics_set(metrics, METRIC_learner_epoch, learner->run.epoch);
     metrics_set(metrics, METRIC_parameter_version, (double)view->newest.version);
-    if (view->actors > 0)
+    if (view->oldest_version != UINT64_MAX)
         metrics_set(metrics, METRIC_parameter_lag, (double)view->updates - (double)view->oldest_version);
     metrics_set(metrics, METRIC_limiter_cursor, (double)view->cursor);
     metrics_set(metrics, METRIC_limiter_slack, learner->run.config.slack * view->streams);
@@ -171,7 +171,7 @@ void status_second(void *context)
 
 void status_episode(learner_t *learner, double reward)
 {
-    struct status *status = &learner->status;
+    struct live_status *status = &learner->status;
     unsigned kept;
     double sum = 0;
 

@@ -24,29 +24,30 @@ static bool asks_help(int argc, char **argv)
     return false;
 }
 
-static int run(int argc, char **argv, bool *given, struct error *err)
+static int run(int argc, char **argv, bool *given, int *code, struct error *err)
 {
     struct config config;
     learner_t *learner;
     bool finished;
-    int rc, code;
+    int rc;
 
+    *code = TD_EXIT_OK;
     config_init(&config);
     if ((rc = config_parse(&config, argc - 1, argv + 1, given, err)) != TD_OK ||
         (rc = learner_create(&learner, &config, given, &finished, err)) != TD_OK)
-        return error_exit_code(rc);
+        return rc;
     if (finished)
-        return TD_EXIT_OK;
-    code = learner_run(learner);
+        return TD_OK;
+    *code = learner_run(learner);
     learner_destroy(&learner);
-    return code;
+    return TD_OK;
 }
 
 int main(int argc, char **argv)
 {
     struct error err = {0};
     bool *given;
-    int count, code;
+    int count, rc, code;
 
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK;
@@ -60,10 +61,11 @@ int main(int argc, char **argv)
         fputs("tdmpc2-learner: out of memory\n", stderr);
         return TD_EXIT_GAVE_UP;
     }
-    code = run(argc, argv, given, &err);
+    rc = run(argc, argv, given, &code, &err);
     free(given);
     channel_shutdown();
-    if (err.code != TD_OK)
-        fprintf(stderr, "tdmpc2-learner: %s\n", err.text);
-    return code;
+    if (rc == TD_OK)
+        return code;
+    fprintf(stderr, "tdmpc2-learner: %s\n", err.text);
+    return error_exit_code(rc);
 }

@@ -1,70 +1,14 @@
 #include "learner/resume.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/ckpt/model_tensors.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
 #include "common/util/log.h"
 
-#define PARAMETERS "parameters.safetensors"
-#define OPTIMIZER  "optimizer.safetensors"
-#define STATE      "environment.bin"
-#define UPDATES    "updates"
-#define SCALE      "scale"
-
-/* --- numbers ----------------------------------------------------------------- */
-
-void resume_view(struct resume_numbers *out, world_model_t *model, update_t *update)
-{
-    struct update_state state = update_state(update);
-
-    *out = (struct resume_numbers){
-        .layout = &model->layout,
-        .parameters = model->parameters,
-        .m = state.m,
-        .v = state.v,
-        .updates = *state.steps,
-        .scale = state.scale->value,
-    };
-}
-
-int resume_copy_init(struct resume_numbers *copy, const struct model_layout *layout)
-{
-    *copy = (struct resume_numbers){
-        .layout = layout,
-        .parameters = malloc(model_all_floats(layout) * sizeof(float)),
-        .m = malloc(model_acting_floats(layout) * sizeof(float)),
-        .v = malloc(model_acting_floats(layout) * sizeof(float)),
-    };
-    if (copy->parameters != NULL && copy->m != NULL && copy->v != NULL)
-        return TD_OK;
-    resume_copy_release(copy);
-    return TD_ENOMEM;
-}
-
-void resume_copy_take(struct resume_numbers *copy, world_model_t *model, update_t *update)
-{
-    struct resume_numbers live;
-
-    resume_view(&live, model, update);
-    memcpy(copy->parameters, live.parameters, model_all_floats(live.layout) * sizeof(float));
-    memcpy(copy->m, live.m, model_acting_floats(live.layout) * sizeof(float));
-    memcpy(copy->v, live.v, model_acting_floats(live.layout) * sizeof(float));
-    copy->updates = live.updates;
-    copy->scale = live.scale;
-}
-
-void resume_copy_release(struct resume_numbers *copy)
-{
-    free(copy->parameters);
-    free(copy->m);
-    free(copy->v);
-    memset(copy, 0, sizeof(*copy));
-}
+#define STATE "environment.bin"
 
 /* --- writing ----------------------------------------------------------------- */
 
@@ -147,42 +91,23 @@ void resume_save_destroy(struct resume_save **save)
     *save = NULL;
 }
 
-static void list_numbers(const struct resume_numbers *numbers, struct model_tensors *parameters,
-                         struct model_tensors *optimizer)
+int resume_write(const char *folder, struct resume_save *save, const snapshot_t *numbers, int keep,
+                 safetensors_progress *progress, void *context, struct error *err)
 {
-    model_tensors_add(parameters, numbers->layout, numbers->parameters, MODEL_PARTS, "");
-    model_tensors_add(optimizer, numbers->layout, numbers->m, MODEL_TARGET_Q, "m.");
-    model_tensors_add(optimizer, numbers->layout, numbers->v, MODEL_TARGET_Q, "v.");
-    model_tensors_add_value(optimizer, UPDATES, SAFETENSORS_U64, 1, &numbers->updates);
-    model_tensors_add_value(optimizer, SCALE, SAFETENSORS_F32, 1, &numbers->scale);
-}
-
-int resume_write(const char *folder, struct resume_save *save, const struct resume_numbers *numbers,
-                 int keep, safetensors_progress *progress, void *context, struct error *err)
-{
-    struct model_tensors *tensors = calloc(2, sizeof(*tensors));
-    struct checkpoint_group groups[2];
     struct checkpoint_blob blob = {STATE, save->state, save->state_size};
     struct checkpoint_parts parts = {
-        .groups = groups,
-        .group_count = 2,
+        .groups = snapshot_groups(numbers),
+        .group_count = SNAPSHOT_GROUPS,
         .blobs = &blob,
         .blob_count = save->state != NULL,
         .progress = progress,
         .context = context,
     };
-    int rc;
+    int rc = checkpoint_write(folder, save->name, &save->manifest, &parts, err);
 
-    if (tensors == NULL)
-        return error_set(err, TD_ENOMEM, "out of memory for a checkpoint");
-    list_numbers(numbers, &tensors[0], &tensors[1]);
-    groups[0] = (struct checkpoint_group){PARAMETERS, tensors[0].tensors, tensors[0].count};
-    groups[1] = (struct checkpoint_group){OPTIMIZER, tensors[1].tensors, tensors[1].count};
-    rc = checkpoint_write(folder, save->name, &save->manifest, &parts, err);
-    free(tensors);
     if (rc == TD_OK && save->manifest.kind != CHECKPOINT_FINAL)
-        rc = checkpoint_prune(folder, keep, resume_kinds(save->manifest.config.lockstep) & ~CHECKPOINT_FINAL,
-                              err);
+        rc = checkpoint_prune(folder, keep,
+                              resume_kinds(save->manifest.config.lockstep) & ~(unsigned)CHECKPOINT_FINAL, err);
     return rc;
 }
 
@@ -236,42 +161,5 @@ int resume_progress(const checkpoint_t *checkpoint, struct progress *progress, v
         return rc;
     }
     *state = bytes;
-    return rc;
-}
-
-static int load_optimizer(const safetensors_t *file, const struct model_layout *layout,
-                          struct update_state *state, struct error *err)
-{
-    static const uint64_t one = 1;
-    float scale;
-    int rc;
-
-    if ((rc = model_tensors_load(file, layout, state->m, MODEL_TARGET_Q, "m.", err)) != TD_OK ||
-        (rc = model_tensors_load(file, layout, state->v, MODEL_TARGET_Q, "v.", err)) != TD_OK ||
-        (rc = safetensors_get(file, UPDATES, SAFETENSORS_U64, 1, &one, state->steps, err)) != TD_OK ||
-        (rc = safetensors_get(file, SCALE, SAFETENSORS_F32, 1, &one, &scale, err)) != TD_OK)
-        return rc;
-    if (!isfinite(scale) || scale < 0)
-        return error_set(err, TD_ECORRUPT, "the running scale %g is not a scale", (double)scale);
-    state->scale->value = scale;
-    return TD_OK;
-}
-
-int resume_numbers_load(const checkpoint_t *checkpoint, world_model_t *model, update_t *update,
-                        struct error *err)
-{
-    struct update_state state = update_state(update);
-    safetensors_t *parameters = NULL, *optimizer = NULL;
-    int rc;
-
-    if ((rc = checkpoint_open_tensors(checkpoint, PARAMETERS, &parameters, err)) == TD_OK)
-        rc = model_tensors_load(parameters, &model->layout, model->parameters, MODEL_PARTS, "", err);
-    if (rc == TD_OK && (rc = checkpoint_open_tensors(checkpoint, OPTIMIZER, &optimizer, err)) == TD_OK)
-        rc = load_optimizer(optimizer, &model->layout, &state, err);
-    if (rc == TD_OK && *state.steps != checkpoint_manifest(checkpoint)->updates)
-        rc = error_set(err, TD_ECORRUPT, "%s: the optimiser has done %" PRIu64 " updates, the manifest says %" PRIu64,
-                       checkpoint_path(checkpoint), *state.steps, checkpoint_manifest(checkpoint)->updates);
-    safetensors_close(&parameters);
-    safetensors_close(&optimizer);
     return rc;
 }

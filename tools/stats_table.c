@@ -172,7 +172,7 @@ static void print_texts(const struct stats_run *run, FILE *out)
 {
     static const struct {
         const char *name, *verb;
-    } texts[] = {{"phase", "is"}, {"waiting", "waits"}, {"bottleneck", "says"}};
+    } texts[] = {{"phase", "is"}, {"waiting", "waits for"}, {"bottleneck", "says"}};
     char title[64], said[METRICS_TEXT_MAX];
 
     for (int i = 0; i < run->count; i++) {
@@ -188,6 +188,8 @@ static void print_texts(const struct stats_run *run, FILE *out)
 
             if (text == NULL || text[0] == '\0')
                 continue;
+            if (strncmp(text, "waiting for ", 12) == 0) /* the verb says so */
+                text += 12;
             snprintf(said, sizeof(said), "%s", text);
             make_printable(said);
             fprintf(out, "%s %s: %s\n", title, texts[t].verb, said);

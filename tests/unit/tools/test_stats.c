@@ -52,7 +52,7 @@ static void *run_parts(void *context)
     serve(loop, &shard, &of_shard, "replay", METRIC_SHARD, parts->run_dir);
     metrics_add(learner, METRIC_updates, 1234567);
     metrics_set(learner, METRIC_ratio, 0.98);
-    metrics_text(learner, METRIC_waiting, "for the actors");
+    metrics_text(learner, METRIC_waiting, "the actors");
     metrics_record(shard, METRIC_commit_ms, 3.5);
     metrics_set(shard, METRIC_replay_bytes, 12.5e6);
     atomic_store(&parts->ready, 1);
@@ -96,7 +96,7 @@ static void check_table(const struct stats_run *run)
     assert_non_null(strstr(text, "replay-0"));
     assert_non_null(strstr(text, "1,234,567"));
     assert_non_null(strstr(text, "12.5 MB"));
-    assert_non_null(strstr(text, "learner waits: for the actors"));
+    assert_non_null(strstr(text, "learner waits for: the actors"));
     assert_non_null(strstr(text, "actor-3 does not answer"));
     assert_null(strstr(text, "segments_bad")); /* nothing to say: left out */
 }
