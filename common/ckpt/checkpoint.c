@@ -202,6 +202,20 @@ static bool is_candidate(const char *name)
     return manifest_name_valid(name);
 }
 
+/* A folder that shows no trace of a manifest is something else. */
+static bool has_manifest(int folder, const char *name)
+{
+    static const char *const traces[] = {"manifest.json", "manifest.sha256"};
+    char path[MANIFEST_NAME_MAX + 32];
+
+    for (size_t i = 0; i < TD_LEN(traces); i++) {
+        snprintf(path, sizeof(path), "%s/%s", name, traces[i]);
+        if (faccessat(folder, path, F_OK, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
 int checkpoint_list(const char *folder, struct checkpoint_entry **entries, int *count, struct error *err)
 {
     DIR *list = opendir(folder);
@@ -218,7 +232,7 @@ int checkpoint_list(const char *folder, struct checkpoint_entry **entries, int *
         struct stat info;
 
         if (!is_candidate(found->d_name) || fstatat(dirfd(list), found->d_name, &info, AT_SYMLINK_NOFOLLOW) != 0 ||
-            !S_ISDIR(info.st_mode))
+            !S_ISDIR(info.st_mode) || !has_manifest(dirfd(list), found->d_name))
             continue;
         grown = realloc(*entries, (size_t)(*count + 1) * sizeof(*grown));
         if (grown == NULL) {
