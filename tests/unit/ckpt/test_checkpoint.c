@@ -408,5 +408,6 @@ int main(void)
         cmocka_unit_test_setup(a_reader_beside_the_writer_sees_whole_ones, fresh_folder),
     };
 
+    setenv("TMPDIR", "/dev/shm", 0); /* nothing here is about a real disk, which may be slow to sync */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
