@@ -2,7 +2,7 @@
  * gemm.h - row-major float32 matrix products.
  *
  * Every product in the system goes through here, in the calling thread: parallelism comes from
- * common/tensor/pool.h. On AVX-512, AVX2 and NEON the kernels are our own: every element is one chain
+ * common/tensor/pool.h. On AVX-512, AVX2 and NEON the kernels are our own: every element is a chain
  * of fused multiply-adds in the order of k, so neither the number of threads nor the rows computed
  * together change a bit. Elsewhere, and as the tests' oracle (ISA_PLAIN), the serial OpenBLAS.
  */

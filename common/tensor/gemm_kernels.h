@@ -2,8 +2,9 @@
  * gemm_kernels.h - matrix product kernels, one table per instruction set. Internal to tensor.
  *
  * B is read in panels: `width` columns side by side, depth-major, [k][width], zero in columns that
- * do not exist. A is read where it lies. Every element of C is one chain of fused multiply-adds in
- * the order of k, whatever m, n and the blocking are: a row's bits do not depend on its neighbours.
+ * do not exist. A is read where it lies. Every element of C is a chain of fused multiply-adds in the order
+ * of k, cut only where k exceeds the depth of a block, whatever m and n are: a row's bits do not depend
+ * on its neighbours.
  */
 #ifndef TD_TENSOR_GEMM_KERNELS_H
 #define TD_TENSOR_GEMM_KERNELS_H
