@@ -18,11 +18,21 @@ static void check(const struct nn_layer *layer)
               "out %d group %d", layer->out, layer->group);
 }
 
+void nn_layer_product(const struct nn_layer *layer, const float *x, size_t ldx, int rows, float beta,
+                      float *y, size_t ldy)
+{
+    if (layer->packed != NULL)
+        gemm_packed(rows, layer->out, layer->packed_from, layer->in, layer->packed_depth, x, ldx,
+                    layer->packed, beta, y, ldy);
+    else
+        gemm_nt(rows, layer->out, layer->in, x, ldx, layer->weight, layer->stride, beta, y, ldy);
+}
+
 void nn_layer_forward(const struct nn_layer *layer, const float *x, size_t ldx, int rows,
                       const uint8_t *mask, const struct nn_layer_tape *tape, float *y, size_t ldy)
 {
     check(layer);
-    gemm_nt(rows, layer->out, layer->in, x, ldx, layer->weight, layer->stride, 0.0f, y, ldy);
+    nn_layer_product(layer, x, ldx, rows, 0.0f, y, ldy);
     if (layer->activation == NN_IDENTITY) {
         nn_kernels()->add_bias(y, ldy, rows, layer->out, layer->bias);
         return;
@@ -90,9 +100,15 @@ void nn_layer_backward_rows(const struct nn_layer *layer, const float *y, size_t
 void nn_layer_backward_input(const struct nn_layer *layer, const float *dlinear, size_t ldd, int rows,
                              int from, float beta, float *dx, size_t lddx)
 {
+    int width = gemm_panel_width();
+
     TD_ASSERT(from >= 0 && from <= layer->in, "from %d in %d", from, layer->in);
-    gemm_nn(rows, layer->in - from, layer->out, dlinear, ldd, layer->weight + from, layer->stride,
-            beta, dx + from, lddx);
+    if (layer->packed_back != NULL && from % width == 0)
+        gemm_packed(rows, layer->in - from, 0, layer->out, layer->out, dlinear, ldd,
+                    layer->packed_back + (size_t)from * (size_t)layer->out, beta, dx + from, lddx);
+    else
+        gemm_nn(rows, layer->in - from, layer->out, dlinear, ldd, layer->weight + from, layer->stride,
+                beta, dx + from, lddx);
 }
 
 /* y = x W' + b: dW_oi = sum over rows of dy_o x_i. */

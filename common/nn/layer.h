@@ -29,6 +29,11 @@ struct nn_layer {
     const float *bias;   /* [out] */
     const float *gain;   /* [out] LayerNorm weight; NULL in a plain Linear */
     const float *shift;  /* [out] LayerNorm bias; NULL in a plain Linear */
+
+    /* Copies of weight made by gemm_pack, or NULL; results are the same, sooner (mlp_panels). */
+    const float *packed;      /* for y = x W', packed_depth deep; its row packed_from meets x[0] */
+    const float *packed_back; /* for dx = dy W */
+    int packed_from, packed_depth;
 };
 
 /* Where its gradients are added; same shapes, weight with the layer's stride. */
@@ -50,6 +55,10 @@ struct nn_layer_tape {
  */
 void nn_layer_forward(const struct nn_layer *layer, const float *x, size_t ldx, int rows,
                       const uint8_t *mask, const struct nn_layer_tape *tape, float *y, size_t ldy);
+
+/* y [rows, out] = x W' + beta y: the product alone, without bias. */
+void nn_layer_product(const struct nn_layer *layer, const float *x, size_t ldx, int rows, float beta,
+                      float *y, size_t ldy);
 
 /*
  * First half of backward, by rows: from dy to the gradient at the Linear's output.

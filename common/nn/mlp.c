@@ -36,6 +36,10 @@ void mlp_head(struct mlp *out, const struct mlp *ensemble, int head)
             layer->gain += h * dim;
             layer->shift += h * dim;
         }
+        if (layer->packed != NULL)
+            layer->packed += h * gemm_packed_floats(layer->out, layer->in);
+        if (layer->packed_back != NULL)
+            layer->packed_back += h * gemm_packed_floats(layer->in, layer->out);
     }
 }
 
@@ -58,16 +62,70 @@ void mlp_head_grad(struct mlp_grad *out, const struct mlp_grad *grad, const stru
 
 void mlp_share(struct mlp *out, const struct mlp *mlp, const float *x, int count, float *bias)
 {
-    struct nn_layer *first = &out->layer[0];
+    const struct nn_layer *whole = &mlp->layer[0];
+    struct nn_layer shared = *whole, *first;
 
+    TD_ASSERT(count > 0 && count < whole->in, "count %d in %d", count, whole->in);
+    shared.in = count;
+    memcpy(bias, whole->bias, (size_t)whole->out * sizeof(float));
+    nn_layer_product(&shared, x, (size_t)count, 1, 1.0f, bias, (size_t)whole->out);
     *out = *mlp;
-    TD_ASSERT(count > 0 && count < first->in, "count %d in %d", count, first->in);
-    memcpy(bias, first->bias, (size_t)first->out * sizeof(float));
-    gemm_nt(1, first->out, count, x, (size_t)count, first->weight, first->stride, 1.0f, bias,
-            (size_t)first->out);
+    first = &out->layer[0];
     first->bias = bias;
     first->weight += count;
+    first->packed_from += count;
     first->in -= count;
+    first->packed_back = NULL; /* its columns have moved */
+}
+
+void mlp_panels_init(struct mlp_panels *panels, const struct mlp *mlp, int heads, int what,
+                     struct arena *arena)
+{
+    *panels = (struct mlp_panels){.heads = heads};
+    for (int l = 0; l < mlp->layers; l++) {
+        const struct nn_layer *layer = &mlp->layer[l];
+        int back = l == 0 ? MLP_PACK_INPUT : MLP_PACK_BACKWARD;
+
+        if (what & MLP_PACK_FORWARD)
+            panels->forward[l] =
+                arena_floats(arena, (size_t)heads * gemm_packed_floats(layer->out, layer->in));
+        if (what & back)
+            panels->backward[l] =
+                arena_floats(arena, (size_t)heads * gemm_packed_floats(layer->in, layer->out));
+    }
+}
+
+int mlp_panels_tasks(const struct mlp_panels *panels, const struct mlp *mlp)
+{
+    return 2 * panels->heads * mlp->layers;
+}
+
+/* Task: one layer of one head in one direction, whether it is wanted or not. */
+void mlp_panels_pack(const struct mlp_panels *panels, const struct mlp *mlp, int task)
+{
+    bool back = task % 2;
+    int l = task / 2 % mlp->layers, head = task / 2 / mlp->layers;
+    const struct nn_layer *layer = &mlp->layer[l];
+    float *memory = back ? panels->backward[l] : panels->forward[l];
+    const float *weight = layer->weight + (size_t)head * (size_t)layer->out * layer->stride;
+    int n = back ? layer->in : layer->out, k = back ? layer->out : layer->in;
+
+    TD_ASSERT(task >= 0 && head < panels->heads, "task %d", task);
+    if (memory != NULL)
+        gemm_pack(n, k, weight, layer->stride, !back, 0, gemm_panels(n),
+                  memory + (size_t)head * gemm_packed_floats(n, k));
+}
+
+void mlp_panels_use(struct mlp *mlp, const struct mlp_panels *panels)
+{
+    for (int l = 0; l < mlp->layers; l++) {
+        struct nn_layer *layer = &mlp->layer[l];
+
+        layer->packed = panels->forward[l];
+        layer->packed_back = panels->backward[l];
+        layer->packed_from = 0;
+        layer->packed_depth = layer->in;
+    }
 }
 
 size_t mlp_scratch(const struct mlp *mlp)

@@ -59,6 +59,37 @@ void mlp_head_grad(struct mlp_grad *out, const struct mlp_grad *grad, const stru
  */
 void mlp_share(struct mlp *out, const struct mlp *mlp, const float *x, int count, float *bias);
 
+/*
+ * Packed copies of a chain's weights. Every product packs its weights on the way; where many products
+ * follow with the same weights (a plan, an update) it pays to do it once:
+ *
+ *   mlp_panels_init    lay out memory                     once
+ *   mlp_panels_pack    copy, a list of tasks              whenever weights have changed
+ *   mlp_panels_use     let a view of the chain use them
+ *
+ * Results have the same bits with and without. `what` says which copies; those not made are packed
+ * on the way as ever.
+ */
+enum mlp_pack {
+    MLP_PACK_FORWARD = 1,  /* for forward passes */
+    MLP_PACK_BACKWARD = 2, /* for gradients between layers */
+    MLP_PACK_INPUT = 4,    /* for the gradient at the chain's input */
+};
+
+struct mlp_panels {
+    int heads;                        /* members of the ensemble, 1 for a single chain */
+    float *forward[MLP_LAYERS_MAX];   /* [heads, packed weight] or NULL */
+    float *backward[MLP_LAYERS_MAX];
+};
+
+void mlp_panels_init(struct mlp_panels *panels, const struct mlp *mlp, int heads, int what,
+                     struct arena *arena);
+int mlp_panels_tasks(const struct mlp_panels *panels, const struct mlp *mlp);
+void mlp_panels_pack(const struct mlp_panels *panels, const struct mlp *mlp, int task);
+
+/* Call before mlp_head; isa_force between packing and use is an error. */
+void mlp_panels_use(struct mlp *mlp, const struct mlp_panels *panels);
+
 /* Floats of scratch that mlp_forward and mlp_tape_backward need, one per worker. */
 size_t mlp_scratch(const struct mlp *mlp);
 

@@ -3,6 +3,8 @@
 #include "common/tensor/gemm_kernels.h"
 #include "common/tensor/isa.h"
 
+#define WIDEST 32 /* columns of the widest panel, AVX-512's */
+
 static const struct gemm_kernels *kernels(void)
 {
     switch (isa_current()) {
@@ -64,9 +66,14 @@ int gemm_panels(int n)
     return (n + width - 1) / width;
 }
 
+int gemm_panel_width(void)
+{
+    return kernels()->width;
+}
+
 size_t gemm_packed_floats(int n, int k)
 {
-    return (size_t)gemm_panels(n) * (size_t)kernels()->width * (size_t)k;
+    return (size_t)(n + WIDEST - 1) / WIDEST * WIDEST * (size_t)k;
 }
 
 void gemm_pack(int n, int k, const float *b, size_t ldb, bool transposed, int first, int count,

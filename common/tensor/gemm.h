@@ -47,7 +47,8 @@ void gemm_tn(int m, int n, int k, const float *a, size_t lda, const float *b, si
  *   packed  [gemm_packed_floats(n, k)]  out  64-byte aligned
  */
 int gemm_panels(int n);
-size_t gemm_packed_floats(int n, int k);
+int gemm_panel_width(void);
+size_t gemm_packed_floats(int n, int k); /* enough for any isa */
 void gemm_pack(int n, int k, const float *b, size_t ldb, bool transposed, int first, int count,
                float *packed);
 
