@@ -8,6 +8,7 @@
 #include "common/plan/mppi_internal.h"
 
 #define TILE 256 /* candidates rolled out together; fixed, so that threads do not change the bits */
+#define PACK_FLOATS_MAX ((size_t)64 << 20) /* 256 MB: models above are packed product by product */
 
 /* --- options and draws ------------------------------------------------------------------------- */
 
@@ -93,6 +94,15 @@ static void lay_out_tile(const struct mppi *mppi, struct tile *tile, struct aren
     tile->mlp = arena_floats(arena, mlp_floats);
 }
 
+/* Packed weights: for every net that many candidates go through, unless that takes too much memory. */
+static void lay_out_panels(struct mppi *mppi, struct arena *arena, size_t model_floats)
+{
+    int what = mppi->config.mpc && model_floats <= PACK_FLOATS_MAX ? MLP_PACK_FORWARD : 0;
+
+    for (int i = MODEL_DYNAMICS; i <= MODEL_PI; i++)
+        mlp_panels_init(&mppi->panels[i], &mppi->part[i], i == MODEL_Q ? mppi->dims.num_q : 1, what, arena);
+}
+
 /* Run twice: once to measure, once over real memory. */
 static void lay_out(struct mppi *mppi, struct arena *arena, size_t mlp_floats)
 {
@@ -147,15 +157,11 @@ static void cut_tiles(struct mppi *mppi)
     }
 }
 
-/* The largest scratch any of the model's nets asks for; layout is borrowed memory. */
-static size_t mlp_floats_of(const struct model_dims *dims, struct model_layout *layout)
+/* The largest scratch any of the nets asks for. */
+static size_t mlp_floats_of(const struct mlp part[MODEL_PARTS])
 {
-    static const float nowhere[1];
-    struct mlp part[MODEL_PARTS];
     size_t floats = 0;
 
-    model_layout_init(layout, dims);
-    model_views(layout, nowhere, part);
     for (int i = 0; i < MODEL_TARGET_Q; i++)
         if (part[i].layers > 0 && mlp_scratch(&part[i]) > floats)
             floats = mlp_scratch(&part[i]);
@@ -165,6 +171,7 @@ static size_t mlp_floats_of(const struct model_dims *dims, struct model_layout *
 int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
                 pool_t *pool, struct error *err)
 {
+    static const float nowhere[1];
     struct mppi *mppi = NULL;
     struct model_layout *layout = NULL;
     struct arena measure;
@@ -188,12 +195,16 @@ int mppi_create(mppi_t **out, const struct mppi_config *config, const struct mod
     if (mppi->tile == NULL)
         goto no_memory;
     cut_tiles(mppi);
-    mlp_floats = mlp_floats_of(dims, layout);
+    model_layout_init(layout, dims);
+    model_views(layout, nowhere, mppi->part); /* for their sizes */
+    mlp_floats = mlp_floats_of(mppi->part);
     arena_measure(&measure);
     lay_out(mppi, &measure, mlp_floats);
+    lay_out_panels(mppi, &measure, model_acting_floats(layout));
     if (arena_init(&mppi->arena, measure.used) != TD_OK)
         goto no_memory;
     lay_out(mppi, &mppi->arena, mlp_floats);
+    lay_out_panels(mppi, &mppi->arena, model_acting_floats(layout));
     mppi->power[0] = 1.0;
     for (int t = 0; t < config->horizon; t++)
         mppi->power[t + 1] = mppi->power[t] * config->discount;
@@ -251,6 +262,38 @@ static void draw_noise(void *context, int task, int worker)
         draws->fill(draws->context, MPPI_TERMINAL_NOISE, i, mppi->terminal_noise + (size_t)i * s * a, s * a);
 }
 
+/* Pool task: one layer of one head. */
+static void pack_task(void *context, int task, int worker)
+{
+    struct mppi *mppi = context;
+
+    (void)worker;
+    for (int i = MODEL_DYNAMICS; i <= MODEL_PI; i++) {
+        int tasks = mlp_panels_tasks(&mppi->panels[i], &mppi->part[i]);
+
+        if (task < tasks) {
+            mlp_panels_pack(&mppi->panels[i], &mppi->part[i], task);
+            return;
+        }
+        task -= tasks;
+    }
+}
+
+/* Views of the model's nets for this plan: its weights as they are now, packed. */
+static void pack_model(struct mppi *mppi)
+{
+    int tasks = 0;
+
+    for (int i = 0; i < MODEL_TARGET_Q; i++) {
+        mppi->part[i] = mppi->model->part[i];
+        if (i < MODEL_DYNAMICS || !mppi->config.mpc)
+            continue;
+        tasks += mlp_panels_tasks(&mppi->panels[i], &mppi->part[i]);
+        mlp_panels_use(&mppi->part[i], &mppi->panels[i]);
+    }
+    pool_run(mppi->pool, pack_task, mppi, tasks);
+}
+
 static void tile_task(void *context, int task, int worker)
 {
     (void)worker;
@@ -260,7 +303,7 @@ static void tile_task(void *context, int task, int worker)
 /* Encode, fold the shared latent into first-layer biases, set mean and std to begin with. */
 static void begin(struct mppi *mppi, const float *obs, bool first)
 {
-    const struct mlp *part = mppi->model->part;
+    const struct mlp *part = mppi->part;
     int horizon = mppi->config.horizon, dim = mppi->dims.action_dim;
     int shared = mppi->width - dim;
 
@@ -390,7 +433,7 @@ static void iterate(struct mppi *mppi, int iteration)
     mppi->iteration = iteration;
     mppi->draws->heads(mppi->draws->context, iteration, mppi->dims.num_q, two);
     for (int i = 0; i < 2; i++)
-        mlp_head(&mppi->q[i], &mppi->model->part[MODEL_Q], two[i]);
+        mlp_head(&mppi->q[i], &mppi->part[MODEL_Q], two[i]);
     pool_run(mppi->pool, tile_task, mppi, mppi->tiles);
     if (mppi->watch != NULL)
         mppi->watch->iteration(mppi->watch->context, iteration, mppi->value, mppi->actions);
@@ -432,7 +475,7 @@ static void act_by_policy(struct mppi *mppi, bool eval, float *action)
     size_t dim = (size_t)mppi->dims.action_dim;
     float *noise = mppi->mean; /* [A] of memory that planning would use */
 
-    mlp_forward(&model->part[MODEL_PI], mppi->latent, (size_t)mppi->width, 1, mppi->tile[0].net, 2 * dim,
+    mlp_forward(&mppi->part[MODEL_PI], mppi->latent, (size_t)mppi->width, 1, mppi->tile[0].net, 2 * dim,
                 mppi->policy.mlp);
     if (eval) {
         policy_mean(&model->head, mppi->tile[0].net, 2 * dim, 1, action, dim);
@@ -457,6 +500,7 @@ int mppi_plan(mppi_t *mppi, const world_model_t *model, const float *obs, bool f
     assert_same_sizes(&mppi->dims, &model->layout.dims);
     mppi->model = model;
     mppi->draws = draws;
+    pack_model(mppi);
     begin(mppi, obs, first);
     if (mppi->config.mpc) {
         pool_run(mppi->pool, draw_noise, mppi, 1 + 2 * mppi->config.iterations);

@@ -48,6 +48,8 @@ struct mppi {
 
     /* Of the plan under way. */
     const world_model_t *model;
+    struct mlp part[MODEL_PARTS];           /* the model's nets, reading packed weights */
+    struct mlp_panels panels[MODEL_PARTS];  /* packed anew for every plan */
     const struct mppi_draws *draws;
     struct mlp dynamics0, reward0; /* at the first step: the latent's part is in the bias */
     struct mlp q[2];

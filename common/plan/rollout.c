@@ -42,14 +42,14 @@ static void step(struct mppi *mppi, struct tile *tile, int t, int s, int rows)
 
     for (int i = 0; t > 0 && i < rows; i++)
         memcpy(tile->za + (size_t)(i + 1) * width - a, action_at(mppi, t, s + i), a * sizeof(float));
-    mlp_forward(t == 0 ? &mppi->reward0 : &model->part[MODEL_REWARD], x, ldx, rows, tile->logits, bins,
+    mlp_forward(t == 0 ? &mppi->reward0 : &mppi->part[MODEL_REWARD], x, ldx, rows, tile->logits, bins,
                 tile->mlp);
     two_hot_decode(&model->two_hot, tile->logits, bins, rows, tile->number[0], NULL);
     add_rewards(mppi, t, s, rows, tile->number[0]);
-    mlp_forward(t == 0 ? &mppi->dynamics0 : &model->part[MODEL_DYNAMICS], x, ldx, rows, tile->za, width,
+    mlp_forward(t == 0 ? &mppi->dynamics0 : &mppi->part[MODEL_DYNAMICS], x, ldx, rows, tile->za, width,
                 tile->mlp);
     if (mppi->dims.episodic) {
-        mlp_forward(&model->part[MODEL_TERMINATION], tile->za, width, rows, tile->number[0], 1, tile->mlp);
+        mlp_forward(&mppi->part[MODEL_TERMINATION], tile->za, width, rows, tile->number[0], 1, tile->mlp);
         add_terminations(mppi, s, rows, tile->number[0]);
     }
 }
@@ -63,7 +63,7 @@ static void forget(struct mppi *mppi, int s, int rows)
 void rollout_policy(struct mppi *mppi)
 {
     struct tile *tile = &mppi->policy;
-    const struct mlp *pi = &mppi->model->part[MODEL_PI];
+    const struct mlp *pi = &mppi->part[MODEL_PI];
     size_t a = (size_t)mppi->dims.action_dim, width = (size_t)mppi->width;
 
     if (tile->rows == 0)
@@ -136,7 +136,7 @@ static void value_tile(struct mppi *mppi, struct tile *tile)
 
     memcpy(tile->za + (size_t)tile->rows * width, mppi->policy.za + (size_t)tile->pi * width,
            (size_t)tile->extra * width * sizeof(float));
-    mlp_forward(&model->part[MODEL_PI], tile->za, width, rows, tile->net, 2 * a, tile->mlp);
+    mlp_forward(&mppi->part[MODEL_PI], tile->za, width, rows, tile->net, 2 * a, tile->mlp);
     act_at_horizon(mppi, tile, tile->first, tile->rows, 0);
     act_at_horizon(mppi, tile, tile->pi, tile->extra, tile->rows);
     for (int i = 0; i < 2; i++) {
