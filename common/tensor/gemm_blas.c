@@ -95,10 +95,10 @@ static int map_buffers(int threads, struct error *err)
     return TD_OK;
 }
 
-/* BLAS wants strides of at least 1. */
-static int stride(size_t ld)
+/* BLAS wants strides at least as wide as a row, even where there is one row or none. */
+static int stride(size_t ld, int width)
 {
-    return ld > 0 ? (int)ld : 1;
+    return (int)ld > width ? (int)ld : width > 1 ? width : 1;
 }
 
 static void blas_multiply(int m, int n, int k, const float *a, size_t row, size_t column, const float *b,
@@ -107,7 +107,8 @@ static void blas_multiply(int m, int n, int k, const float *a, size_t row, size_
     bool far = column != 1;
 
     cblas_sgemm(CblasRowMajor, far ? CblasTrans : CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, m,
-                n, k, 1.0f, a, stride(far ? column : row), b, stride(ldb), beta, c, stride(ldc));
+                n, k, 1.0f, a, far ? stride(column, m) : stride(row, k), b, stride(ldb, transposed ? k : n), beta,
+                c, stride(ldc, n));
 }
 
 /* A panel is one column, [n][depth]: B' as it would lie transposed. */

@@ -105,6 +105,23 @@ static void known_product(void **state)
     }
 }
 
+/* A column of gradients against rows, strides as narrow as can be. */
+static void single_columns(void **state)
+{
+    float a[5] = {1, 2, 3, 4, 5}, b[10] = {1, 0, 0, 1, 1, 1, 2, 0, 0, 2}, c[2];
+    float expected[2] = {1 + 3 + 8, 2 + 3 + 10};
+
+    (void)state;
+    ON_EVERY_PATH
+    {
+        test_poison(c, sizeof(c));
+        gemm_tn(1, 2, 5, a, 1, b, 2, 0, c, 2);
+        assert_close(c, expected, 2, 0, 0);
+        gemm_nn(1, 2, 5, a, 5, b, 2, 0, c, 2);
+        assert_close(c, expected, 2, 0, 0);
+    }
+}
+
 enum { BIG_M = 45, BIG_N = 75, BIG_K = 1500 };
 static float big_a[BIG_M * BIG_K], big_b[BIG_K * BIG_N], big_c[BIG_M * BIG_N], again[BIG_M * BIG_N];
 static float packed[(BIG_N + 64) * BIG_K] __attribute__((aligned(64)));
@@ -205,6 +222,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(products_match_the_definition, back_to_best),
         cmocka_unit_test_teardown(known_product, back_to_best),
+        cmocka_unit_test_teardown(single_columns, back_to_best),
         cmocka_unit_test_teardown(deep_products_agree_with_openblas, back_to_best),
         cmocka_unit_test_teardown(a_row_does_not_depend_on_its_neighbours, back_to_best),
         cmocka_unit_test_teardown(packed_products_have_the_same_bits, back_to_best),
