@@ -51,7 +51,7 @@ struct seat {
     uint64_t heard_ms, hello_ms, beat_ms;
     uint64_t credit;
     bool gone_said;
-    bool rewinding; /* its count goes back */
+    bool rehello; /* say SampleHello again although it answered once */
     /* the open request */
     bool asked;
     uint64_t asked_ms;

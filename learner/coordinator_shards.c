@@ -65,10 +65,13 @@ void shards_hello(struct coordinator *c, const struct peer *peer, const struct m
         output = coordinator_command(c, OUTPUT_CONNECT);
         output->peer = seat_peer(c, seat);
         memcpy(output->address, hello->sample, sizeof(output->address));
+        seat_anew(c, seat);
+    } else if (seat->welcomed) {
+        seat->hello_ms = c->now; /* it has not heard us: the same words again */
+        seat->rehello = true;
     }
     memcpy(seat->ingest_ipc, hello->ingest_ipc, sizeof(seat->ingest_ipc));
     memcpy(seat->ingest_tcp, hello->ingest_tcp, sizeof(seat->ingest_tcp));
-    seat_anew(c, seat);
     answer = coordinator_send(c, peer, MESSAGE_WELCOME);
     answer->welcome.learner_epoch = c->config.epoch;
     answer->welcome.learner_process = c->config.process;
@@ -106,6 +109,7 @@ static void say_hello(struct coordinator *c, struct seat *seat)
     hello->timeout_ms = c->config.timeout_ms;
     seat_sizes(c, hello);
     seat->hello_ms = c->now + COORDINATOR_HELLO_MS;
+    seat->rehello = false;
 }
 
 void shards_rehello(struct coordinator *c)
@@ -496,11 +500,10 @@ static void seat_tick(struct coordinator *c, struct seat *seat)
 {
     if (!seat->known || c->spec.obs_type == 0 || c->raising)
         return;
-    if (!seat->welcomed) {
-        if (c->now >= seat->hello_ms)
-            say_hello(c, seat);
+    if ((!seat->welcomed || seat->rehello) && c->now >= seat->hello_ms)
+        say_hello(c, seat);
+    if (!seat->welcomed)
         return;
-    }
     if (!seat_live(c, seat)) {
         if (!seat->gone_said)
             coordinator_log(c, LOG_WARN, "nothing heard from shard %d at %s for %llu s",
