@@ -186,7 +186,7 @@ static void receive_welcome(session_t *session, const struct message *message)
     connect_to(session, PORT_ANNOUNCE, session->announce, welcome->announce);
     connect_to(session, PORT_INGEST, session->ingest, welcome->ingest);
     if (session->lockstep && session->config.role == ROLE_ACTOR)
-        lockstep_welcome(session, welcome, message->bulks > 1 ? &message->bulk[1] : &none);
+        turns_welcome(session, welcome, message->bulks > 1 ? &message->bulk[1] : &none);
     streams_hello(session, true);
 }
 
@@ -245,7 +245,7 @@ static void receive_control(session_t *session, const struct message *message)
                 end->end.episode == message->episode_ack.episode)
                 end->used = false;
         }
-        lockstep_receive(session, message);
+        turns_receive(session, message);
         break;
     case MESSAGE_EVALUATE:
         if (message->evaluate.learner_epoch == session->learner_epoch && session->welcomed)
@@ -255,7 +255,7 @@ static void receive_control(session_t *session, const struct message *message)
         evaluate_acknowledged(session, &message->evaluated_ack);
         break;
     case MESSAGE_TURN:
-        lockstep_receive(session, message);
+        turns_receive(session, message);
         break;
     default:
         break;
@@ -459,7 +459,7 @@ static void advance(session_t *session)
     if (session->configured) {
         session->waiting = WAITING_NOTHING;
         if (session->lockstep && session->config.role == ROLE_ACTOR)
-            lockstep_advance(session);
+            turns_advance(session);
         else if (session->config.role == ROLE_EVALUATOR)
             evaluate_advance(session);
         else
@@ -517,7 +517,7 @@ void session_tick(session_t *session, uint64_t now_ms)
     if (session->configured) {
         if (session->config.role == ROLE_ACTOR)
             streams_tick(session);
-        lockstep_tick(session);
+        turns_tick(session);
         evaluate_tick(session);
     }
     advance(session);
@@ -552,7 +552,7 @@ uint64_t session_deadline(const session_t *session)
         if (session->ends[i].used && session->welcomed)
             at = sooner(at, session->ends[i].send_ms);
     at = sooner(at, streams_deadline(session));
-    at = sooner(at, lockstep_deadline(session));
+    at = sooner(at, turns_deadline(session));
     return sooner(at, evaluate_deadline(session));
 }
 

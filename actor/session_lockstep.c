@@ -22,7 +22,7 @@ static void keep_state(session_t *session, struct bulk state)
  * The learner stands at a point between two episodes: go there, whatever was under way. The same
  * generation again only answers a repeated Hello.
  */
-void lockstep_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state)
+void turns_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state)
 {
     struct lockstep *turns = &session->turns;
     struct lane *lane = &session->lanes[0];
@@ -143,7 +143,7 @@ static void receive_turn(session_t *session, const struct turn *turn)
     evaluate_forget(session);
 }
 
-void lockstep_receive(session_t *session, const struct message *message)
+void turns_receive(session_t *session, const struct message *message)
 {
     struct lockstep *turns = &session->turns;
 
@@ -169,7 +169,7 @@ static void take_step(session_t *session, struct lane *lane)
     lane_step(session, lane, turn->random, &key);
 }
 
-void lockstep_stepped(session_t *session, struct lane *lane, const struct session_step *step)
+void turns_stepped(session_t *session, struct lane *lane, const struct session_step *step)
 {
     struct lockstep *turns = &session->turns;
     bool reset = lane->doing == COMMAND_RESET;
@@ -177,7 +177,7 @@ void lockstep_stepped(session_t *session, struct lane *lane, const struct sessio
     if (!lane_push(session, lane, step))
         return;
     if (reset)
-        return; /* lockstep_advance goes on with the step */
+        return; /* turns_advance goes on with the step */
     turns->turn_active = false;
     turns->answered = true;
     turns->last_step = turns->turn.step;
@@ -224,7 +224,7 @@ static uint32_t turn_waits_for(session_t *session, const struct lane *lane)
     return WAITING_NOTHING;
 }
 
-void lockstep_advance(session_t *session)
+void turns_advance(session_t *session)
 {
     struct lane *lane = &session->lanes[0];
     uint32_t waiting;
@@ -248,13 +248,13 @@ void lockstep_advance(session_t *session)
         take_step(session, lane);
 }
 
-void lockstep_tick(session_t *session)
+void turns_tick(session_t *session)
 {
     if (session->turns.end_pending && session->welcomed && session->now >= session->turns.end_ms)
         send_end(session);
 }
 
-uint64_t lockstep_deadline(const session_t *session)
+uint64_t turns_deadline(const session_t *session)
 {
     if (session->turns.end_pending && session->welcomed)
         return session->turns.end_ms;

@@ -13,7 +13,7 @@
 #include "actor/session.h"
 #include "common/util/log.h"
 
-#define SESSION_HELLO_MS   1000  /* between Hellos that are not answered */
+#define SESSION_HELLO_MS   500  /* between Hellos that are not answered */
 #define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
 #define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
@@ -165,12 +165,12 @@ void lane_reset(session_t *session, struct lane *lane);
 void lane_step(session_t *session, struct lane *lane, bool random, const struct rng_key *key);
 
 /* session_lockstep.c */
-void lockstep_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state);
-void lockstep_receive(session_t *session, const struct message *message);
-void lockstep_stepped(session_t *session, struct lane *lane, const struct session_step *step);
-void lockstep_tick(session_t *session);
-uint64_t lockstep_deadline(const session_t *session);
-void lockstep_advance(session_t *session);
+void turns_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state);
+void turns_receive(session_t *session, const struct message *message);
+void turns_stepped(session_t *session, struct lane *lane, const struct session_step *step);
+void turns_tick(session_t *session);
+uint64_t turns_deadline(const session_t *session);
+void turns_advance(session_t *session);
 
 /* session_evaluate.c */
 void evaluate_order(session_t *session, const struct evaluate *order);

@@ -474,7 +474,7 @@ void session_stepped(session_t *session, uint64_t now_ms, uint64_t token,
     if (lane != NULL && !session->exited) {
         lane->token = 0;
         if (session->lockstep) {
-            lockstep_stepped(session, lane, step);
+            turns_stepped(session, lane, step);
         } else if (lane_push(session, lane, step) && (step->terminated || step->truncated)) {
             lane->state = LANE_RESTING;
             report_end(session, lane, step);

@@ -65,7 +65,7 @@ static void stand_at(struct coordinator *c, const struct progress *progress, con
     c->episodes = run->go.episode;
     keep(&run->state, &run->state_size, state, state_size);
     keep(&run->go_state, &run->go_state_size, state, state_size);
-    run->sent = run->reset = run->synced = run->started = false;
+    run->sent = run->reset = run->synced = run->started = run->cutting = false;
     run->cut_saved = progress != NULL;
 }
 
@@ -299,30 +299,29 @@ static bool cut(struct coordinator *c, bool first)
     bool crossed = step / every > run->last_cut / every || c->save_due;
     struct progress progress;
 
-    if (run->cut_saved || (!first && !crossed))
-        return true;
     if (c->saving != 0) {
         coordinator_wait(c, WAIT_CHECKPOINT, "the cut at step %llu", (unsigned long long)step);
         return false;
     }
+    if (run->cutting) { /* it was written, or could not be */
+        run->cutting = false;
+        run->cut_saved = true;
+        if (!run->has_cut)
+            coordinator_end(c, ENDING_STOP, TD_EXIT_GAVE_UP,
+                            "the first checkpoint cannot be written");
+    }
+    if (run->cut_saved || (!first && !crossed))
+        return true;
     if (!run->synced) {
         if (!c->seats[0].asked)
             shards_barrier(c, run->rows);
         coordinator_wait(c, WAIT_SHARDS, "the replay shard to hold all rows before the cut");
         return false;
     }
-    if (run->sent) { /* it was written, or could not be */
-        run->sent = false;
-        run->cut_saved = true;
-        if (!run->has_cut)
-            coordinator_end(c, ENDING_STOP, TD_EXIT_GAVE_UP,
-                            "the first checkpoint cannot be written");
-        return true;
-    }
     here(c, &progress);
     progress.evaluate_first = first;
     coordinator_save(c, SAVE_CUT, &progress, (struct bulk){run->state, run->state_size});
-    run->sent = true;
+    run->cutting = true;
     return false;
 }
 
@@ -509,7 +508,7 @@ static bool event_advance(struct coordinator *c)
     struct schedule_event event;
 
     schedule_next(&run->schedule, &event);
-    if (!run->has_cut && !cut(c, true))
+    if ((!run->has_cut || run->cutting) && !cut(c, !run->has_cut))
         return false;
     switch (event.kind) {
     case SCHEDULE_EVALUATE:

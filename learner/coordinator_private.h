@@ -101,6 +101,7 @@ struct lockstep_run {
     bool sent;              /* the event's message went out */
     bool reset;             /* the next Turn resets */
     bool synced;            /* the rows before a cut are */
+    bool cutting;           /* a cut is being written */
     bool cut_saved;         /* the cut due at this Go is written, or none is due */
     uint64_t rows;          /* taken in, open episode included */
     uint64_t window;        /* first episode of the last window */

@@ -1,0 +1,176 @@
+/*
+ * What was sent and what was acknowledged, logged apart from the machines; compared with the stores.
+ */
+#include "common/store/store.h"
+#include "tests/support/cluster.h"
+#include "tests/support/test.h"
+
+struct audit_stream {
+    uint32_t slot, env;
+    uint64_t store, epoch, next; /* next: acknowledged rows */
+    uint64_t *hashes;            /* of the rows sent, by sequence */
+    uint64_t count, capacity;
+    uint64_t found;              /* while checking */
+};
+
+struct audit {
+    struct audit_stream *streams;
+    int count;
+};
+
+struct audit *audit_create(void)
+{
+    return calloc(1, sizeof(struct audit));
+}
+
+void audit_destroy(struct audit **audit)
+{
+    for (int i = 0; i < (*audit)->count; i++)
+        free((*audit)->streams[i].hashes);
+    free((*audit)->streams);
+    free(*audit);
+    *audit = NULL;
+}
+
+static struct audit_stream *stream_of(struct audit *audit, uint32_t slot, uint32_t env,
+                                      uint64_t store, uint64_t epoch)
+{
+    for (int i = audit->count - 1; i >= 0; i--) {
+        struct audit_stream *stream = &audit->streams[i];
+
+        if (stream->slot == slot && stream->env == env && stream->store == store &&
+            stream->epoch == epoch)
+            return stream;
+    }
+    audit->streams = realloc(audit->streams, ((size_t)audit->count + 1) * sizeof(*audit->streams));
+    assert_non_null(audit->streams);
+    audit->streams[audit->count] = (struct audit_stream){.slot = slot, .env = env, .store = store,
+                                                         .epoch = epoch};
+    return &audit->streams[audit->count++];
+}
+
+/* A row resent under the same number must be the same row. */
+void audit_sent(struct cluster *cluster, const struct message *message)
+{
+    const struct rows *rows = &message->rows;
+    struct audit_stream *stream = stream_of(cluster->audit, rows->slot, rows->environment,
+                                            rows->store, rows->epoch);
+
+    assert_true(rows->first <= stream->count);
+    for (uint32_t i = 0; i < rows->count; i++) {
+        const char *row = (const char *)message->bulk[0].data + (size_t)i * rows->stride;
+        uint64_t hash = cluster_mix(1, row, rows->stride);
+
+        if (rows->first + i < stream->count) {
+            assert_true(stream->hashes[rows->first + i] == hash);
+            continue;
+        }
+        if (stream->count == stream->capacity) {
+            stream->capacity = stream->capacity * 2 + 64;
+            stream->hashes = realloc(stream->hashes, stream->capacity * sizeof(*stream->hashes));
+            assert_non_null(stream->hashes);
+        }
+        stream->hashes[stream->count++] = hash;
+    }
+}
+
+void audit_acknowledged(struct cluster *cluster, uint32_t slot, uint32_t env, uint64_t store,
+                        uint64_t epoch, uint64_t next)
+{
+    struct audit_stream *stream = stream_of(cluster->audit, slot, env, store, epoch);
+
+    assert_true(next <= stream->count); /* nothing nobody sent */
+    if (next > stream->next)
+        stream->next = next;
+}
+
+void audit_rewound(struct cluster *cluster, uint64_t store)
+{
+    for (int i = 0; i < cluster->audit->count; i++)
+        if (cluster->audit->streams[i].store == store)
+            cluster->audit->streams[i].next = 0;
+}
+
+/* One sealed episode: its rows are those sent, none of them seen in another episode. */
+static uint64_t check_episode(struct cluster *cluster, store_t *store, uint64_t id)
+{
+    const struct store_identity *identity = store_identity(store);
+    size_t stride = row_stride(&identity->schema);
+    struct store_record record;
+    struct audit_stream *stream;
+    struct error err = {0};
+
+    assert_ok(store_record(store, id, &record, &err), err);
+    stream = stream_of(cluster->audit, record.slot, record.env, identity->store_id, record.epoch);
+    assert_true(record.sequence == stream->found); /* in order, none twice, none left out */
+    for (uint32_t row = 0; row < record.rows;) {
+        uint32_t count = record.rows - row;
+        const char *rows = store_rows(store, id, row, &count);
+
+        assert_non_null(rows);
+        assert_true(count > 0);
+        for (uint32_t i = 0; i < count; i++) {
+            uint64_t sequence = record.sequence + row + i;
+
+            assert_true(sequence < stream->count);
+            assert_true(stream->hashes[sequence] == cluster_mix(1, rows + i * stride, stride));
+        }
+        row += count;
+    }
+    store_rows_end(store);
+    stream->found = record.sequence + record.rows;
+    return record.rows;
+}
+
+static uint64_t check_store(struct cluster *cluster, store_t *store)
+{
+    const struct store_counts *counts = store_counts(store);
+    uint64_t id = store_identity(store)->store_id, rows = 0;
+    struct audit *audit = cluster->audit;
+
+    for (int i = 0; i < audit->count; i++)
+        audit->streams[i].found = 0;
+    assert_true(counts->first == 0); /* an audit needs a buffer that evicts nothing */
+    for (uint64_t episode = 0; episode < counts->sealed; episode++)
+        rows += check_episode(cluster, store, episode);
+    for (size_t i = 0; i < store_stream_count(store); i++) {
+        const struct store_stream *open = store_stream_at(store, i);
+        struct audit_stream *stream = stream_of(audit, open->slot, open->env, id, open->epoch);
+
+        assert_true(open->epoch == 0 || stream->found + open->open_rows == open->next);
+        stream->found += open->open_rows;
+        rows += open->open_rows;
+    }
+    for (int i = 0; i < audit->count; i++)
+        if (audit->streams[i].store == id && audit->streams[i].found < audit->streams[i].next)
+            fail_msg("slot %u epoch %llu: %llu rows acknowledged, %llu in the store",
+                     audit->streams[i].slot, (unsigned long long)audit->streams[i].epoch,
+                     (unsigned long long)audit->streams[i].next,
+                     (unsigned long long)audit->streams[i].found);
+    assert_true(rows == counts->rows);
+    return rows;
+}
+
+/* Every shard is abandoned first, so that only what is durable is read. */
+uint64_t audit_check(struct cluster *cluster)
+{
+    uint64_t rows = 0;
+
+    for (int i = 0; i < cluster->node_count; i++) {
+        struct cluster_node *node = &cluster->nodes[i];
+        struct store_config config = {.any_shard = true};
+        char folder[300];
+        struct error err = {0};
+        store_t *store = NULL;
+
+        if (node->kind != NODE_SHARD)
+            continue;
+        cluster_kill(cluster, node, UINT64_MAX);
+        shard_host_folder(cluster, node, folder, sizeof(folder));
+        config.dir = folder;
+        assert_ok(store_open(&store, &config, &err), err);
+        rows += check_store(cluster, store);
+        store_close(&store);
+    }
+    return rows;
+}

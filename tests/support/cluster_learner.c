@@ -1,0 +1,374 @@
+/* The learner's host in the cluster: parameters are a hash; checkpoints and csv lines survive it. */
+#include <cjson/cJSON.h>
+#include <xxhash.h>
+
+#include "tests/support/cluster.h"
+#include "tests/support/test.h"
+
+struct part {
+    void *bytes;
+    size_t size;
+    uint32_t count;
+};
+
+struct learner_host {
+    coordinator_t *coordinator;
+    uint64_t hash, version;  /* the model */
+    uint64_t busy_until;     /* of the compute thread */
+    struct part parts[2][WIRE_SHARDS_MAX];
+    const struct message *message; /* being fed */
+};
+
+coordinator_t *learner_coordinator(struct cluster_node *node)
+{
+    return node->learner->coordinator;
+}
+
+/* --- the compute thread ----------------------------------------------------- */
+
+struct job {
+    uint64_t id, version;
+    struct command_update update;
+    struct command_publish publish;
+    struct durable durable;
+};
+
+/* Carried out in order, each taking its time; then `call`. */
+static void compute(struct cluster *cluster, struct cluster_node *node, uint64_t takes_ms,
+                    void (*call)(struct cluster *, struct cluster_node *, void *),
+                    const struct job *job)
+{
+    struct learner_host *host = node->learner;
+    struct job *copy = malloc(sizeof(*copy));
+
+    assert_non_null(copy);
+    *copy = *job;
+    if (host->busy_until < cluster->now)
+        host->busy_until = cluster->now;
+    host->busy_until += takes_ms;
+    cluster_call(cluster, node, host->busy_until - cluster->now, call, copy);
+}
+
+static void drain(struct cluster *cluster, struct cluster_node *node);
+
+static void model_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    const struct durable *durable = cluster_durable(cluster);
+
+    (void)argument;
+    node->learner->hash = durable != NULL ? durable->hash : cluster->options.seed;
+    node->learner->version = durable != NULL ? durable->version : 0;
+    coordinator_model_ready(node->learner->coordinator, cluster->now, cluster->options.snapshot);
+    drain(cluster, node);
+}
+
+static void update_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    const struct job *job = argument;
+    struct learner_host *host = node->learner;
+    uint32_t slices = 0;
+
+    assert_true(job->update.update == host->version);
+    for (uint32_t i = 0; i < job->update.parts; i++) {
+        struct part *part = &host->parts[job->update.buffer][i];
+
+        slices += part->count;
+        host->hash = cluster_mix(host->hash, part->bytes, part->size);
+    }
+    assert_int_equal(slices, cluster->options.batch);
+    host->hash = cluster_mix(host->hash, &job->update.update, sizeof(job->update.update));
+    host->version++;
+    cluster->updates_run++;
+    coordinator_updated(host->coordinator, cluster->now, job->update.update, true);
+    drain(cluster, node);
+}
+
+static void publish_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    const struct job *job = argument;
+    struct learner_host *host = node->learner;
+    uint64_t *memory = job->publish.memory;
+
+    assert_true(job->publish.version == host->version);
+    memset(memory, (int)host->version, job->publish.size);
+    memory[0] = host->hash;
+    memory[1] = host->version;
+    coordinator_published(host->coordinator, cluster->now, job->publish.version,
+                          XXH3_64bits(memory, job->publish.size), true);
+    drain(cluster, node);
+}
+
+/* Durable from here on. */
+static void save_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    struct job *job = argument;
+
+    if (cluster->durable_count == cluster->durable_capacity) {
+        cluster->durable_capacity = 2 * cluster->durable_capacity + 16;
+        cluster->durable = realloc(cluster->durable, (size_t)cluster->durable_capacity *
+                                                         sizeof(*cluster->durable));
+        assert_non_null(cluster->durable);
+    }
+    cluster->durable[cluster->durable_count++] = job->durable;
+    coordinator_saved(node->learner->coordinator, cluster->now, job->id, true);
+    drain(cluster, node);
+}
+
+/* The tensors are copied; the writing goes on behind. */
+static void save_copied(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    struct job *job = malloc(sizeof(*job));
+
+    assert_non_null(job);
+    *job = *(struct job *)argument;
+    job->durable.hash = node->learner->hash;
+    assert_true(job->durable.version == node->learner->version);
+    cluster_call(cluster, node, cluster->options.save_ms, save_done, job);
+}
+
+static void save(struct cluster *cluster, struct cluster_node *node,
+                 const struct command_save *command)
+{
+    cJSON *json = progress_to_json(command->progress);
+    struct job job = {.id = command->id};
+
+    assert_non_null(json);
+    job.durable.progress = cJSON_PrintUnformatted(json);
+    cJSON_Delete(json);
+    job.durable.version = command->progress->updates;
+    job.durable.kind = command->kind;
+    job.durable.state_size = command->state.size;
+    job.durable.state = malloc(command->state.size + 1);
+    if (command->state.size > 0)
+        memcpy(job.durable.state, command->state.data, command->state.size);
+    compute(cluster, node, 0, save_copied, &job);
+}
+
+static const struct durable *read_progress(struct cluster *cluster, struct progress *progress)
+{
+    const struct durable *durable = cluster_durable(cluster);
+    struct error err = {0};
+    cJSON *json;
+
+    if (durable == NULL)
+        return NULL;
+    json = cJSON_Parse(durable->progress);
+    assert_ok(progress_from_json(progress, json, &err), err);
+    cJSON_Delete(json);
+    return durable;
+}
+
+static void load_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    struct progress progress;
+    const struct durable *durable = read_progress(cluster, &progress);
+    struct learner_host *host = node->learner;
+
+    (void)argument;
+    host->hash = durable != NULL ? durable->hash : cluster->options.seed;
+    host->version = durable != NULL ? durable->version : 0;
+    coordinator_loaded(host->coordinator, cluster->now, durable != NULL ? &progress : NULL,
+                       durable != NULL ? durable->state : NULL,
+                       durable != NULL ? durable->state_size : 0);
+    drain(cluster, node);
+}
+
+static void raise_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    const struct job *job = argument;
+
+    cluster->epoch_file = (uint32_t)job->version + 1;
+    coordinator_epoch_raised(node->learner->coordinator, cluster->now, cluster->epoch_file);
+    drain(cluster, node);
+}
+
+/* --- commands --------------------------------------------------------------- */
+
+static void keep_slices(struct learner_host *host, const struct command_slices *command)
+{
+    struct part *part = &host->parts[command->buffer][command->part];
+
+    assert_non_null(host->message);
+    part->count = command->count;
+    part->size = host->message->bulk[0].size;
+    part->bytes = realloc(part->bytes, part->size);
+    memcpy(part->bytes, host->message->bulk[0].data, part->size);
+}
+
+static void add_row(struct cluster_row **rows, int *count, struct cluster_row row)
+{
+    *rows = realloc(*rows, ((size_t)*count + 1) * sizeof(**rows));
+    assert_non_null(*rows);
+    (*rows)[(*count)++] = row;
+}
+
+static void rollback(struct cluster *cluster, const struct command_rollback *command)
+{
+    while (cluster->train_count > 0 &&
+           cluster->train[cluster->train_count - 1].step >= command->train_below)
+        cluster->train_count--;
+    while (cluster->eval_count > 0 &&
+           cluster->eval[cluster->eval_count - 1].step >= command->eval_below)
+        cluster->eval_count--;
+}
+
+static void carry_out(struct cluster *cluster, struct cluster_node *node,
+                      struct coordinator_output *output)
+{
+    const struct cluster_options *options = &cluster->options;
+    struct job job = {0};
+
+    switch (output->kind) {
+    case OUTPUT_SEND:
+        cluster_send(cluster, node, &output->peer, &output->message);
+        break;
+    case OUTPUT_CONNECT:
+        cluster_connect(cluster, node, &output->peer, output->address);
+        break;
+    case OUTPUT_LOG:
+        cluster_say(cluster, node, output->log.text);
+        break;
+    case COMMAND_MODEL:
+        compute(cluster, node, 2, model_done, &job);
+        break;
+    case COMMAND_SLICES:
+        keep_slices(node->learner, &output->slices);
+        break;
+    case COMMAND_UPDATE:
+        job.update = output->update;
+        compute(cluster, node, options->update_ms, update_done, &job);
+        break;
+    case COMMAND_PUBLISH:
+        job.publish = output->publish;
+        compute(cluster, node, 1, publish_done, &job);
+        break;
+    case COMMAND_SAVE:
+        save(cluster, node, &output->save);
+        break;
+    case COMMAND_LOAD:
+        compute(cluster, node, 3, load_done, &job);
+        break;
+    case COMMAND_ROLLBACK:
+        rollback(cluster, &output->rollback);
+        break;
+    case COMMAND_TRAIN_ROW:
+        cluster_trace(cluster, (struct trace){TRACE_TRAIN, .episodes = output->train.episode,
+                                              .rows = output->train.step});
+        add_row(&cluster->train, &cluster->train_count,
+                (struct cluster_row){output->train.step, output->train.episode, 0,
+                                     output->train.reward, false});
+        break;
+    case COMMAND_EVAL_ROW:
+        cluster_trace(cluster, (struct trace){TRACE_EVAL, .episodes = output->eval.episode,
+                                              .rows = output->eval.step});
+        add_row(&cluster->eval, &cluster->eval_count,
+                (struct cluster_row){output->eval.step, output->eval.episode,
+                                     output->eval.version, output->eval.reward,
+                                     output->eval.final});
+        break;
+    case COMMAND_RAISE_EPOCH:
+        job.version = output->epoch;
+        compute(cluster, node, 1, raise_done, &job);
+        break;
+    }
+}
+
+static void drain(struct cluster *cluster, struct cluster_node *node)
+{
+    struct coordinator_output output;
+
+    while (coordinator_next(node->learner->coordinator, &output)) {
+        if (output.kind == OUTPUT_EXIT) {
+            cluster_exited(cluster, node, &output.exit);
+            return;
+        }
+        carry_out(cluster, node, &output);
+    }
+}
+
+/* --- life ------------------------------------------------------------------- */
+
+static void fill_config(struct cluster *cluster, struct cluster_node *node,
+                        struct coordinator_config *config)
+{
+    const struct cluster_options *options = &cluster->options;
+    static const char yaml[] = "toy: true\n";
+
+    *config = (struct coordinator_config){
+        .run = 77, .process = node->process, .epoch = ++cluster->epoch_file, .options = yaml,
+        .options_size = sizeof(yaml) - 1, .lockstep = options->lockstep,
+        .episodic = options->episodic, .evaluator = options->evaluator,
+        .eval_first = options->eval_first, .seed = 5, .steps = options->steps,
+        .seed_steps = options->seed_steps, .utd = options->utd, .slack = options->slack,
+        .batch_size = options->batch, .horizon = options->horizon,
+        .buffer_size = options->buffer_size, .eval_freq = options->eval_freq,
+        .eval_episodes = options->eval_episodes, .actors = options->lockstep ? 1 : options->actors,
+        .shards = options->shards, .max_staleness = options->max_staleness,
+        .heartbeat_ms = 2000, .broadcast_ms = 50, .timeout_ms = 3600000,
+        .checkpoint_every_ms = options->checkpoint_every_ms,
+        .checkpoint_steps = options->checkpoint_steps, .keep_checkpoints = 3,
+    };
+    snprintf(config->params_ipc, WIRE_ADDRESS_MAX, "sim:0:0");
+    snprintf(config->announce_ipc, WIRE_ADDRESS_MAX, "sim:0:0");
+}
+
+void learner_start(struct cluster *cluster, struct cluster_node *node)
+{
+    struct learner_host *host = calloc(1, sizeof(*host));
+    struct coordinator_config config;
+    struct progress progress;
+    const struct durable *durable = read_progress(cluster, &progress);
+    struct error err = {0};
+
+    assert_non_null(host);
+    node->learner = host;
+    fill_config(cluster, node, &config);
+    assert_ok(coordinator_create(&host->coordinator, &config, durable != NULL ? &progress : NULL,
+                                 durable != NULL ? durable->state : NULL,
+                                 durable != NULL ? durable->state_size : 0, &err), err);
+    coordinator_tick(host->coordinator, cluster->now);
+    drain(cluster, node);
+}
+
+void learner_abandon(struct cluster_node *node)
+{
+    struct learner_host *host = node->learner;
+
+    coordinator_destroy(&host->coordinator);
+    for (int i = 0; i < 2; i++)
+        for (int p = 0; p < WIRE_SHARDS_MAX; p++)
+            free(host->parts[i][p].bytes);
+    free(host);
+    node->learner = NULL;
+}
+
+void learner_receive(struct cluster *cluster, struct cluster_node *node, const struct peer *peer,
+                     const struct message *message)
+{
+    if (message->kind == MESSAGE_SLICES && message->slices.count > 0)
+        cluster_trace(cluster, (struct trace){TRACE_UPDATE,
+                                              .episodes = message->slices.last - message->slices.first,
+                                              .rows = message->slices.rows});
+    node->learner->message = message;
+    coordinator_receive(node->learner->coordinator, cluster->now, peer, message);
+    drain(cluster, node);
+    if (node->alive)
+        node->learner->message = NULL;
+}
+
+void learner_tick(struct cluster *cluster, struct cluster_node *node)
+{
+    coordinator_tick(node->learner->coordinator, cluster->now);
+    drain(cluster, node);
+}
+
+uint64_t learner_deadline(const struct cluster_node *node)
+{
+    return coordinator_deadline(node->learner->coordinator);
+}
+
+void learner_terminate(struct cluster *cluster, struct cluster_node *node)
+{
+    coordinator_terminate(node->learner->coordinator, cluster->now);
+    drain(cluster, node);
+}
