@@ -38,6 +38,7 @@ void turns_welcome(session_t *session, const struct welcome *welcome, const stru
     evaluate_forget(session);
     session_command(session, COMMAND_ABANDON);
     turns->generation = welcome->generation;
+    turns->lost_ms = 0;
     turns->restoring = true;
     turns->fresh = state->size == 0 && welcome->step == 0;
     turns->turn_active = turns->answered = turns->end_pending = false;
@@ -248,15 +249,41 @@ void turns_advance(session_t *session)
         take_step(session, lane);
 }
 
+/*
+ * A new epoch in the middle of an episode: usually the shard was rewound and the learner's Welcome is on
+ * its way. If none comes the rows are lost to this run, and only a new process makes the learner go
+ * back to a cut.
+ */
+void turns_epoch_lost(session_t *session, const struct lane *lane)
+{
+    if (lane->epoch != 0 && session->turns.lost_ms == 0 &&
+        (lane->state == LANE_OPEN || outbox_held(lane->outbox) > 0))
+        session->turns.lost_ms = session->now + SESSION_LOST_MS;
+}
+
+static bool lost_for_good(const session_t *session)
+{
+    return session->turns.lost_ms != 0 && session_learner_alive(session) &&
+           session->now >= session->turns.lost_ms;
+}
+
 void turns_tick(session_t *session)
 {
+    if (lost_for_good(session))
+        session_exit(session, TD_EXIT_GAVE_UP,
+                     "the shard closed this actor's stream in the middle of an episode: start it "
+                     "again, the run goes back to the last cut");
     if (session->turns.end_pending && session->welcomed && session->now >= session->turns.end_ms)
         send_end(session);
 }
 
 uint64_t turns_deadline(const session_t *session)
 {
+    uint64_t at = UINT64_MAX;
+
     if (session->turns.end_pending && session->welcomed)
-        return session->turns.end_ms;
-    return UINT64_MAX;
+        at = session->turns.end_ms;
+    if (session->turns.lost_ms != 0 && session_learner_alive(session) && session->turns.lost_ms < at)
+        at = session->turns.lost_ms;
+    return at;
 }

@@ -17,6 +17,7 @@
 #define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
 #define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
+#define SESSION_LOST_MS    5000  /* lock-step: for the learner to order a restore */
 #define SESSION_SAY_MS     5000  /* a wait longer than this is a log line */
 #define SESSION_ENDS       64    /* finished episodes the learner has not acknowledged */
 #define SESSION_INFLIGHT   2048  /* rows sent and not acknowledged, per stream */
@@ -69,6 +70,7 @@ struct lockstep {
     struct episode_end end;
     bool end_pending;
     uint64_t end_ms;     /* when to send it again */
+    uint64_t lost_ms;    /* rows of this episode are gone: a restore must come by then; 0: all is well */
     void *state;         /* the environment's, behind `end` and `evaluated`; kept for RESTORE too */
     size_t state_size;
 };
@@ -169,6 +171,7 @@ void turns_welcome(session_t *session, const struct welcome *welcome, const stru
 void turns_receive(session_t *session, const struct message *message);
 void turns_stepped(session_t *session, struct lane *lane, const struct session_step *step);
 void turns_tick(session_t *session);
+void turns_epoch_lost(session_t *session, const struct lane *lane);
 uint64_t turns_deadline(const session_t *session);
 void turns_advance(session_t *session);
 

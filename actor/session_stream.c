@@ -94,7 +94,8 @@ static void lane_forget(session_t *session, struct lane *lane)
         session->dropped_episodes++;
     session->dropped_rows += outbox_clear(lane->outbox);
     lane->state = lane->epoch != 0 ? LANE_RESTING : LANE_CLOSED;
-    lane->token = 0;
+    if (lane->doing == COMMAND_RESET || lane->doing == COMMAND_STEP)
+        lane->token = 0;
     lane->chunks = 0;
     lane->steps = lane->episode = lane->episode_steps = 0;
     lane->episode_reward = 0;
@@ -117,6 +118,8 @@ static void lane_new_epoch(session_t *session, struct lane *lane, uint64_t store
                     "the shard gave a new epoch (%llu): dropped %llu unacknowledged rows%s",
                     (unsigned long long)granted->epoch, (unsigned long long)held,
                     lane->state == LANE_OPEN ? " and the unfinished episode" : "");
+    if (session->lockstep)
+        turns_epoch_lost(session, lane);
     lane->store = store;
     lane->epoch = granted->epoch;
     lane_forget(session, lane);

@@ -56,7 +56,7 @@ static void model_done(struct cluster *cluster, struct cluster_node *node, void 
     const struct durable *durable = cluster_durable(cluster);
 
     (void)argument;
-    node->learner->hash = durable != NULL ? durable->hash : cluster->options.seed;
+    node->learner->hash = durable != NULL ? durable->hash : 5;
     node->learner->version = durable != NULL ? durable->version : 0;
     coordinator_model_ready(node->learner->coordinator, cluster->now, cluster->options.snapshot);
     drain(cluster, node);
@@ -165,7 +165,7 @@ static void load_done(struct cluster *cluster, struct cluster_node *node, void *
     struct learner_host *host = node->learner;
 
     (void)argument;
-    host->hash = durable != NULL ? durable->hash : cluster->options.seed;
+    host->hash = durable != NULL ? durable->hash : 5;
     host->version = durable != NULL ? durable->version : 0;
     coordinator_loaded(host->coordinator, cluster->now, durable != NULL ? &progress : NULL,
                        durable != NULL ? durable->state : NULL,
