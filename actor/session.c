@@ -187,7 +187,7 @@ static void receive_welcome(session_t *session, const struct message *message)
     connect_to(session, PORT_INGEST, session->ingest, welcome->ingest);
     if (session->lockstep && session->config.role == ROLE_ACTOR)
         turns_welcome(session, welcome, message->bulks > 1 ? &message->bulk[1] : &none);
-    streams_hello(session, true);
+    streams_hello(session);
 }
 
 static void receive_refused(session_t *session, const struct refused *refused)

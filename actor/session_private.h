@@ -46,6 +46,7 @@ struct lane {
     double episode_reward;
     uint64_t chunks;      /* in flight */
     uint64_t sent_ms;     /* since when something is in flight without an answer */
+    uint64_t said;        /* rows sent before the last Hello; 0: it was answered */
     uint64_t refused_at;  /* sequence of the last refusal */
     uint32_t streak;      /* epochs renewed in a row because rows were refused */
     bool renew;
@@ -111,7 +112,6 @@ struct session {
     /* the shard */
     uint64_t shard_heard_ms, ingest_hello_ms;
     bool shard_joined;  /* it answered our Hello */
-    bool resync;        /* that Hello is because something seems lost: resend from its mark */
     /* parameters */
     puller_t *puller;
     struct announcement adopted; /* acted with; epoch 0: none */
@@ -155,8 +155,8 @@ void streams_receive(session_t *session, const struct message *message);
 void streams_tick(session_t *session);
 uint64_t streams_deadline(const session_t *session);
 void streams_advance(session_t *session);
-void streams_hello(session_t *session, bool resync);
-void streams_forget(session_t *session); /* drop rows and episodes; epochs are shown again */
+void streams_hello(session_t *session);
+void streams_forget(session_t *session); /* drop rows and episodes; new epochs are asked for */
 void streams_flush(session_t *session, struct lane *lane);
 uint64_t streams_unacknowledged(const session_t *session);
 bool streams_shard_alive(const session_t *session);

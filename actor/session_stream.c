@@ -64,7 +64,12 @@ uint64_t streams_seed(const session_t *session, const struct lane *lane)
 
 /* --- joining the shard ------------------------------------------------------ */
 
-void streams_hello(session_t *session, bool resync)
+/*
+ * Hello to the shard, with every heartbeat: it keeps the streams live and heals what was lost. The
+ * Welcome comes after everything sent before it on this connection was stored, so rows sent before the
+ * Hello that its mark does not cover are lost and sent again.
+ */
+void streams_hello(session_t *session)
 {
     struct ingest_hello *hello;
 
@@ -76,12 +81,12 @@ void streams_hello(session_t *session, bool resync)
     hello->spec = session->setup.spec;
     hello->count = session->lane_count;
     for (uint32_t i = 0; i < session->lane_count; i++) {
-        const struct lane *lane = &session->lanes[i];
+        struct lane *lane = &session->lanes[i];
 
         hello->streams[i] = (struct stream_shown){lane->environment, lane->store, lane->epoch,
                                                   lane->renew};
+        lane->said = outbox_next(lane->outbox) - outbox_unsent(lane->outbox);
     }
-    session->resync |= resync;
     session->ingest_hello_ms =
         session->now + (streams_shard_alive(session) ? session->setup.heartbeat_ms
                                                      : SESSION_HELLO_MS);
@@ -96,15 +101,19 @@ static void lane_forget(session_t *session, struct lane *lane)
     lane->state = lane->epoch != 0 ? LANE_RESTING : LANE_CLOSED;
     if (lane->doing == COMMAND_RESET || lane->doing == COMMAND_STEP)
         lane->token = 0;
-    lane->chunks = 0;
+    lane->chunks = lane->said = 0;
     lane->steps = lane->episode = lane->episode_steps = 0;
     lane->episode_reward = 0;
 }
 
 void streams_forget(session_t *session)
 {
-    for (uint32_t i = 0; i < session->lane_count; i++)
-        lane_forget(session, &session->lanes[i]);
+    for (uint32_t i = 0; i < session->lane_count; i++) {
+        struct lane *lane = &session->lanes[i];
+
+        lane_forget(session, lane);
+        lane->renew = lane->epoch != 0; /* its numbers are used up */
+    }
 }
 
 /* A stream epoch that is not the one we had: begin anew in it. */
@@ -133,17 +142,20 @@ static void lane_renew(session_t *session, struct lane *lane, const char *why)
 {
     session_log(session, LOG_WARN, "asking for a new stream epoch: %s", why);
     lane->renew = true;
-    streams_hello(session, true);
+    streams_hello(session);
 }
 
 static void lane_acknowledged(session_t *session, struct lane *lane, uint64_t next, uint64_t limit)
 {
+    uint64_t held = outbox_held(lane->outbox);
+
     lane->limit = limit;
     if (!outbox_ack(lane->outbox, next)) {
         lane_renew(session, lane, "the shard holds rows this process never made");
         return;
     }
-    lane->sent_ms = session->now;
+    if (outbox_held(lane->outbox) < held)
+        lane->sent_ms = session->now;
     if (outbox_inflight(lane->outbox) == 0)
         lane->chunks = 0;
     else if (lane->chunks > 0)
@@ -171,12 +183,12 @@ static void receive_ingest_welcome(session_t *session, const struct ingest_welco
         if (lane->store != welcome->store || lane->epoch != granted->epoch)
             lane_new_epoch(session, lane, welcome->store, granted);
         lane_acknowledged(session, lane, granted->next, granted->limit);
-        if (session->resync && outbox_resend(lane->outbox, granted->next)) {
-            session->resent += outbox_unsent(lane->outbox);
+        if (granted->next < lane->said && outbox_resend(lane->outbox, granted->next)) {
+            session->resent += lane->said - granted->next;
             lane->chunks = 0;
         }
+        lane->said = 0;
     }
-    session->resync = false;
 }
 
 /* Rows the shard will not take: the episode is given up, and after a few in a row the actor. */
@@ -226,7 +238,7 @@ void streams_receive(session_t *session, const struct message *message)
             break;
         if (session->shard_joined || session->now >= session->ingest_hello_ms) {
             session->shard_joined = false;
-            streams_hello(session, true);
+            streams_hello(session);
         }
         break;
     case MESSAGE_FENCED:
@@ -508,7 +520,7 @@ void streams_tick(session_t *session)
         }
     }
     if (lost || session->now >= session->ingest_hello_ms)
-        streams_hello(session, lost || !session->shard_joined);
+        streams_hello(session);
 }
 
 uint64_t streams_deadline(const session_t *session)
