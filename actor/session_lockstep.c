@@ -136,6 +136,8 @@ static void receive_turn(session_t *session, const struct turn *turn)
             send_turned(session);
         return;
     }
+    if (turns->answered && turn->step != turns->last_step + 1)
+        return; /* an old one */
     if (turn->reset ? lane->state == LANE_OPEN : lane->state != LANE_OPEN)
         return;
     turns->turn = *turn;

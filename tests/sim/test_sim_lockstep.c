@@ -139,13 +139,6 @@ struct trouble {
     uint64_t down_ms;
 };
 
-static void wake_actor(struct cluster *cluster, struct cluster_node *node, void *argument)
-{
-    (void)node;
-    (void)argument;
-    cluster_actor(cluster, 0)->stopped = false;
-}
-
 static void happens(struct cluster *cluster, void *context)
 {
     struct trouble *trouble = context;
@@ -181,9 +174,7 @@ static void happens(struct cluster *cluster, void *context)
         cluster_cut(cluster, shard);
         break;
     case FAULT_STOP_ACTOR:
-        actor->stopped = actor->alive && shard->alive;
-        if (actor->stopped) /* SIGSTOP, longer than "gone" */
-            cluster_call(cluster, shard, 15000, wake_actor, NULL);
+        actor->stopped_until = cluster->now + 15000; /* longer than "gone" */
         break;
     default:
         break;

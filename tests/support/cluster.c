@@ -68,7 +68,8 @@ void cluster_event(struct cluster *cluster, const struct event *event)
         assert_non_null(cluster->events);
     }
     cluster->events[at] = *event;
-    cluster->events[at].id = cluster->event_ids++;
+    if (event->id == 0)
+        cluster->events[at].id = ++cluster->event_ids;
     while (at > 0 && earlier(&cluster->events[at], &cluster->events[(at - 1) / 2])) {
         struct event other = cluster->events[at];
 
@@ -76,6 +77,15 @@ void cluster_event(struct cluster *cluster, const struct event *event)
         cluster->events[(at - 1) / 2] = other;
         at = (at - 1) / 2;
     }
+}
+
+/* Something for a stopped part: it waits in the socket, in its old order. */
+static void postpone(struct cluster *cluster, const struct event *event, uint64_t until)
+{
+    struct event later = *event;
+
+    later.at = until;
+    cluster_event(cluster, &later);
 }
 
 static struct event event_pop(struct cluster *cluster)
@@ -295,11 +305,8 @@ static void deliver(struct cluster *cluster, const struct event *event)
             free(event->frames);
         return;
     }
-    if (node->stopped) { /* it waits in the socket */
-        struct event later = *event;
-
-        later.at = cluster->now + 50;
-        cluster_event(cluster, &later);
+    if (cluster->now < node->stopped_until) {
+        postpone(cluster, event, node->stopped_until);
         return;
     }
     if (event->to_dealer)
@@ -352,7 +359,7 @@ void cluster_cut(struct cluster *cluster, struct cluster_node *node)
 static void start(struct cluster *cluster, struct cluster_node *node)
 {
     node->alive = true;
-    node->stopped = false;
+    node->stopped_until = 0;
     node->life++;
     node->starts++;
     node->start_at = UINT64_MAX;
@@ -530,12 +537,12 @@ void cluster_destroy(struct cluster **out)
     *out = NULL;
 }
 
-static uint64_t node_deadline(const struct cluster_node *node)
+static uint64_t node_deadline(const struct cluster *cluster, const struct cluster_node *node)
 {
     if (!node->alive)
         return node->start_at;
-    if (node->stopped)
-        return UINT64_MAX;
+    if (cluster->now < node->stopped_until)
+        return node->stopped_until;
     if (node->kind == NODE_LEARNER)
         return learner_deadline(node);
     if (node->kind == NODE_SHARD)
@@ -564,11 +571,8 @@ static void event_happens(struct cluster *cluster, const struct event *event)
         return;
     }
     if (node->alive && node->life == event->life) {
-        if (node->stopped) {
-            struct event later = *event;
-
-            later.at = cluster->now + 50;
-            cluster_event(cluster, &later);
+        if (cluster->now < node->stopped_until) {
+            postpone(cluster, event, node->stopped_until);
             return;
         }
         if (event->kind == EVENT_COMMIT)
@@ -591,7 +595,7 @@ bool cluster_run(struct cluster *cluster, uint64_t until_ms)
         if (!learner->alive && learner->start_at == UINT64_MAX && learner->exit_code >= 0)
             return true;
         for (int i = 0; i < cluster->node_count; i++) {
-            uint64_t deadline = node_deadline(&cluster->nodes[i]);
+            uint64_t deadline = node_deadline(cluster, &cluster->nodes[i]);
 
             if (deadline < at) {
                 at = deadline;

@@ -99,7 +99,7 @@ struct cluster_node {
     char exit_text[OUTPUT_TEXT_MAX];
     uint32_t starts;       /* for the address: valid for one life */
     struct cluster_socket sockets[CLUSTER_SOCKETS];
-    bool stopped;          /* SIGSTOP: hears and does nothing */
+    uint64_t stopped_until; /* SIGSTOP: hears and does nothing until then */
     union {
         struct learner_host *learner;
         struct shard_host *shard;
