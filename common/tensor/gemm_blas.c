@@ -106,6 +106,9 @@ static void blas_multiply(int m, int n, int k, const float *a, size_t row, size_
 {
     bool far = column != 1;
 
+    /* One row of a wider array, or one column of a narrow one: the row's stride means nothing. */
+    if (!far && m == 1 && row < (size_t)k)
+        row = (size_t)k;
     cblas_sgemm(CblasRowMajor, far ? CblasTrans : CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, m,
                 n, k, 1.0f, a, far ? stride(column, m) : stride(row, k), b, stride(ldb, transposed ? k : n), beta,
                 c, stride(ldc, n));
