@@ -1,0 +1,167 @@
+/*
+ * Planning and updating allocate nothing once made, libraries included. This program's own malloc
+ * counts; the sanitizers bring theirs, so there the test only runs the code.
+ */
+#include "tests/support/test.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "common/plan/mppi.h"
+#include "common/tensor/gemm.h"
+#include "tests/support/models.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define COUNTING 0
+#else
+#define COUNTING 1
+
+extern void *__libc_malloc(size_t size);
+extern void *__libc_calloc(size_t count, size_t size);
+extern void *__libc_realloc(void *old, size_t size);
+extern void *__libc_memalign(size_t alignment, size_t size);
+
+#endif
+
+static atomic_long allocations;
+
+#if COUNTING
+void *malloc(size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_realloc(old, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_memalign(alignment, size);
+}
+
+void *memalign(size_t alignment, size_t size);
+void *memalign(size_t alignment, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    return __libc_memalign(alignment, size);
+}
+
+int posix_memalign(void **out, size_t alignment, size_t size)
+{
+    atomic_fetch_add(&allocations, 1);
+    *out = __libc_memalign(alignment, size);
+    return *out == NULL ? ENOMEM : 0;
+}
+#endif
+
+/* Does the counter count at all? Through a library too: strdup is the C library's. */
+static void the_counter_counts(void **state)
+{
+    long before = atomic_load(&allocations);
+    char *copy = strdup("x");
+
+    (void)state;
+    free(copy);
+    assert_true(!COUNTING || atomic_load(&allocations) > before);
+}
+
+/* Of sizes that the larger code paths of gemm take. */
+static struct model_dims wide(void)
+{
+    struct model_dims dims = test_dims(true, 0.01f);
+
+    dims.mlp_dim = 192;
+    dims.latent_dim = 160;
+    dims.enc_dim = 256;
+    dims.num_bins = 101;
+    return dims;
+}
+
+static void updates_allocate_nothing(void **state)
+{
+    struct model_dims dims = wide();
+    struct update_config config = test_update_config(200, 3);
+    world_model_t *model = test_model(&dims, 1);
+    struct batch batch = test_batch(&dims, &config, 1);
+    struct update_stats stats;
+    struct error err;
+    update_t *update;
+    pool_t *pool;
+    long before;
+
+    (void)state;
+    assert_ok(pool_create(&pool, 3, &err), err);
+    assert_ok(update_create(&update, model, &config, pool, &err), err);
+    before = atomic_load(&allocations);
+    for (uint64_t i = 0; i < 5; i++) {
+        struct rng rng = test_stream(1, i);
+        struct update_draws draws = update_draws_rng(&rng);
+        int rc = update_step(update, &batch, &draws, &stats);
+
+        pool_set_active(pool, 1 + (int)(i % 3));
+        if (rc != TD_OK)
+            fail_msg("update %d: %d", (int)i, rc);
+    }
+    assert_int_equal(atomic_load(&allocations), before);
+    update_destroy(&update);
+    pool_destroy(&pool);
+    test_batch_free(&batch);
+    world_model_destroy(&model);
+}
+
+static void plans_allocate_nothing(void **state)
+{
+    struct mppi_config config = {.mpc = true, .horizon = 3, .iterations = 3, .num_samples = 512,
+                                 .num_elites = 64, .num_pi_trajs = 24, .min_std = 0.05f, .max_std = 2,
+                                 .temperature = 0.5f, .discount = 0.99};
+    struct model_dims dims = wide();
+    world_model_t *model = test_model(&dims, 1);
+    float obs[7] = {1}, action[3];
+    struct error err;
+    mppi_t *mppi;
+    pool_t *pool;
+    long before;
+
+    (void)state;
+    assert_ok(pool_create(&pool, 3, &err), err);
+    assert_ok(mppi_create(&mppi, &config, &dims, pool, &err), err);
+    before = atomic_load(&allocations);
+    for (uint64_t i = 0; i < 5; i++) {
+        struct rng rng = test_stream(1, i);
+        struct mppi_draws draws = mppi_draws_rng(&rng);
+
+        if (mppi_plan(mppi, model, obs, i == 0, false, &draws, action) != TD_OK)
+            fail_msg("plan %d", (int)i);
+    }
+    assert_int_equal(atomic_load(&allocations), before);
+    mppi_destroy(&mppi);
+    pool_destroy(&pool);
+    world_model_destroy(&model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_counter_counts),
+        cmocka_unit_test(updates_allocate_nothing),
+        cmocka_unit_test(plans_allocate_nothing),
+    };
+    struct error err;
+
+    if (gemm_start(3, &err) != TD_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,344 @@
+#include "tests/support/test.h"
+
+#include <math.h>
+
+#include "common/plan/mppi.h"
+#include "common/tensor/gemm.h"
+#include "common/tensor/isa.h"
+#include "tests/support/models.h"
+
+static struct mppi_config small(void)
+{
+    return (struct mppi_config){.mpc = true, .horizon = 3, .iterations = 4, .num_samples = 50,
+                                .num_elites = 9, .num_pi_trajs = 7, .min_std = 0.05f, .max_std = 2,
+                                .temperature = 0.5f, .discount = 0.99};
+}
+
+static const float obs[7] = {0.3f, -1, 0.5f, 2, 0, -0.2f, 1};
+
+/* One plan by a planner of its own. */
+static int plan_once(const struct mppi_config *config, const world_model_t *model, int threads, bool eval,
+                     uint64_t step, float *action, float *mean)
+{
+    struct rng rng = test_stream(4, step);
+    struct mppi_draws draws = mppi_draws_rng(&rng);
+    struct error err;
+    pool_t *pool;
+    mppi_t *mppi;
+    int rc;
+
+    assert_ok(pool_create(&pool, threads, &err), err);
+    assert_ok(mppi_create(&mppi, config, &model->layout.dims, pool, &err), err);
+    rc = mppi_plan(mppi, model, obs, true, eval, &draws, action);
+    if (mean != NULL)
+        memcpy(mean, mppi_previous_mean(mppi),
+               (size_t)(config->horizon * model->layout.dims.action_dim) * sizeof(float));
+    mppi_destroy(&mppi);
+    pool_destroy(&pool);
+    return rc;
+}
+
+static void threads_do_not_change_a_bit(void **state)
+{
+    struct model_dims dims = test_dims(true, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    float action[3][3], mean[3][9];
+
+    (void)state;
+    config.num_samples = 700; /* three tiles */
+    config.num_pi_trajs = 24;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(plan_once(&config, model, i + 1, false, 0, action[i], mean[i]), TD_OK);
+    for (int i = 1; i < 3; i++) {
+        assert_memory_equal(action[0], action[i], sizeof(action[0]));
+        assert_memory_equal(mean[0], mean[i], sizeof(mean[0]));
+    }
+    world_model_destroy(&model);
+}
+
+/* --- against a planner written without any of the savings -------------------------------------- */
+
+struct seen {
+    const world_model_t *model;
+    const struct mppi_config *config;
+    const struct mppi_draws *draws;
+    int iterations;
+    float largest; /* Q: values are sums of numbers of this size */
+};
+
+/* _estimate_value for one candidate, step by step, one row at a time. */
+static float plain_value(struct seen *seen, const float *actions, int s, int iteration)
+{
+    const world_model_t *model = seen->model;
+    const struct mppi_config *config = seen->config;
+    int a = model->layout.dims.action_dim, latent = model->layout.dims.latent_dim, two[2];
+    float za[64], next[64], logits[64], net[16], noise[2048], reward, q[2], flag, done = 0, value = 0;
+    float scratch[2 * MLP_ACT_TILE * 64];
+    double discount = 1;
+    struct mlp head;
+
+    mlp_forward(&model->part[MODEL_ENCODER], obs, 7, 1, za, 64, scratch);
+    for (int t = 0; t < config->horizon; t++) {
+        memcpy(za + latent, actions + (t * config->num_samples + s) * a, (size_t)a * sizeof(float));
+        mlp_forward(&model->part[MODEL_REWARD], za, 64, 1, logits, 64, scratch);
+        two_hot_decode(&model->two_hot, logits, 64, 1, &reward, NULL);
+        mlp_forward(&model->part[MODEL_DYNAMICS], za, 64, 1, next, 64, scratch);
+        memcpy(za, next, (size_t)latent * sizeof(float));
+        value += (float)discount * (1 - done) * reward;
+        discount *= config->discount;
+        if (model->layout.dims.episodic) {
+            mlp_forward(&model->part[MODEL_TERMINATION], za, 64, 1, &flag, 1, scratch);
+            done = fminf(1, done + (flag > 0 ? 1.0f : 0.0f));
+        }
+    }
+    seen->draws->fill(seen->draws->context, MPPI_TERMINAL_NOISE, iteration, noise,
+                      (size_t)(config->num_samples * a));
+    mlp_forward(&model->part[MODEL_PI], za, 64, 1, net, 16, scratch);
+    policy_sample(&model->head, net, 16, noise + s * a, 1, za + latent, 64);
+    seen->draws->heads(seen->draws->context, iteration, model->layout.dims.num_q, two);
+    for (int i = 0; i < 2; i++) {
+        mlp_head(&head, &model->part[MODEL_Q], two[i]);
+        mlp_forward(&head, za, 64, 1, logits, 64, scratch);
+        two_hot_decode(&model->two_hot, logits, 64, 1, &q[i], NULL);
+        seen->largest = fmaxf(seen->largest, fabsf(q[i]));
+    }
+    return value + (float)discount * (1 - done) * (q[0] + q[1]) / 2;
+}
+
+static void check_iteration(void *context, int iteration, const float *value, const float *actions)
+{
+    struct seen *seen = context;
+    int differ = 0;
+
+    assert_int_equal(iteration, seen->iterations++);
+    for (int s = 0; s < seen->config->num_samples; s++) {
+        float wanted = plain_value(seen, actions, s, iteration);
+
+        assert_close(&value[s], &wanted, 1, 1e-5 * (double)seen->largest, 2e-5);
+        differ += value[s] != value[0];
+    }
+    assert_true(differ > seen->config->num_samples / 2);
+}
+
+static void values_are_those_of_single_rollouts(void **state)
+{
+    static const struct {
+        int horizon, samples, pi, episodic;
+    } cases[] = {{3, 50, 7, 0}, {3, 50, 7, 1}, {1, 30, 4, 0}, {2, 33, 0, 1}, {4, 21, 21, 1}, {2, 530, 19, 0}};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        struct model_dims dims = test_dims(cases[i].episodic, 0.3f);
+        world_model_t *model = test_model(&dims, 3 + i);
+        struct mppi_config config = small();
+        struct rng rng = test_stream(6, i);
+        struct mppi_draws draws = mppi_draws_rng(&rng);
+        struct seen seen = {.model = model, .config = &config, .draws = &draws};
+        struct mppi_watch watch = {.context = &seen, .iteration = check_iteration};
+        struct error err;
+        float action[3];
+        mppi_t *mppi;
+
+        config.horizon = cases[i].horizon;
+        config.num_samples = cases[i].samples;
+        config.num_pi_trajs = cases[i].pi;
+        assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+        mppi_set_watch(mppi, &watch);
+        assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, action), TD_OK);
+        assert_int_equal(seen.iterations, config.iterations);
+        mppi_destroy(&mppi);
+        world_model_destroy(&model);
+    }
+}
+
+/* --- behaviour --------------------------------------------------------------------------------- */
+
+static void the_previous_plan_matters_unless_first(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    struct rng rng = test_stream(7, 0);
+    struct mppi_draws draws = mppi_draws_rng(&rng);
+    float fresh[3], forgot[3], kept[3], mean[9];
+    struct error err;
+    mppi_t *mppi;
+
+    (void)state;
+    config.iterations = 1;
+    assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+    assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, fresh), TD_OK);
+    memcpy(mean, mppi_previous_mean(mppi), sizeof(mean));
+    assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, forgot), TD_OK);
+    assert_memory_equal(fresh, forgot, sizeof(fresh));
+    assert_memory_equal(mean, mppi_previous_mean(mppi), sizeof(mean));
+    assert_int_equal(mppi_plan(mppi, model, obs, false, false, &draws, kept), TD_OK);
+    assert_memory_not_equal(mean, mppi_previous_mean(mppi), sizeof(mean));
+    mppi_destroy(&mppi);
+    world_model_destroy(&model);
+}
+
+static void actions_stay_in_range_and_eval_drops_the_noise(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    float noisy[3], eval[3], again[3];
+    int different = 0;
+
+    (void)state;
+    for (uint64_t step = 0; step < 20; step++) {
+        assert_int_equal(plan_once(&config, model, 1, false, step, noisy, NULL), TD_OK);
+        assert_int_equal(plan_once(&config, model, 1, true, step, eval, NULL), TD_OK);
+        assert_int_equal(plan_once(&config, model, 1, true, step, again, NULL), TD_OK);
+        assert_memory_equal(eval, again, sizeof(eval));
+        for (int j = 0; j < 3; j++) {
+            assert_true(fabsf(noisy[j]) <= 1 && fabsf(eval[j]) <= 1);
+            different += noisy[j] != eval[j];
+        }
+    }
+    assert_true(different > 30);
+    world_model_destroy(&model);
+}
+
+static void without_planning_the_policy_acts(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    float mean[3], sampled[3], z[24], net[6], scratch[2 * MLP_ACT_TILE * 32];
+
+    (void)state;
+    config.mpc = false;
+    assert_int_equal(plan_once(&config, model, 1, true, 0, mean, NULL), TD_OK);
+    assert_int_equal(plan_once(&config, model, 1, false, 0, sampled, NULL), TD_OK);
+    mlp_forward(&model->part[MODEL_ENCODER], obs, 7, 1, z, 24, scratch);
+    mlp_forward(&model->part[MODEL_PI], z, 24, 1, net, 6, scratch);
+    for (int j = 0; j < 3; j++) {
+        assert_true(fabsf(mean[j] - tanhf(net[j])) < 1e-6f);
+        assert_true(sampled[j] != mean[j] && fabsf(sampled[j]) <= 1);
+    }
+    world_model_destroy(&model);
+}
+
+/* A model with higher reward for larger first actions: the plan goes there. */
+static void plans_follow_the_reward(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    const struct model_tensor *weight = model_layout_find(&model->layout, "_reward.0.weight");
+    float up[3], mean[9];
+
+    (void)state;
+    /* reward.0 sees the first action only; reward.2 turns its units into a high or a low bin. */
+    memset(model->parameters + weight->offset, 0, weight->count * sizeof(float));
+    for (int unit = 0; unit < 21; unit++)
+        model->parameters[weight->offset + (size_t)unit * 27 + 24] = unit % 2 ? 1.0f : -1.0f;
+    weight = model_layout_find(&model->layout, "_reward.1.weight");
+    memset(model->parameters + weight->offset, 0, weight->count * sizeof(float));
+    for (int unit = 0; unit < 21; unit++)
+        model->parameters[weight->offset + (size_t)unit * 21 + (size_t)unit] = 1;
+    weight = model_layout_find(&model->layout, "_reward.2.weight");
+    memset(model->parameters + weight->offset, 0, weight->count * sizeof(float));
+    for (size_t unit = 1; unit < 21; unit += 2)
+        model->parameters[weight->offset + 25 * 21 + unit] = 3; /* bin 25 of 31: symexp(6.7) */
+    for (int part = 0; part < 2; part++) { /* values know nothing */
+        weight = model_layout_find(&model->layout, part ? "_Qs.params.2.weight" : "_Qs.params.2.bias");
+        memset(model->parameters + weight->offset, 0, weight->count * sizeof(float));
+    }
+    config.num_samples = 300;
+    config.num_elites = 30;
+    config.iterations = 6;
+    assert_int_equal(plan_once(&config, model, 1, true, 0, up, mean), TD_OK);
+    assert_true(mean[0] > 0.3f);
+    world_model_destroy(&model);
+}
+
+static void broken_parameters_are_reported(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 2);
+    struct mppi_config config = small();
+    float action[3];
+
+    (void)state;
+    /* Values that are not finite score 0; the action is still one of the candidates. */
+    model->parameters[model_layout_find(&model->layout, "_reward.1.bias")->offset] = NAN;
+    assert_int_equal(plan_once(&config, model, 1, false, 0, action, NULL), TD_OK);
+    for (int j = 0; j < 3; j++)
+        assert_true(isfinite(action[j]));
+    config.mpc = false;
+    model->parameters[model_layout_find(&model->layout, "_pi.1.bias")->offset] = NAN;
+    assert_int_equal(plan_once(&config, model, 1, false, 0, action, NULL), TD_EDIVERGED);
+    world_model_destroy(&model);
+}
+
+/* Two models in turn through one planner give what two planners give. */
+static void the_model_may_change_between_plans(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *models[2] = {test_model(&dims, 2), test_model(&dims, 9)};
+    struct mppi_config config = small();
+    struct error err;
+    mppi_t *mppi;
+
+    (void)state;
+    assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+    for (uint64_t i = 0; i < 4; i++) {
+        struct rng rng = test_stream(4, i);
+        struct mppi_draws draws = mppi_draws_rng(&rng);
+        float one[3], own[3];
+
+        assert_int_equal(mppi_plan(mppi, models[i % 2], obs, true, false, &draws, one), TD_OK);
+        assert_int_equal(plan_once(&config, models[i % 2], 1, false, i, own, NULL), TD_OK);
+        assert_memory_equal(one, own, sizeof(one));
+    }
+    mppi_destroy(&mppi);
+    world_model_destroy(&models[0]);
+    world_model_destroy(&models[1]);
+}
+
+static void contradicting_options_are_refused(void **state)
+{
+    struct mppi_config config = small();
+    struct error err;
+
+    (void)state;
+    assert_int_equal(mppi_config_check(&config, &err), TD_OK);
+    config.num_elites = 51;
+    assert_int_equal(mppi_config_check(&config, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "num_elites=51"));
+    config = small();
+    config.num_pi_trajs = 51;
+    assert_int_equal(mppi_config_check(&config, &err), TD_EINVAL);
+    config = small();
+    config.min_std = 3;
+    assert_int_equal(mppi_config_check(&config, &err), TD_EINVAL);
+    config = small();
+    config.horizon = 0;
+    assert_int_equal(mppi_config_check(&config, &err), TD_EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(values_are_those_of_single_rollouts),
+        cmocka_unit_test(the_previous_plan_matters_unless_first),
+        cmocka_unit_test(actions_stay_in_range_and_eval_drops_the_noise),
+        cmocka_unit_test(without_planning_the_policy_acts),
+        cmocka_unit_test(plans_follow_the_reward),
+        cmocka_unit_test(broken_parameters_are_reported),
+        cmocka_unit_test(the_model_may_change_between_plans),
+        cmocka_unit_test(contradicting_options_are_refused),
+    };
+    struct error err;
+
+    if (gemm_start(3, &err) != TD_OK) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
