@@ -56,13 +56,14 @@ static void print_result(const struct run *run)
 
 static void print_finished(const struct run *run)
 {
+    uint64_t wanted = (uint64_t)run->config.steps;
     char steps[32];
 
     printf("%s is finished: %s agent steps\n", run->dir,
            console_format_count(steps, sizeof(steps), (double)run->finished_steps));
     print_result(run);
-    printf("to extend it give more steps, e.g. steps=%" PRId64 "; another exp_name starts anew\n",
-           run->config.steps * 2);
+    printf("to extend it give more steps, e.g. steps=%" PRIu64 "; another exp_name starts anew\n",
+           2 * (run->finished_steps > wanted ? run->finished_steps : wanted));
 }
 
 /* What will run where, before it does. */
