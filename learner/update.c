@@ -109,7 +109,7 @@ static void draw_task(void *context, int task, int worker)
 static void draw_all(struct update *update)
 {
     const struct update_draws *draws = update->draws;
-    const struct mlp *target = &update->model->part[MODEL_TARGET_Q];
+    const struct mlp *target = &update->part[MODEL_TARGET_Q];
 
     draws->heads(draws->context, UPDATE_TARGET_HEADS, update->num_q, update->target_two);
     draws->heads(draws->context, UPDATE_POLICY_HEADS, update->num_q, update->pi_two);
@@ -132,7 +132,7 @@ static void lay_out_head(struct update *update, struct update_head *head, struct
 
 static void lay_out_model(struct update *update, struct arena *arena)
 {
-    const struct mlp *part = update->model->part;
+    const struct mlp *part = update->part;
     size_t rows = (size_t)update->horizon * (size_t)update->batch, more = rows + (size_t)update->batch;
     size_t a = (size_t)update->action_dim, units = (size_t)update->model->layout.dims.mlp_dim;
 
@@ -156,7 +156,7 @@ static void lay_out_model(struct update *update, struct arena *arena)
 
 static void lay_out_policy(struct update *update, struct arena *arena)
 {
-    const struct mlp *part = update->model->part;
+    const struct mlp *part = update->part;
     size_t rows = (size_t)(update->horizon + 1) * (size_t)update->batch;
     size_t a = (size_t)update->action_dim, units = (size_t)update->model->layout.dims.mlp_dim;
     size_t bins = (size_t)update->model->two_hot.bins;
@@ -182,6 +182,18 @@ static void lay_out_policy(struct update *update, struct arena *arena)
     }
 }
 
+/* The nets with losses of their own, in the order in which their gradients are added. */
+static void set_head_nets(struct update *update)
+{
+    const struct mlp *part = update->part;
+
+    for (int h = 0; h < update->num_q; h++)
+        mlp_head(&update->head[h].net, &part[MODEL_Q], h);
+    update->head[update->num_q].net = part[MODEL_REWARD];
+    if (update->heads > update->num_q + 1)
+        update->head[update->num_q + 1].net = part[MODEL_TERMINATION];
+}
+
 /* Run twice: once to measure, once over real memory. */
 static void lay_out(struct update *update, struct arena *arena)
 {
@@ -193,6 +205,8 @@ static void lay_out(struct update *update, struct arena *arena)
     update->m = arena_floats(arena, floats);
     update->v = arena_floats(arena, floats);
     update->partial = arena_alloc(arena, adam_blocks(floats), sizeof(double));
+    update_lay_out_panels(update, arena);
+    set_head_nets(update);
     lay_out_model(update, arena);
     lay_out_policy(update, arena);
     for (int i = 0; i < MODEL_PARTS; i++)
@@ -209,21 +223,9 @@ static void lay_out(struct update *update, struct arena *arena)
     }
 }
 
-/* The nets with losses of their own, in the order in which their gradients are added. */
-static void set_head_nets(struct update *update)
-{
-    const struct mlp *part = update->model->part;
-
-    for (int h = 0; h < update->num_q; h++)
-        mlp_head(&update->head[h].net, &part[MODEL_Q], h);
-    update->head[update->num_q].net = part[MODEL_REWARD];
-    if (update->heads > update->num_q + 1)
-        update->head[update->num_q + 1].net = part[MODEL_TERMINATION];
-}
-
 static void set_head_gradients(struct update *update)
 {
-    const struct mlp *part = update->model->part;
+    const struct mlp *part = update->part;
 
     model_gradients(&update->model->layout, update->gradient, update->grad);
     for (int h = 0; h < update->num_q; h++)
@@ -272,7 +274,7 @@ int update_create(update_t **out, world_model_t *model, const struct update_conf
     if (update->head == NULL || update->scratch == NULL)
         goto no_memory;
     running_scale_init(&update->scale, (float)config->tau);
-    set_head_nets(update);
+    memcpy(update->part, model->part, sizeof(update->part));
     arena_measure(&measure);
     lay_out(update, &measure);
     if (arena_init(&update->arena, measure.used) != TD_OK)
@@ -398,6 +400,7 @@ int update_step(update_t *update, const struct batch *batch, const struct update
     update->draws = draws;
     update->steps++;
     draw_all(update);
+    update_pack_all(update);
     if (step_model(update, stats) != TD_OK || step_policy(update, stats) != TD_OK)
         return diverged(update);
     soft_update(update->pool, update->model->parameters + part[MODEL_TARGET_Q],

@@ -2,6 +2,7 @@
  * update_internal.h - the inside of one update, shared by its files:
  *
  *   update.c         creation, the order of things, optimisers, statistics
+ *   update_pack.c    packed copies of the weights
  *   update_model.c   targets, latent rollout, losses of the world model and their gradients
  *   update_policy.c  the policy's loss and its gradient
  *
@@ -43,6 +44,11 @@ struct update {
     int latent; /* floats of a row before the action */
     size_t width; /* latent + action_dim */
     bool dropout;
+
+    /* The model's nets, reading packed copies of their weights, made anew for every step. */
+    struct mlp part[MODEL_PARTS];
+    struct mlp_panels panels[MODEL_PARTS];
+    struct mlp_panels target_panels[2]; /* of the two drawn target Qs */
 
     /* Optimiser: laid out as the model's acting floats. */
     float *gradient, *m, *v;
@@ -88,6 +94,11 @@ struct update {
     struct mlp target_head[2];
     int target_two[2], pi_two[2];
 };
+
+/* Memory for packed weights; then pack the weights as they are: of all nets, or of the two Qs that the policy's loss goes through. */
+void update_lay_out_panels(struct update *update, struct arena *arena);
+void update_pack_all(struct update *update);
+void update_pack_policy_heads(struct update *update);
 
 /* rho^t */
 double update_rho(const struct update *update, int t);

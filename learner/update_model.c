@@ -27,9 +27,9 @@ static void target_tile(struct update *update, int tile, struct update_scratch *
     int rows = row + MLP_TILE < all ? MLP_TILE : all - row;
     float *za = update->next_za + (size_t)row * width;
 
-    mlp_forward(&model->part[MODEL_ENCODER], data->obs + (size_t)(update->batch + row) * obs, obs, rows, za,
+    mlp_forward(&update->part[MODEL_ENCODER], data->obs + (size_t)(update->batch + row) * obs, obs, rows, za,
                 width, scratch->mlp);
-    mlp_forward(&model->part[MODEL_PI], za, width, rows, scratch->net, 2 * a, scratch->mlp);
+    mlp_forward(&update->part[MODEL_PI], za, width, rows, scratch->net, 2 * a, scratch->mlp);
     policy_sample(&model->head, scratch->net, 2 * a, update->target_noise + (size_t)row * a, rows,
                   za + update->latent, width);
     for (int i = 0; i < 2; i++) {
@@ -64,9 +64,9 @@ static void rollout_tile(struct update *update, int tile)
             memcpy(update->za + at * update->width + update->latent, update->data->action + at * a,
                    a * sizeof(float));
         }
-    mlp_tape_forward(&update->encoder, &update->model->part[MODEL_ENCODER], tile);
+    mlp_tape_forward(&update->encoder, &update->part[MODEL_ENCODER], tile);
     for (int t = 0; t < update->horizon; t++)
-        mlp_tape_forward(&update->dynamics, &update->model->part[MODEL_DYNAMICS],
+        mlp_tape_forward(&update->dynamics, &update->part[MODEL_DYNAMICS],
                          t * update->dynamics.group_tiles + tile);
 }
 
@@ -196,7 +196,7 @@ static void add_consistency(struct update *update, int t, int tile, int row, int
 static void chain_task(void *context, int tile, int worker)
 {
     struct update *update = context;
-    const struct mlp *part = update->model->part;
+    const struct mlp *part = update->part;
     int row, rows = mlp_tape_span(&update->encoder, tile, &row);
     size_t step = (size_t)update->batch * update->width;
     float *mlp = update->scratch[worker].mlp;
@@ -222,7 +222,7 @@ static void chain_task(void *context, int tile, int worker)
 static void gradient_task(void *context, int task, int worker)
 {
     struct update *update = context;
-    const struct mlp *part = update->model->part;
+    const struct mlp *part = update->part;
 
     (void)worker;
     for (int h = 0; h < update->heads; h++) {
@@ -248,8 +248,8 @@ static void gradient_task(void *context, int task, int worker)
 
 static int gradient_tasks(const struct update *update)
 {
-    int count = mlp_gradient_parts(&update->model->part[MODEL_DYNAMICS]) +
-                mlp_gradient_parts(&update->model->part[MODEL_ENCODER]);
+    int count = mlp_gradient_parts(&update->part[MODEL_DYNAMICS]) +
+                mlp_gradient_parts(&update->part[MODEL_ENCODER]);
 
     for (int h = 0; h < update->heads; h++)
         count += mlp_gradient_parts(&update->head[h].net);

@@ -18,7 +18,7 @@ static void forward_task(void *context, int tile, int worker)
     int row, rows = mlp_tape_span(&update->pi, tile, &row);
 
     (void)worker;
-    mlp_tape_forward(&update->pi, &model->part[MODEL_PI], tile);
+    mlp_tape_forward(&update->pi, &update->part[MODEL_PI], tile);
     policy_forward(&model->head, update->pi_net + (size_t)row * 2 * a, 2 * a,
                    update->pi_noise + (size_t)row * a, rows,
                    update->za + (size_t)row * update->width + update->latent, update->width,
@@ -62,7 +62,7 @@ static void backward_task(void *context, int tile, int worker)
                     update->dz + (size_t)row * update->width + update->latent, update->width,
                     (float)(-weight * update->config.entropy_coef),
                     update->dpi_net + (size_t)row * 2 * a, 2 * a);
-    mlp_tape_backward(&update->pi, &model->part[MODEL_PI], tile, update->dpi_net, 2 * a, NULL, 0, 0, false,
+    mlp_tape_backward(&update->pi, &update->part[MODEL_PI], tile, update->dpi_net, 2 * a, NULL, 0, 0, false,
                       mlp);
 }
 
@@ -72,7 +72,7 @@ static void gradient_task(void *context, int task, int worker)
     struct update *update = context;
 
     (void)worker;
-    mlp_tape_gradient(&update->pi, &update->model->part[MODEL_PI], update->dpi_net,
+    mlp_tape_gradient(&update->pi, &update->part[MODEL_PI], update->dpi_net,
                       2 * (size_t)update->action_dim, &update->grad[MODEL_PI], task);
 }
 
@@ -82,9 +82,10 @@ void update_policy_gradient(struct update *update)
     size_t a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
     float *first = update->sorted; /* [2 * B]: q[0], and the scratch of its sorting */
 
+    update_pack_policy_heads(update);
     mlp_tape_bind(&update->pi, update->za, update->width, update->pi_net, 2 * a);
     for (int i = 0; i < 2; i++) {
-        mlp_head(&update->pi_head[i], &model->part[MODEL_Q], update->pi_two[i]);
+        mlp_head(&update->pi_head[i], &update->part[MODEL_Q], update->pi_two[i]);
         mlp_tape_bind(&update->pi_q[i], update->za, update->width, update->pi_logits[i], bins);
         if (update->dropout)
             mlp_tape_mask(&update->pi_q[i], 0, update->pi_mask[i]);
@@ -94,7 +95,7 @@ void update_policy_gradient(struct update *update)
         first[i] = (update->pi_value[0][i] + update->pi_value[1][i]) / 2.0f;
     running_scale_update(&update->scale, first, update->batch, first + update->batch);
     pool_run(update->pool, backward_task, update, mlp_tape_tiles(&update->pi));
-    pool_run(update->pool, gradient_task, update, mlp_gradient_parts(&model->part[MODEL_PI]));
+    pool_run(update->pool, gradient_task, update, mlp_gradient_parts(&update->part[MODEL_PI]));
 }
 
 void update_policy_stats(struct update *update, struct update_stats *stats)

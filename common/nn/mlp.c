@@ -6,7 +6,7 @@
 #include "common/tensor/vec.h"
 #include "common/util/error.h"
 
-#define GRADIENT_ROWS 128 /* rows of a weight gradient in one part */
+#define GRADIENT_ROWS 256 /* rows of a weight gradient in one part */
 
 static int smaller(int a, int b)
 {
