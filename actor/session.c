@@ -199,6 +199,24 @@ static void receive_refused(session_t *session, const struct refused *refused)
         session_exit(session, TD_EXIT_BAD_INPUT, "the learner refused: %s", refused->text);
 }
 
+/* The last word to learner and shard: neither waits for this process any more. */
+static void say_goodbye(session_t *session, const char *why)
+{
+    uint32_t port[2] = {PORT_CONTROL, PORT_INGEST};
+
+    for (int i = 0; i < (session->config.role == ROLE_ACTOR ? 2 : 1); i++) {
+        struct leave *leave;
+
+        if (port[i] == PORT_INGEST && session->ingest[0] == '\0')
+            continue;
+        leave = &session_send(session, port[i], MESSAGE_LEAVE)->leave;
+        leave->role = session->config.role;
+        leave->slot = session->slot;
+        leave->process = session->config.process;
+        snprintf(leave->text, sizeof(leave->text), "%s", why);
+    }
+}
+
 static void receive_control(session_t *session, const struct message *message)
 {
     const struct heartbeat *heartbeat = &message->heartbeat;
@@ -233,8 +251,10 @@ static void receive_control(session_t *session, const struct message *message)
         session->hello_ms = session->now + SESSION_HELLO_MS;
         break;
     case MESSAGE_STOP:
-        if (message->stop.learner_epoch >= session->learner_epoch)
-            session_exit(session, TD_EXIT_OK, "the run is over: %s", message->stop.text);
+        if (message->stop.learner_epoch < session->learner_epoch)
+            return;
+        say_goodbye(session, "the run is over");
+        session_exit(session, TD_EXIT_OK, "the run is over: %s", message->stop.text);
         break;
     case MESSAGE_EPISODE_ACK:
         for (int i = 0; i < SESSION_ENDS; i++) {
@@ -422,8 +442,6 @@ static void note_waiting(session_t *session)
 /* SIGTERM: all rows acknowledged, or ten seconds over: say goodbye. */
 static void leave_if_flushed(session_t *session)
 {
-    uint32_t port[2] = {PORT_CONTROL, PORT_INGEST};
-
     if (!session->terminating || session->exited)
         return;
     for (uint32_t i = 0; i < session->lane_count; i++)
@@ -435,17 +453,7 @@ static void leave_if_flushed(session_t *session)
     if (streams_unacknowledged(session) > 0)
         session_log(session, LOG_WARN, "left %llu rows behind that nobody acknowledged",
                     (unsigned long long)streams_unacknowledged(session));
-    for (int i = 0; i < (session->config.role == ROLE_ACTOR ? 2 : 1); i++) {
-        struct leave *leave;
-
-        if (port[i] == PORT_INGEST && session->ingest[0] == '\0')
-            continue;
-        leave = &session_send(session, port[i], MESSAGE_LEAVE)->leave;
-        leave->role = session->config.role;
-        leave->slot = session->slot;
-        leave->process = session->config.process;
-        snprintf(leave->text, sizeof(leave->text), "asked to stop");
-    }
+    say_goodbye(session, "asked to stop");
     session_exit(session, TD_EXIT_OK, "asked to stop");
 }
 

@@ -281,6 +281,15 @@ static struct member *member_of_slot(struct coordinator *c, uint32_t slot)
     return NULL;
 }
 
+static void tell_stop(struct coordinator *c, const struct peer *peer)
+{
+    struct stop *stop = &coordinator_send(c, peer, MESSAGE_STOP)->stop;
+
+    stop->learner_epoch = c->config.epoch;
+    stop->code = (uint32_t)c->code;
+    snprintf(stop->text, sizeof(stop->text), "%s", c->why);
+}
+
 void roster_receive(struct coordinator *c, const struct peer *peer, const struct message *message)
 {
     struct member *member;
@@ -300,8 +309,10 @@ void roster_receive(struct coordinator *c, const struct peer *peer, const struct
         member->used = false;
         break;
     case MESSAGE_STOP:
-        if (message->stop.learner_epoch == 0)
-            coordinator_end(c, ENDING_STOP, TD_EXIT_OK, "stopped by `tdmpc2 stop`");
+        if (message->stop.learner_epoch != 0)
+            break;
+        coordinator_end(c, ENDING_STOP, TD_EXIT_OK, "stopped by `tdmpc2 stop`");
+        tell_stop(c, peer);
         break;
     case MESSAGE_EPISODE_END:
         if (c->config.lockstep) {
@@ -393,19 +404,14 @@ void roster_tick(struct coordinator *c)
 void roster_tell_end(struct coordinator *c)
 {
     for (uint32_t i = 0; i < c->member_count; i++) {
-        struct message *message;
+        const struct member *member = &c->members[i];
 
-        if (!c->members[i].used || !c->members[i].seated)
+        if (!member->used || !member->seated)
             continue;
-        message = coordinator_send(c, &c->members[i].peer,
-                                   c->ending == ENDING_TERMINATE ? MESSAGE_LEAVING : MESSAGE_STOP);
-        if (c->ending == ENDING_TERMINATE) {
-            message->leaving.learner_epoch = c->config.epoch;
-            continue;
-        }
-        message->stop.learner_epoch = c->config.epoch;
-        message->stop.code = (uint32_t)c->code;
-        snprintf(message->stop.text, sizeof(message->stop.text), "%s", c->why);
+        if (c->ending == ENDING_TERMINATE)
+            coordinator_send(c, &member->peer, MESSAGE_LEAVING)->leaving.learner_epoch = c->config.epoch;
+        else
+            tell_stop(c, &member->peer);
     }
 }
 
