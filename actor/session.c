@@ -175,8 +175,10 @@ static void receive_welcome(session_t *session, const struct message *message)
         session_command(session, COMMAND_CONFIGURE)->configure.options =
             message->bulks > 0 ? message->bulk[0] : none;
     }
-    if (!session->configured || !welcome->has_slot)
+    if (!session->configured || !welcome->has_slot) { /* not yet: ask again soon */
+        session->hello_ms = session->now + SESSION_AGAIN_MS;
         return;
+    }
     session->welcomed = session->seated = true;
     session->slot = welcome->slot;
     session->shard = welcome->shard;

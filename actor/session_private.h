@@ -14,6 +14,7 @@
 #include "common/util/log.h"
 
 #define SESSION_HELLO_MS   500  /* between Hellos that are not answered */
+#define SESSION_AGAIN_MS   100   /* when the learner answered that it is not ready */
 #define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
 #define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */

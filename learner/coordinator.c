@@ -367,6 +367,8 @@ static void advance(struct coordinator *c)
         c->waited[c->wait_kind] += c->now - c->counted_ms;
     c->counted_ms = c->now;
     c->wait_next = NULL;
+    if (c->publish_again_ms <= c->now)
+        c->publish_again_ms = UINT64_MAX;
     if (c->spec.obs_type != 0 && !c->model_asked) {
         c->model_asked = true;
         coordinator_command(c, COMMAND_MODEL)->spec = c->spec;

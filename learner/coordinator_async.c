@@ -268,16 +268,16 @@ uint64_t async_deadline(const struct coordinator *c)
 {
     uint64_t at = UINT64_MAX;
 
-    if (!c->model_ready)
+    if (!c->model_ready || !counts_known(c))
         return at;
-    if (c->saving == 0)
+    if (c->saving == 0 && !coordinator_updating(c))
         at = c->saved_ms + c->config.checkpoint_every_ms;
     if (c->orders.running && c->orders.send_ms < at && c->orders.send_ms > c->now)
         at = c->orders.send_ms;
     if (c->gather_again_ms > c->now && c->gather_again_ms < at)
         at = c->gather_again_ms;
     if (coordinator_updating(c))
-        return at > c->now ? at : UINT64_MAX; /* its end wakes us */
+        return at; /* its end wakes us */
     if (c->publishing == 0 && c->published_ms + c->config.broadcast_ms > c->now &&
         c->published_ms + c->config.broadcast_ms < at)
         at = c->published_ms + c->config.broadcast_ms;

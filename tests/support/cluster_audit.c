@@ -102,7 +102,9 @@ static uint64_t check_episode(struct cluster *cluster, store_t *store, uint64_t 
 
     assert_ok(store_record(store, id, &record, &err), err);
     stream = stream_of(cluster->audit, record.slot, record.env, identity->store_id, record.epoch);
-    assert_true(record.sequence == stream->found); /* in order, none twice, none left out */
+    /* in order, none twice, none left out; only before a stream's oldest kept one some were evicted */
+    if (record.sequence != stream->found)
+        assert_true(stream->found == 0 && record.sequence > 0 && store_counts(store)->first > 0);
     for (uint32_t row = 0; row < record.rows;) {
         uint32_t count = record.rows - row;
         const char *rows = store_rows(store, id, row, &count);
@@ -130,24 +132,25 @@ static uint64_t check_store(struct cluster *cluster, store_t *store)
 
     for (int i = 0; i < audit->count; i++)
         audit->streams[i].found = 0;
-    assert_true(counts->first == 0); /* an audit needs a buffer that evicts nothing */
-    for (uint64_t episode = 0; episode < counts->sealed; episode++)
+    for (uint64_t episode = counts->first; episode < counts->sealed; episode++)
         rows += check_episode(cluster, store, episode);
     for (size_t i = 0; i < store_stream_count(store); i++) {
         const struct store_stream *open = store_stream_at(store, i);
         struct audit_stream *stream = stream_of(audit, open->slot, open->env, id, open->epoch);
 
-        assert_true(open->epoch == 0 || stream->found + open->open_rows == open->next);
-        stream->found += open->open_rows;
+        if (counts->first == 0 || stream->found > 0)
+            assert_true(open->epoch == 0 || stream->found + open->open_rows == open->next);
+        stream->found = open->next;
         rows += open->open_rows;
     }
     for (int i = 0; i < audit->count; i++)
-        if (audit->streams[i].store == id && audit->streams[i].found < audit->streams[i].next)
+        if (audit->streams[i].store == id && audit->streams[i].found < audit->streams[i].next &&
+            (counts->first == 0 || audit->streams[i].found > 0))
             fail_msg("slot %u epoch %llu: %llu rows acknowledged, %llu in the store",
                      audit->streams[i].slot, (unsigned long long)audit->streams[i].epoch,
                      (unsigned long long)audit->streams[i].next,
                      (unsigned long long)audit->streams[i].found);
-    assert_true(rows == counts->rows);
+    assert_true(counts->first == 0 ? rows == counts->rows : rows <= counts->rows);
     return rows;
 }
 
