@@ -79,15 +79,24 @@ void shards_hello(struct coordinator *c, const struct peer *peer, const struct m
     answer->welcome.shard = hello->shard;
 }
 
-/* Rows a shard's window holds, and rows its map must have room for (PROTOCOL, section 6). */
+/* Rows a shard's window holds. */
+static uint64_t seat_capacity(const struct coordinator *c)
+{
+    uint64_t rows = c->config.buffer_size;
+
+    if (c->config.lockstep && rows > c->config.steps)
+        rows = c->config.steps; /* as in the reference */
+    return (rows + c->config.shards - 1) / c->config.shards;
+}
+
+/* And rows its map must have room for: what a kept cut may go back to, and the open episode. */
 static void seat_sizes(const struct coordinator *c, struct sample_hello *hello)
 {
     const struct coordinator_config *config = &c->config;
-    uint64_t rows = config->buffer_size < config->steps ? config->buffer_size : config->steps;
     uint64_t kept = ((uint64_t)config->keep_checkpoints + 2) * config->checkpoint_steps;
     uint64_t episode = c->spec.episode_length > 0 ? c->spec.episode_length : 1000;
 
-    hello->capacity = (rows + config->shards - 1) / config->shards;
+    hello->capacity = seat_capacity(c);
     hello->map_rows = (config->buffer_size + kept) / config->shards + episode + 1;
 }
 
@@ -175,16 +184,21 @@ uint32_t shards_highest_slot(const struct coordinator *c, bool *known)
 void shards_observe(struct coordinator *c)
 {
     uint64_t episodes = 0, steps = 0;
-    uint32_t streams = 0;
+    uint32_t streams = 0, fed = 0, saturated = 0;
 
     for (uint32_t i = 0; i < c->config.shards; i++) {
         const struct seat *seat = &c->seats[i];
 
+        if (seat_live(c, seat) && seat->status.streams > 0) {
+            fed++;
+            saturated += seat->status.rows >= 2 * seat_capacity(c);
+        }
         episodes += seat->status.episodes;
         steps += seat->status.episode_steps;
         streams += seat_live(c, seat) ? seat->status.streams : 0;
     }
-    limiter_observe(&c->limiter, shards_steps(c), episodes, steps, streams);
+    limiter_observe(&c->limiter, shards_steps(c), episodes, steps, streams,
+                    fed > 0 && saturated == fed);
 }
 
 /* --- credit ----------------------------------------------------------------- */

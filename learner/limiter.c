@@ -59,14 +59,17 @@ static void end_burst_if_done(struct limiter *limiter)
 }
 
 void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
-                     uint64_t episode_steps, uint32_t streams)
+                     uint64_t episode_steps, uint32_t streams, bool saturated)
 {
+    bool enough = episode_steps >= limiter->config.seed_steps ||
+                  (saturated && steps > limiter->config.seed_steps);
+
     limiter->steps = steps;
     limiter->episodes = episodes;
     limiter->episode_steps = episode_steps;
     limiter->streams = streams;
     if (limiter->phase == PHASE_SEEDING) {
-        if (!never_trains(limiter) && episodes > 0 && episode_steps >= limiter->config.seed_steps)
+        if (!never_trains(limiter) && episodes > 0 && enough)
             begin_burst(limiter);
     } else if (episodes == 0 && !limiter->dry) {
         limiter->dry = true;

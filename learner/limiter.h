@@ -43,9 +43,13 @@ void limiter_init(struct limiter *limiter, const struct limiter_config *config);
 void limiter_resume(struct limiter *limiter, const struct limiter_config *config, uint32_t phase,
                     uint64_t updates, uint64_t excess, uint64_t burst_target);
 
-/* What all shards hold now: agent steps ever inserted, samplable episodes and theirs, live streams. */
+/*
+ * What all shards hold now: agent steps ever inserted, samplable episodes and theirs, live streams.
+ * saturated: the shards that are fed let go of old episodes already, so more will not become samplable;
+ * seeding then ends although fewer than seed_steps are.
+ */
 void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
-                     uint64_t episode_steps, uint32_t streams);
+                     uint64_t episode_steps, uint32_t streams, bool saturated);
 
 /* Updates owed; negative: ahead. Meaningless while seeding. */
 int64_t limiter_cursor(const struct limiter *limiter);

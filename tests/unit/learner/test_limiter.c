@@ -34,7 +34,7 @@ static void observe(struct world *world)
     uint32_t before = world->limiter.phase;
 
     limiter_observe(&world->limiter, steps_of(world), world->episodes, world->episode_steps,
-                    world->actors);
+                    world->actors, false);
     if (before == PHASE_SEEDING && world->limiter.phase != PHASE_SEEDING)
         world->at_burst = steps_of(world);
 }
@@ -190,10 +190,10 @@ static void the_reference_schedule_is_its_special_case(void **state)
     struct limiter limiter = limiter_of(100, 10, 1, 1);
 
     (void)state;
-    limiter_observe(&limiter, 10, 1, 5, 1);
+    limiter_observe(&limiter, 10, 1, 5, 1, false);
     assert_int_equal(limiter.phase, PHASE_SEEDING);
     assert_true(limiter_limit(&limiter) == LIMIT_NONE);
-    limiter_observe(&limiter, 11, 2, 10, 1);
+    limiter_observe(&limiter, 11, 2, 10, 1, false);
     assert_int_equal(limiter.phase, PHASE_BURST);
     assert_true(limiter.excess == 0 && limiter_limit(&limiter) == 11);
     for (int i = 0; i < 10; i++) {
@@ -203,7 +203,7 @@ static void the_reference_schedule_is_its_special_case(void **state)
     assert_int_equal(limiter.phase, PHASE_RUNNING);
     assert_false(limiter_may_update(&limiter, 0));
     assert_true(limiter_limit(&limiter) == 12); /* one step, one update */
-    limiter_observe(&limiter, 12, 2, 10, 1);
+    limiter_observe(&limiter, 12, 2, 10, 1, false);
     assert_true(limiter_may_update(&limiter, 0) && limiter_limit(&limiter) == 12);
     assert_false(limiter_may_update(&limiter, 1));
 }
@@ -213,7 +213,7 @@ static void a_flood_of_first_episodes_is_not_owed(void **state)
     struct limiter limiter = limiter_of(500000, 2500, 1, 8);
 
     (void)state;
-    limiter_observe(&limiter, 32000, 64, 32000, 64);
+    limiter_observe(&limiter, 32000, 64, 32000, 64, false);
     assert_true(limiter.excess == 32000 - 2501);
     for (int i = 0; i < 2500; i++)
         limiter_updated(&limiter);
@@ -226,15 +226,27 @@ static void nothing_samplable_lifts_the_limit_and_is_not_owed(void **state)
     struct limiter limiter = limiter_of(1000, 10, 1, 8);
 
     (void)state;
-    limiter_observe(&limiter, 11, 2, 10, 1);
+    limiter_observe(&limiter, 11, 2, 10, 1, false);
     for (int i = 0; i < 10; i++)
         limiter_updated(&limiter);
-    limiter_observe(&limiter, 15, 0, 0, 1); /* the shard's directory was lost */
+    limiter_observe(&limiter, 15, 0, 0, 1, false); /* the shard's directory was lost */
     assert_true(limiter_limit(&limiter) == LIMIT_NONE);
     assert_false(limiter_may_update(&limiter, 0));
-    limiter_observe(&limiter, 400, 0, 0, 1);
-    limiter_observe(&limiter, 415, 1, 200, 1);
+    limiter_observe(&limiter, 400, 0, 0, 1, false);
+    limiter_observe(&limiter, 415, 1, 200, 1, false);
     assert_true(limiter_cursor(&limiter) == 4 && limiter.excess == 400);
+}
+
+static void a_buffer_too_small_for_the_seed_steps_still_trains(void **state)
+{
+    struct limiter limiter = limiter_of(5000, 1000, 1, 8);
+
+    (void)state;
+    limiter_observe(&limiter, 1500, 20, 400, 1, false);
+    assert_int_equal(limiter.phase, PHASE_SEEDING);
+    limiter_observe(&limiter, 1501, 20, 400, 1, true);
+    assert_int_equal(limiter.phase, PHASE_BURST);
+    assert_true(limiter.burst_target == 1000);
 }
 
 static void an_older_checkpoint_owes_its_updates_again(void **state)
@@ -244,7 +256,7 @@ static void an_older_checkpoint_owes_its_updates_again(void **state)
 
     (void)state;
     limiter_resume(&limiter, &config, PHASE_RUNNING, 50, 0, 10);
-    limiter_observe(&limiter, 300, 5, 250, 2);
+    limiter_observe(&limiter, 300, 5, 250, 2, false);
     assert_true(limiter_cursor(&limiter) == 249);
     assert_true(limiter_limit(&limiter) <= 300);
 }
@@ -272,6 +284,7 @@ int main(void)
         cmocka_unit_test(the_reference_schedule_is_its_special_case),
         cmocka_unit_test(a_flood_of_first_episodes_is_not_owed),
         cmocka_unit_test(nothing_samplable_lifts_the_limit_and_is_not_owed),
+        cmocka_unit_test(a_buffer_too_small_for_the_seed_steps_still_trains),
         cmocka_unit_test(an_older_checkpoint_owes_its_updates_again),
         cmocka_unit_test(credit_goes_to_shards_with_live_streams),
     };
