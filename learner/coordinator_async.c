@@ -7,7 +7,8 @@
 void async_resume(struct coordinator *c)
 {
     const struct coordinator_config *config = &c->config;
-    struct limiter_config limits = {config->steps, c->seed_steps, config->utd, config->slack};
+    struct limiter_config limits = {config->steps, c->seed_steps, config->utd, config->slack,
+                                    c->spec.episode_length};
 
     if (!c->resumed) {
         limiter_init(&c->limiter, &limits);

@@ -114,12 +114,28 @@ static uint64_t running_limit(const struct limiter *limiter)
     return most + 1;
 }
 
+/*
+ * While fewer than seed_steps steps are samplable: when this many are in, all but one open episode of
+ * each live stream are. What else is not samplable (episodes of streams that went away, too short
+ * ones) comes on top, so the limit always lies beyond the steps.
+ */
+static uint64_t seeding_limit(const struct limiter *limiter)
+{
+    uint64_t seed = limiter->config.seed_steps > 0 ? limiter->config.seed_steps : 1;
+    uint64_t open = limiter->streams * limiter->config.episode;
+    uint64_t unsamplable = limiter->steps > limiter->episode_steps ? limiter->steps - limiter->episode_steps : 0;
+
+    if (limiter->config.episode == 0)
+        return LIMIT_NONE;
+    return seed + (open > unsamplable ? open : unsamplable);
+}
+
 uint64_t limiter_limit(const struct limiter *limiter)
 {
     uint64_t end = limiter->config.steps + 1, limit;
 
     if (limiter->phase == PHASE_SEEDING)
-        return never_trains(limiter) ? end : LIMIT_NONE;
+        return never_trains(limiter) ? end : seeding_limit(limiter);
     if (limiter->dry)
         return LIMIT_NONE;
     limit = limiter->phase == PHASE_BURST ? limiter->frozen : running_limit(limiter);

@@ -4,7 +4,8 @@
  * cursor = floor((steps - 1 - excess) * utd) - updates is what the learner owes. An update needs
  * cursor >= 1; inserting needs cursor < slack for every live stream. Both can never wait at once,
  * because slack >= 1. Around this: seeding and its burst of updates, spells with nothing samplable,
- * and the end. Pure arithmetic: what was inserted is told to it, nothing is kept but plain data.
+ * and the end. Seeding is limited to seed_steps and one open episode for each live stream: random
+ * actions are cheap, and without a limit thousands were taken before the first count arrived. Pure arithmetic: what was inserted is told to it, nothing is kept but plain data.
  */
 #ifndef TD_LEARNER_LIMITER_H
 #define TD_LEARNER_LIMITER_H
@@ -19,6 +20,7 @@ struct limiter_config {
     uint64_t seed_steps; /* > steps: nothing is ever trained */
     double utd;          /* updates per agent step, > 0 */
     double slack;        /* steps a live stream may run ahead, >= 1 */
+    uint64_t episode;    /* longest episode in agent steps; 0: not known, seeding is not limited */
 };
 
 struct limiter {

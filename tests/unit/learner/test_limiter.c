@@ -171,6 +171,7 @@ static void never_both_waiting_and_counts_right(void **state)
         world.horizon = 3;
         world.shortest = 1 + (int)rng_below(rng, 10);
         world.longest = world.shortest + (int)rng_below(rng, rng_below(rng, 2) ? 1590 : 20) + 3;
+        config.episode = rng_below(rng, 2) ? (uint64_t)world.longest : 0;
         limiter_init(&world.limiter, &config);
         run_world(&world);
     }
@@ -178,7 +179,7 @@ static void never_both_waiting_and_counts_right(void **state)
 
 static struct limiter limiter_of(uint64_t steps, uint64_t seed_steps, double utd, double slack)
 {
-    struct limiter_config config = {steps, seed_steps, utd, slack};
+    struct limiter_config config = {steps, seed_steps, utd, slack, 0};
     struct limiter limiter;
 
     limiter_init(&limiter, &config);
@@ -206,6 +207,26 @@ static void the_reference_schedule_is_its_special_case(void **state)
     limiter_observe(&limiter, 12, 2, 10, 1, false);
     assert_true(limiter_may_update(&limiter, 0) && limiter_limit(&limiter) == 12);
     assert_false(limiter_may_update(&limiter, 1));
+}
+
+static void seeding_does_not_run_away(void **state)
+{
+    struct limiter_config config = {5400, 1000, 1, 8, 500};
+    struct limiter limiter;
+
+    (void)state;
+    limiter_init(&limiter, &config);
+    limiter_observe(&limiter, 0, 0, 0, 2);
+    assert_true(limiter_limit(&limiter) == 2000);
+    limiter_observe(&limiter, 1990, 1, 500, 2);
+    assert_true(limiter_limit(&limiter) == 1000 + 1490); /* more than two episodes are open or lost */
+    limiter_observe(&limiter, 2000, 2, 1000, 2);
+    assert_int_equal(limiter.phase, PHASE_BURST);
+    assert_true(limiter_limit(&limiter) == 2000 && limiter.excess == 999);
+    config.seed_steps = 0; /* one samplable episode is wanted all the same */
+    limiter_init(&limiter, &config);
+    limiter_observe(&limiter, 700, 0, 0, 1);
+    assert_true(limiter_limit(&limiter) == 701);
 }
 
 static void a_flood_of_first_episodes_is_not_owed(void **state)
@@ -252,7 +273,7 @@ static void a_buffer_too_small_for_the_seed_steps_still_trains(void **state)
 static void an_older_checkpoint_owes_its_updates_again(void **state)
 {
     struct limiter limiter;
-    struct limiter_config config = {1000, 10, 1, 8};
+    struct limiter_config config = {1000, 10, 1, 8, 0};
 
     (void)state;
     limiter_resume(&limiter, &config, PHASE_RUNNING, 50, 0, 10);
@@ -282,6 +303,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(never_both_waiting_and_counts_right),
         cmocka_unit_test(the_reference_schedule_is_its_special_case),
+        cmocka_unit_test(seeding_does_not_run_away),
         cmocka_unit_test(a_flood_of_first_episodes_is_not_owed),
         cmocka_unit_test(nothing_samplable_lifts_the_limit_and_is_not_owed),
         cmocka_unit_test(a_buffer_too_small_for_the_seed_steps_still_trains),
