@@ -166,6 +166,8 @@ char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const 
     out[0] = '\0';
     add(out, "%s ", name);
     add_bar(out, status->progress);
+    if (status->phase[0] != '\0' && strcmp(status->phase, "running") != 0)
+        add(out, "  %s", status->phase);
     if (!isnan(status->time_left_s))
         add(out, "  %s left", console_format_time(one, sizeof(one), status->time_left_s));
     if (!isnan(status->agent_steps) && !isnan(status->target_steps))
@@ -177,8 +179,6 @@ char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const 
         add(out, "  eval %.1f", status->eval_return);
     if (!isnan(status->updates_per_s))
         add(out, "  %.1f updates/s", status->updates_per_s);
-    if (status->phase[0] != '\0' && strcmp(status->phase, "running") != 0)
-        add(out, "  %s", status->phase);
     if (status->bottleneck[0] != '\0')
         add(out, "  (%s)", status->bottleneck);
     else if (status->waiting[0] != '\0')

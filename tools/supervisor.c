@@ -59,7 +59,8 @@ struct supervisor {
     uint64_t asked_ms, answered_ms, said_ms;
     struct run_status status;
     bool have_status, estimated;
-    char bottleneck[200];
+    char bottleneck[200];     /* as it was last said, and when */
+    uint64_t bottleneck_ms;
     struct follow train, eval;
 };
 
@@ -333,7 +334,7 @@ static void part_exited(void *context, int code, int signal)
 
 /* --- watching --- */
 
-/* Where there is no terminal: the estimate once, the bottleneck when it changes, now and then a line. */
+/* The estimate once, the bottleneck when it changes; where there is no terminal, now and then a line. */
 static void say(supervisor_t *supervisor)
 {
     struct console *console = supervisor->options->console;
@@ -347,12 +348,14 @@ static void say(supervisor_t *supervisor)
                       console_format_time(one, sizeof(one), status->time_left_s),
                       isnan(status->updates_per_s) ? 0.0 : status->updates_per_s);
     }
-    if (console->live)
-        return;
-    if (status->bottleneck[0] != '\0' && strcmp(status->bottleneck, supervisor->bottleneck) != 0) {
+    if (status->bottleneck[0] != '\0' && strcmp(status->bottleneck, supervisor->bottleneck) != 0 &&
+        (supervisor->bottleneck_ms == 0 || now - supervisor->bottleneck_ms >= SAY_MS)) {
         memcpy(supervisor->bottleneck, status->bottleneck, sizeof(supervisor->bottleneck));
+        supervisor->bottleneck_ms = now;
         console_print(console, "bottleneck: %s", status->bottleneck);
     }
+    if (console->live)
+        return;
     if (now - supervisor->said_ms >= SAY_MS) {
         supervisor->said_ms = now;
         console_print(console, "%s", console_format_status(line, supervisor->options->name, status, 0));
