@@ -216,16 +216,16 @@ static void seeding_does_not_run_away(void **state)
 
     (void)state;
     limiter_init(&limiter, &config);
-    limiter_observe(&limiter, 0, 0, 0, 2);
+    limiter_observe(&limiter, 0, 0, 0, 2, false);
     assert_true(limiter_limit(&limiter) == 2000);
-    limiter_observe(&limiter, 1990, 1, 500, 2);
+    limiter_observe(&limiter, 1990, 1, 500, 2, false);
     assert_true(limiter_limit(&limiter) == 1000 + 1490); /* more than two episodes are open or lost */
-    limiter_observe(&limiter, 2000, 2, 1000, 2);
+    limiter_observe(&limiter, 2000, 2, 1000, 2, false);
     assert_int_equal(limiter.phase, PHASE_BURST);
     assert_true(limiter_limit(&limiter) == 2000 && limiter.excess == 999);
     config.seed_steps = 0; /* one samplable episode is wanted all the same */
     limiter_init(&limiter, &config);
-    limiter_observe(&limiter, 700, 0, 0, 1);
+    limiter_observe(&limiter, 700, 0, 0, 1, false);
     assert_true(limiter_limit(&limiter) == 701);
 }
 
