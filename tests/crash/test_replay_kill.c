@@ -1,0 +1,147 @@
+/*
+ * kill -9 of a real replay shard at random moments, with writers at full speed and a full table: no
+ * acknowledged row is lost, none is stored twice, and the shard comes back every time.
+ */
+#include <signal.h>
+#include <unistd.h>
+
+#include "common/store/store.h"
+#include "common/util/clock.h"
+#include "tests/support/test.h"
+#include "tools/straw.h"
+
+#define WRITERS 4u
+#define EPISODE 23u
+#define CAPACITY 4000u
+
+static const struct row_schema schema = {OBS_STATE, 5, 2};
+
+static const char *program(void)
+{
+    static char path[512];
+    const char *build = getenv("TD_BUILD");
+
+    snprintf(path, sizeof(path), "%s/bin/tdmpc2-replay", build == NULL ? "build/release" : build);
+    if (access(path, X_OK) != 0)
+        fail_msg("%s is not there: run make first", path);
+    return path;
+}
+
+/* Rows first..first+count-1 of an episode are what writer `record->slot` sent. */
+static void expect_rows(const char *rows, const struct store_record *record, uint32_t first,
+                        uint32_t count)
+{
+    char expected[256];
+
+    for (uint32_t i = 0; i < count; i++) {
+        straw_row(expected, &schema, record->slot, record->epoch, record->sequence + first + i, EPISODE);
+        assert_memory_equal(rows + i * row_stride(&schema), expected, row_stride(&schema));
+    }
+}
+
+/*
+ * Each stream's kept episodes follow each other without gap or overlap up to its open rows, and its
+ * mark is no lower than what its writer was promised.
+ */
+static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked)
+{
+    struct store_config config = {.dir = dir, .any_shard = true, .lock_wait_ms = 15000};
+    uint64_t next[WRITERS], total = 0;
+    struct error err = {0};
+    store_t *store;
+
+    memset(next, 0xff, sizeof(next));
+    assert_ok(store_open(&store, &config, &err), err);
+    for (uint64_t id = store_counts(store)->first; id < store_counts(store)->sealed; id++) {
+        struct store_record record;
+
+        assert_ok(store_record(store, id, &record, &err), err);
+        assert_true(record.slot < WRITERS && record.rows == EPISODE && record.sequence % EPISODE == 0);
+        assert_int_equal(record.epoch, epoch[record.slot]);
+        assert_true(next[record.slot] == UINT64_MAX || next[record.slot] == record.sequence);
+        next[record.slot] = record.sequence + record.rows;
+        for (uint32_t row = 0; row < record.rows;) {
+            uint32_t count = record.rows - row;
+            const char *rows = store_rows(store, id, row, &count);
+
+            assert_non_null(rows);
+            expect_rows(rows, &record, row, count);
+            row += count;
+        }
+    }
+    store_rows_end(store);
+    for (uint32_t slot = 0; slot < WRITERS; slot++) {
+        const struct store_stream *stream = store_stream(store, slot, 0);
+
+        assert_non_null(stream);
+        assert_int_equal(stream->epoch, epoch[slot]);
+        assert_true(stream->next >= acked[slot]);
+        assert_int_equal(stream->open_rows, stream->next % EPISODE);
+        assert_true(next[slot] == UINT64_MAX || next[slot] == stream->next - stream->open_rows);
+        total += stream->next;
+    }
+    assert_int_equal(store_counts(store)->rows, total); /* none twice */
+    assert_int_equal(store_counts(store)->damaged, 0);
+    assert_true(store_counts(store)->first > 0); /* the table was full: eviction took part */
+    store_close(&store);
+}
+
+static void killed_at_random_moments(void **state)
+{
+    struct straw_config config = {.dir = NULL, .program = program(), .schema = schema,
+                                  .writers = WRITERS, .chunk = 7, .window = 8, .episode = EPISODE,
+                                  .horizon = 3, .batch = 16, .capacity = CAPACITY,
+                                  .map_rows = CAPACITY + 2000};
+    int rounds = test_long() ? 50 : 12;
+    uint64_t epoch[WRITERS], acked[WRITERS], before = 0;
+    struct error err = {0};
+    char dir[512];
+    straw_t *straw;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/replay", test_folder());
+    config.dir = dir;
+    assert_ok(straw_start(&straw, &config, &err), err);
+    straw_sample(straw, 2);
+    straw_write(straw, true);
+    straw_run(straw, 300);
+    for (int round = 0; round < rounds; round++) {
+        straw_run(straw, rng_below(test_rng(), 120));
+        assert_ok(straw_kill(straw, &err), err);
+        straw_run(straw, 20 + rng_below(test_rng(), 60)); /* work goes on */
+    }
+    for (uint64_t end = clock_ms() + 10000; clock_ms() < end && before == 0;) {
+        before = straw_counts(straw)->acked;
+        straw_run(straw, 200);
+        before = straw_counts(straw)->acked > before ? before : 0;
+    }
+    assert_true(before > 0);
+    assert_int_equal(straw_counts(straw)->restarts, rounds);
+    assert_int_equal(straw_counts(straw)->refused, 0);
+    assert_true(straw_counts(straw)->slices > 0);
+    for (uint32_t slot = 0; slot < WRITERS; slot++)
+        straw_writer(straw, slot, &epoch[slot], &acked[slot]);
+    assert_ok(straw_kill(straw, &err), err); /* the last promises are kept by a dead shard, too */
+    for (uint32_t slot = 0; slot < WRITERS; slot++) {
+        uint64_t now_epoch, now_acked;
+
+        straw_writer(straw, slot, &now_epoch, &now_acked);
+        assert_int_equal(now_epoch, epoch[slot]); /* nobody lost its stream over a restart */
+        assert_true(now_acked >= acked[slot]);
+    }
+    straw_write(straw, false);
+    for (uint32_t slot = 0; slot < WRITERS; slot++)
+        straw_writer(straw, slot, &epoch[slot], &acked[slot]);
+    kill(straw_pid(straw), SIGKILL);
+    straw_stop(&straw);
+    audit(dir, epoch, acked);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_at_random_moments),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
