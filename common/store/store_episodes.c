@@ -190,9 +190,8 @@ const void *store_segment(store_t *store, uint64_t id, uint32_t index, size_t *l
     return value.mv_data;
 }
 
-/* Is this the segment that the index promises? */
-static bool segment_fits(const struct store *store, const struct segment_head *head, uint64_t id,
-                         uint32_t index, uint32_t rows)
+bool segment_fits(const struct store *store, const struct segment_head *head, uint64_t id,
+                  uint32_t index, uint32_t rows)
 {
     uint32_t first = index * store->segment_rows;
     uint32_t expected = rows - first < store->segment_rows ? rows - first : store->segment_rows;

@@ -5,6 +5,7 @@
  *   store_streams.c  the table of streams
  *   store_rows.c     rows in: appends, sealing, publishing
  *   store_episodes.c the index, rows out, eviction, rewinding
+ *   verify.c         every hash, for verify.h
  *
  * Tables in LMDB (numbers little-endian, keys of the ordered ones big-endian):
  *
@@ -137,6 +138,8 @@ int rows_drop_open(struct store *store, const struct store_stream *stream, struc
 int episodes_push(struct store *store, const struct store_record *record, struct error *err);
 uint32_t episode_segments(const struct store *store, uint32_t rows);
 uint64_t episode_bytes(const struct store *store, uint32_t rows);
+bool segment_fits(const struct store *store, const struct segment_head *head, uint64_t id,
+                  uint32_t index, uint32_t rows); /* what the index promises? */
 int id_list_push(struct id_list *list, uint64_t id);
 
 static inline uint64_t segment_key(uint64_t id, uint32_t index)

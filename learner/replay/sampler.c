@@ -182,7 +182,6 @@ static int take_news(struct sampler *sampler, const struct store_news *news)
 int sampler_update(sampler_t *sampler)
 {
     struct store_news news = store_news(sampler->store);
-    uint64_t first = store_counts(sampler->store)->first;
     int rc;
 
     if (news.rebuilt || sampler->known == STORE_NONE ||
@@ -195,9 +194,16 @@ int sampler_update(sampler_t *sampler)
         sampler->known = STORE_NONE;
         return rc;
     }
+    return TD_OK;
+}
+
+/* Evicted episodes are gone at once; should that be undone, the whole list is made anew. */
+static void drop_evicted(struct sampler *sampler)
+{
+    uint64_t first = store_counts(sampler->store)->first;
+
     while (sampler->begin < sampler->end && sampler->base + sampler->fit[sampler->begin] < first)
         sampler->begin++;
-    return TD_OK;
 }
 
 /* --- the window ------------------------------------------------------------ */
@@ -241,6 +247,7 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last)
     uint64_t first = store_counts(sampler->store)->first;
     uint64_t committed = store_committed(sampler->store);
 
+    drop_evicted(sampler);
     last = last < committed ? last : committed;
     last = last > first ? last : first;
     if (window->first < first || window->last > committed) { /* pages are gone: count anew */

@@ -363,7 +363,7 @@ static void set_limits(struct shard *shard, bool none)
 
 void shard_deal(struct shard *shard)
 {
-    uint64_t steps;
+    uint64_t steps, rest;
     size_t count;
 
     if (shard->store == NULL || !room_for_shares(shard))
@@ -374,7 +374,8 @@ void shard_deal(struct shard *shard)
     }
     steps = store_counts(shard->store)->steps;
     count = gather_shares(shard);
-    credit_deal(shard->shares, count, shard->credit > steps ? shard->credit - steps : 0,
+    rest = shard->credit > steps ? shard->credit - steps : 0;
+    credit_deal(shard->shares, count, rest < SHARD_CREDIT_MAX ? rest : SHARD_CREDIT_MAX,
                 &shard->streams.turn);
     set_limits(shard, false);
 }

@@ -22,6 +22,8 @@
 #define SHARD_TXN_BYTES    ((uint64_t)8 << 20) /* a transaction is committed at this size, busy or not */
 #define SHARD_EVICT_MOST   64u   /* episodes evicted per transaction */
 #define SHARD_LEAVE_MS     10000u
+#define SHARD_ROWS_MAX     (UINT64_C(1) << 36) /* of a store; bounds what a learner may ask for */
+#define SHARD_CREDIT_MAX   (UINT64_C(1) << 40) /* steps dealt at a time */
 
 struct open_request {
     bool open;

@@ -143,6 +143,8 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
 
     if (config.schema.obs_type != OBS_STATE)
         return error_set(err, TD_EINVAL, "only state observations can be sampled");
+    if (hello->map_rows > SHARD_ROWS_MAX)
+        return error_set(err, TD_EINVAL, "no store holds %llu rows", (unsigned long long)hello->map_rows);
     if (shard->store != NULL)
         return check_schema(shard, &config.schema, err);
     if ((rc = store_open(&shard->store, &config, err)) != TD_OK)
@@ -175,6 +177,7 @@ static int make_sampler(struct shard *shard, const struct sample_hello *hello, s
         bytes > WIRE_SLICES_MAX)
         return error_set(err, TD_EINVAL, "batches of %u slices with horizon %u cannot be drawn",
                          hello->batch_size, hello->horizon);
+    memset(shard->requests, 0, sizeof(shard->requests)); /* they were of other terms */
     sampler_destroy(&shard->sampler);
     free(shard->slices);
     shard->slices_size = bytes;
@@ -182,6 +185,14 @@ static int make_sampler(struct shard *shard, const struct sample_hello *hello, s
         sampler_create(&shard->sampler, shard->store, &config) != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory for batches of %zu bytes", bytes);
     return TD_OK;
+}
+
+/* value where it makes sense, `normal` for 0 */
+static uint64_t within(uint64_t value, uint64_t least, uint64_t most, uint64_t normal)
+{
+    if (value == 0)
+        return normal;
+    return value < least ? least : value > most ? most : value;
 }
 
 static void adopt_learner(struct shard *shard, const struct peer *peer,
@@ -201,10 +212,8 @@ static void adopt_learner(struct shard *shard, const struct peer *peer,
     shard->learner = *peer;
     shard->learner_heard_ms = shard->now_ms;
     shard->terms = *hello;
-    if (hello->heartbeat_ms == 0)
-        shard->terms.heartbeat_ms = SHARD_HEARTBEAT_MS;
-    if (hello->timeout_ms == 0)
-        shard->terms.timeout_ms = SHARD_TIMEOUT_MS;
+    shard->terms.heartbeat_ms = within(hello->heartbeat_ms, 10, 3600 * 1000, SHARD_HEARTBEAT_MS);
+    shard->terms.timeout_ms = within(hello->timeout_ms, 1000, UINT64_C(1) << 40, SHARD_TIMEOUT_MS);
 }
 
 static void send_welcome(struct shard *shard, const struct peer *peer)

@@ -1,0 +1,193 @@
+/*
+ * Segments and data files with any damage: reading never faults, and a row that is handed out is one
+ * that was written, to the bit.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/store/verify.h"
+#include "tests/support/rows.h"
+#include "tests/support/test.h"
+
+static const struct row_schema schema = {OBS_STATE, 4, 1};
+#define STRIDE row_stride(&schema)
+
+static uint32_t below(size_t n)
+{
+    return rng_below(test_rng(), (uint32_t)n);
+}
+
+static void expect_genuine(const char *rows, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++, rows += STRIDE) {
+        struct row_head head;
+        struct test_row_id id = {0};
+        float part[4];
+
+        memcpy(&head, rows, sizeof(head));
+        memcpy(part, rows + sizeof(head), sizeof(part));
+        id.slot = (uint32_t)part[0];
+        id.env = (uint32_t)part[1];
+        id.epoch = (uint64_t)part[2];
+        id.sequence = head.param_version;
+        test_row_expect(rows, &schema, &id, head.flags);
+    }
+}
+
+static void mutate(char *bytes, size_t *length, size_t capacity)
+{
+    for (uint32_t changes = 1 + below(6); changes > 0 && *length > 1; changes--) {
+        size_t at = below(*length), run = 1 + below(64);
+
+        if (run > *length - at)
+            run = *length - at;
+        switch (below(6)) {
+        case 0: bytes[at] ^= (char)(1 << below(8)); break;
+        case 1: memset(bytes + at, (int)below(256), run); break;
+        case 2: *length = at + 1; break;
+        case 3: memmove(bytes + below(*length - run + 1), bytes + at, run); break;
+        case 4: memcpy(bytes + at, SEGMENT_MAGIC, run < 8 ? run : 8); break;
+        default:
+            if (*length + run <= capacity) {
+                memmove(bytes + at + run, bytes + at, *length - at);
+                *length += run;
+            }
+        }
+    }
+}
+
+/* A segment whose head is then made honest again: hashes that hold over sizes that lie. */
+static void segments_never_fault(void **state)
+{
+    long rounds = test_long() ? 2000000 : 60000, opened = 0;
+
+    (void)state;
+    for (long round = 0; round < rounds; round++) {
+        uint32_t rows = 1 + below(60);
+        struct segment_head head = {.schema = schema, .rows = rows, .episode_rows = rows, .slot = 1,
+                                    .epoch = 2, .flags = EPISODE_TRUNCATED};
+        size_t length = segment_bytes(&schema, rows), capacity = length + 512;
+        char *bytes = calloc(1, capacity), *at, *exact;
+
+        at = segment_begin(bytes, &head);
+        for (uint32_t i = 0; i < rows; i++) {
+            struct test_row_id id = {1, 0, 2, i};
+
+            test_row_fill(at + i * STRIDE, &schema, &id, i == 0 ? ROW_FIRST : 0);
+        }
+        segment_finish(bytes, &head);
+        mutate(bytes, &length, capacity);
+        exact = malloc(length); /* so that a sanitizer sees reads past the end */
+        memcpy(exact, bytes, length);
+        for (size_t from = segment_find(exact, length, 0); from < length;
+             from = segment_find(exact, length, from + 1)) {
+            if (segment_open(&head, exact + from, length - from) != TD_OK)
+                continue;
+            opened++;
+            for (uint32_t row = 0; row < head.rows; row++) {
+                const char *row_at = segment_rows(&head, exact + from, row, 1);
+
+                if (row_at != NULL)
+                    expect_genuine(row_at, 1);
+            }
+        }
+        free(exact);
+        free(bytes);
+    }
+    assert_true(opened > 0);
+}
+
+static void fill(const char *dir)
+{
+    struct store_config config = {.dir = dir, .schema = schema, .run_id = 3, .rows = 20000};
+    struct error err = {0};
+    char *rows = malloc(7000 * STRIDE);
+    store_t *store;
+
+    assert_ok(store_open(&store, &config, &err), err);
+    for (uint32_t k = 0; k < 40; k++) {
+        struct store_record record = {.slot = 1, .epoch = 2, .sequence = k * 10000, .flags = EPISODE_TRUNCATED,
+                                      .rows = k % 10 == 9 ? 6500 : 1 + below(200)};
+
+        for (uint32_t i = 0; i < record.rows; i++) {
+            struct test_row_id id = {1, 0, 2, record.sequence + i};
+
+            test_row_fill(rows + i * STRIDE, &schema, &id, i == 0 ? ROW_FIRST : 0);
+        }
+        assert_ok(store_insert(store, &record, rows, &err), err);
+        if (k % 5 == 4)
+            assert_ok(store_commit(store, &err), err);
+    }
+    store_close(&store);
+    free(rows);
+}
+
+static void salvage_never_faults(void **state)
+{
+    char dir[512], out[600], path[600];
+    int rounds = test_long() ? 1500 : 60, saved = 0;
+    size_t length, capacity;
+    struct stat info;
+    char *whole, *bytes;
+    int fd;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/fuzz", test_folder());
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    snprintf(out, sizeof(out), "%s/out", test_folder());
+    fill(dir);
+    fd = open(path, O_RDONLY);
+    assert_int_equal(fstat(fd, &info), 0);
+    capacity = (size_t)info.st_size + 4096;
+    whole = malloc(capacity);
+    bytes = malloc(capacity);
+    assert_int_equal(read(fd, whole, capacity), info.st_size);
+    close(fd);
+    for (int round = 0; round < rounds; round++) {
+        struct salvage_report report;
+        struct error err = {0};
+        char command[700];
+        store_t *store;
+        struct store_config config = {.dir = out};
+
+        length = (size_t)info.st_size;
+        memcpy(bytes, whole, length);
+        for (uint32_t i = 1 + below(20); i > 0; i--)
+            mutate(bytes, &length, capacity);
+        fd = open(path, O_WRONLY | O_TRUNC);
+        assert_int_equal(write(fd, bytes, length), length);
+        close(fd);
+        if (store_salvage(dir, out, false, 0, &report, NULL, NULL, &err) == TD_OK) {
+            saved++;
+            assert_ok(store_open(&store, &config, &err), err);
+            for (uint64_t id = 0; id < store_counts(store)->sealed; id++)
+                for (uint32_t row = 0; row < store_episode(store, id)->rows;) {
+                    uint32_t count = store_episode(store, id)->rows - row;
+                    const char *rows = store_rows(store, id, row, &count);
+
+                    assert_non_null(rows);
+                    expect_genuine(rows, count);
+                    row += count;
+                }
+            store_close(&store);
+        }
+        snprintf(command, sizeof(command), "rm -rf '%s'", out);
+        assert_int_equal(system(command), 0);
+    }
+    assert_true(saved > rounds / 4);
+    free(whole);
+    free(bytes);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(segments_never_fault),
+        cmocka_unit_test(salvage_never_faults),
+    };
+
+    if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */
+        setenv("TMPDIR", "/dev/shm", 0);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,313 @@
+/* replay.c - `tdmpc2 replay`: look at, check, save and convert the directory of a replay shard. */
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/util/clock.h"
+#include "common/util/fs.h"
+#include "tools/commands.h"
+#include "tools/options.h"
+#include "tools/replay.h"
+
+struct request {
+    char dir[FS_PATH_MAX];
+    const char *target; /* OUT or FILE */
+    bool json, force;
+};
+
+static void usage(FILE *out)
+{
+    fprintf(out,
+            "usage: tdmpc2 replay info DIR [--json]\n"
+            "       tdmpc2 replay verify DIR [--json]      every hash, index against segments; exit 1 on damage\n"
+            "       tdmpc2 replay salvage DIR OUT          rows of a damaged store into a new one\n"
+            "       tdmpc2 replay export DIR FILE.safetensors\n\n"
+            "DIR is a shard's directory or the run directory above it. Nobody may be using it.\n\n"
+            "export writes, for N rows of E episodes in order of their numbers:\n"
+            "  obs [N, O] F32 (frames: [N, bytes] U8), action [N, A] F32, reward [N] F32,\n"
+            "  first, terminated, truncated [N] BOOL, task [N] I32,\n"
+            "  param_epoch [N] I32, param_version [N] I64 (the parameters that chose the action;\n"
+            "  epoch 0: a random one), episode [N] I64,\n"
+            "  episode_id, episode_start, episode_rows, episode_aborted, episode_slot,\n"
+            "  episode_environment [E] I64\n"
+            "action, reward and terminated of a row led to its obs; they are 0 where first is set.\n");
+}
+
+/* --- progress -------------------------------------------------------------- */
+
+void replay_progress(void *context, uint64_t done, uint64_t total)
+{
+    struct replay_progress *progress = context;
+    uint64_t now = clock_ms();
+    bool live = isatty(STDERR_FILENO);
+
+    if (progress->start_ms == 0) {
+        progress->start_ms = now;
+        progress->next_ms = now + 2000;
+    }
+    if (now < progress->next_ms || total == 0)
+        return;
+    progress->next_ms = now + (live ? 200 : 2000);
+    progress->drawn = true;
+    fprintf(stderr, "%s%s %5.1f %%%s", live ? "\r" : "", progress->what,
+            100.0 * (double)(done < total ? done : total) / (double)total, live ? "" : "\n");
+}
+
+void replay_progress_end(struct replay_progress *progress)
+{
+    if (progress->drawn && isatty(STDERR_FILENO))
+        fprintf(stderr, "\n");
+}
+
+/* --- the parts ------------------------------------------------------------- */
+
+static int open_dir(store_t **store, const struct request *request, struct error *err)
+{
+    struct store_config config = {.dir = request->dir, .any_shard = true, .force = request->force,
+                                  .lock_wait_ms = STORE_LOCK_WAIT_MS};
+
+    return store_open(store, &config, err);
+}
+
+static void print_info(store_t *store, bool json)
+{
+    const struct store_identity *identity = store_identity(store);
+    const struct store_counts *counts = store_counts(store);
+    uint64_t open_streams = 0, held = counts->sealed - counts->first;
+
+    for (size_t i = 0; i < store_stream_count(store); i++)
+        open_streams += store_stream_at(store, i)->holder != 0;
+    if (json) {
+        printf("{\"run\":\"%016" PRIx64 "\",\"store\":\"%016" PRIx64 "\",\"shard\":%u,\"obs_type\":%u,"
+               "\"obs_dim\":%u,\"action_dim\":%u,\"row_bytes\":%zu,\"episodes\":%" PRIu64
+               ",\"first_episode\":%" PRIu64 ",\"episodes_total\":%" PRIu64 ",\"rows\":%" PRIu64
+               ",\"rows_total\":%" PRIu64 ",\"agent_steps_total\":%" PRIu64 ",\"open_rows\":%" PRIu64
+               ",\"bytes\":%" PRIu64 ",\"map_bytes\":%" PRIu64 ",\"room_bytes\":%" PRIu64
+               ",\"streams\":%" PRIu64 ",\"streams_held\":%" PRIu64 ",\"aborted\":%" PRIu64
+               ",\"quarantined\":%" PRIu64 ",\"learner_epoch\":%u,\"generation\":%" PRIu64 "}\n",
+               identity->run_id, identity->store_id, identity->shard, identity->schema.obs_type,
+               identity->schema.obs_dim, identity->schema.action_dim, row_stride(&identity->schema), held,
+               counts->first, counts->sealed, counts->held_rows, counts->rows, counts->steps,
+               counts->open_rows, counts->bytes, identity->map_bytes, store_room(store), counts->streams,
+               open_streams, counts->aborted, counts->damaged, counts->learner_epoch, counts->generation);
+        return;
+    }
+    printf("run          %016" PRIx64 ", shard %u, store %016" PRIx64 "\n", identity->run_id,
+           identity->shard, identity->store_id);
+    printf("rows of      %u %s, %u actions: %zu bytes\n", identity->schema.obs_dim,
+           identity->schema.obs_type == OBS_STATE ? "observations" : "bytes of frame",
+           identity->schema.action_dim, row_stride(&identity->schema));
+    printf("episodes     %" PRIu64 " kept, the first is number %" PRIu64 "; %" PRIu64 " in all\n", held,
+           counts->first, counts->sealed);
+    printf("rows         %" PRIu64 " kept, %" PRIu64 " in all (%" PRIu64 " agent steps), %" PRIu64
+           " of episodes under way\n",
+           counts->held_rows, counts->rows, counts->steps, counts->open_rows);
+    printf("bytes        %.1f MB of segments; map %.1f MB, %.1f MB free\n", (double)counts->bytes * 1e-6,
+           (double)identity->map_bytes * 1e-6, (double)store_room(store) * 1e-6);
+    printf("streams      %" PRIu64 " known, %" PRIu64 " held\n", counts->streams, open_streams);
+    printf("aborted      %" PRIu64 " episodes cut short\n", counts->aborted);
+    printf("quarantined  %" PRIu64 " episodes; `tdmpc2 replay verify` reads them all\n", counts->damaged);
+    printf("learner      epoch %u, rewind %016" PRIx64 "\n", counts->learner_epoch, counts->generation);
+}
+
+static int run_info(const struct request *request, struct error *err)
+{
+    store_t *store;
+    int rc = open_dir(&store, request, err);
+
+    if (rc != TD_OK)
+        return rc;
+    print_info(store, request->json);
+    store_close(&store);
+    return TD_OK;
+}
+
+static void print_report(const struct verify_report *report, bool json)
+{
+    if (json) {
+        printf("{\"clean\":%s,\"episodes\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"rows\":%" PRIu64
+               ",\"bytes\":%" PRIu64 ",\"bad_segments\":%" PRIu64 ",\"missing_segments\":%" PRIu64
+               ",\"stray_segments\":%" PRIu64 ",\"bad_appends\":%" PRIu64 ",\"damaged_episodes\":%" PRIu64
+               "}\n",
+               verify_clean(report) ? "true" : "false", report->episodes, report->segments, report->rows,
+               report->bytes, report->bad, report->missing, report->stray, report->bad_open,
+               report->damaged);
+        return;
+    }
+    printf("read %" PRIu64 " episodes, %" PRIu64 " segments, %" PRIu64 " rows, %.1f MB\n",
+           report->episodes, report->segments, report->rows, (double)report->bytes * 1e-6);
+    if (verify_clean(report)) {
+        printf("every hash holds\n");
+        return;
+    }
+    printf("damage: %" PRIu64 " bad, %" PRIu64 " missing and %" PRIu64 " stray segments, %" PRIu64
+           " bad appends of episodes under way, %" PRIu64 " episodes sealed damaged\n",
+           report->bad, report->missing, report->stray, report->bad_open, report->damaged);
+    if (report->first_bad != STORE_NONE)
+        printf("the first is in episode %" PRIu64 "\n", report->first_bad);
+    printf("a run goes on without the damaged episodes; `tdmpc2 replay salvage` saves their whole parts\n");
+}
+
+/* Damage is a result, not an error of ours: 1. */
+static int run_verify(const struct request *request, int *code, struct error *err)
+{
+    struct replay_progress progress = {.what = "verify"};
+    struct verify_report report;
+    store_t *store;
+    int rc = open_dir(&store, request, err);
+
+    if (rc == TD_ECORRUPT)
+        *code = TD_EXIT_GAVE_UP;
+    if (rc != TD_OK)
+        return rc;
+    rc = store_verify(store, &report, replay_progress, &progress, err);
+    replay_progress_end(&progress);
+    store_close(&store);
+    if (rc != TD_OK) {
+        *code = TD_EXIT_GAVE_UP;
+        return rc;
+    }
+    print_report(&report, request->json);
+    *code = verify_clean(&report) ? TD_EXIT_OK : TD_EXIT_GAVE_UP;
+    return TD_OK;
+}
+
+static int run_export(const struct request *request, struct error *err)
+{
+    struct replay_progress progress = {.what = "export"};
+    uint64_t episodes, rows, skipped;
+    store_t *store;
+    int rc = open_dir(&store, request, err);
+
+    if (rc != TD_OK)
+        return rc;
+    rc = replay_export(store, request->target, &progress, &episodes, &rows, &skipped, err);
+    replay_progress_end(&progress);
+    store_close(&store);
+    if (rc == TD_OK)
+        printf("wrote %" PRIu64 " rows of %" PRIu64 " episodes to %s; %" PRIu64
+               " damaged episodes left out\n",
+               rows, episodes, request->target, skipped);
+    return rc;
+}
+
+static int run_salvage(const struct request *request, struct error *err)
+{
+    struct replay_progress progress = {.what = "salvage"};
+    struct salvage_report report;
+    int rc = store_salvage(request->dir, request->target, request->force, STORE_LOCK_WAIT_MS, &report,
+                           replay_progress, &progress, err);
+
+    replay_progress_end(&progress);
+    if (rc != TD_OK)
+        return rc;
+    printf("found %" PRIu64 " segments (%" PRIu64 " blocks failed their hash, %" PRIu64
+           " segments of another table)\n",
+           report.segments, report.bad_blocks, report.foreign);
+    printf("saved %" PRIu64 " rows as %" PRIu64 " episodes, %" PRIu64 " of them whole, to %s\n",
+           report.rows, report.episodes, report.whole, request->target);
+    printf("evicted and rewound episodes that were not overwritten yet are among them; rows of episodes "
+           "under way are not\n");
+    return TD_OK;
+}
+
+/* --- the command ----------------------------------------------------------- */
+
+static int run_part(const char *part, const struct request *request)
+{
+    struct error err = {0};
+    int code = -1, rc;
+
+    if (strcmp(part, "info") == 0)
+        rc = run_info(request, &err);
+    else if (strcmp(part, "verify") == 0)
+        rc = run_verify(request, &code, &err);
+    else if (strcmp(part, "export") == 0)
+        rc = run_export(request, &err);
+    else
+        rc = run_salvage(request, &err);
+    if (rc != TD_OK)
+        fprintf(stderr, "tdmpc2 replay %s: %s\n", part, err.text);
+    return code >= 0 ? code : error_exit_code(rc);
+}
+
+/* LMDB trusts its file: one with a damaged tree may take the process down. So it is a child that looks. */
+static int run_in_child(const char *part, const struct request *request)
+{
+    int status;
+    pid_t child = fork();
+
+    if (child < 0) {
+        perror("tdmpc2 replay: cannot fork");
+        return TD_EXIT_GAVE_UP;
+    }
+    if (child == 0) {
+        int code = run_part(part, request);
+
+        fflush(NULL);
+        _exit(code);
+    }
+    while (waitpid(child, &status, 0) < 0)
+        ;
+    if (WIFEXITED(status))
+        return WEXITSTATUS(status);
+    fprintf(stderr,
+            "tdmpc2 replay %s: reading %s ended by signal %d (%s): its tree is damaged; "
+            "`tdmpc2 replay salvage` saves rows without it\n",
+            part, request->dir, WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return TD_EXIT_GAVE_UP;
+}
+
+/* The shard's directory itself, or the run directory above it. */
+static void find_dir(struct request *request, const char *name)
+{
+    char path[FS_PATH_MAX];
+    struct stat info;
+
+    snprintf(request->dir, sizeof(request->dir), "%s", name);
+    if (fs_join(path, name, "data.mdb", NULL) == TD_OK && stat(path, &info) == 0)
+        return;
+    if (fs_join(path, name, "replay", NULL) == TD_OK && stat(path, &info) == 0)
+        memcpy(request->dir, path, sizeof(path));
+}
+
+int cmd_replay(int argc, char **argv)
+{
+    struct request request = {0};
+    const char *names[3] = {NULL};
+    int count = 0, wanted;
+
+    if (options_help(argc, argv)) {
+        usage(stdout);
+        return TD_EXIT_OK;
+    }
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--json") == 0)
+            request.json = true;
+        else if (strcmp(argv[i], "force=true") == 0)
+            request.force = true;
+        else if (count < 3)
+            names[count++] = argv[i];
+        else
+            count = 4;
+    }
+    if (count == 0 || (strcmp(names[0], "info") != 0 && strcmp(names[0], "verify") != 0 &&
+                       strcmp(names[0], "export") != 0 && strcmp(names[0], "salvage") != 0)) {
+        usage(stderr);
+        return TD_EXIT_BAD_INPUT;
+    }
+    wanted = strcmp(names[0], "export") == 0 || strcmp(names[0], "salvage") == 0 ? 3 : 2;
+    if (count != wanted || strlen(names[1]) >= FS_PATH_MAX) {
+        fprintf(stderr, "tdmpc2 replay %s: name %s\n", names[0],
+                wanted == 2 ? "one directory" : "a directory and where the result goes");
+        return TD_EXIT_BAD_INPUT;
+    }
+    find_dir(&request, names[1]);
+    request.target = names[2];
+    return run_in_child(names[0], &request);
+}
