@@ -45,9 +45,9 @@ start() { # VARIABLE=VALUE... : start a run of its own in the background
     pid=$!
 }
 finish() { # wait for its end, 20 s at most; sets code
-    ( sleep 20; kill -9 $pid ) 2>/dev/null & local guard=$!
+    for (( i = 0; i < 400; i++ )); do kill -0 $pid 2>/dev/null || break; sleep 0.05; done
+    kill -9 $pid 2>/dev/null
     wait $pid; code=$?
-    kill $guard 2>/dev/null; wait $guard 2>/dev/null
 }
 await() { # TEXT : until the events hold it, 10 s at most
     for (( i = 0; i < 200; i++ )); do grep -q -- "$1" "$dir/events" 2>/dev/null && return 0; sleep 0.05; done
