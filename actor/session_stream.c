@@ -351,7 +351,7 @@ void lane_reset(session_t *session, struct lane *lane)
 
     command->token = lane->token = session_token(session);
     command->environment = lane->environment;
-    command->reseed = lane->reseed;
+    command->reseed = lane->reseed && !session->lockstep; /* there the restored state says all */
     command->seed = streams_seed(session, lane);
     lane->reseed = false;
     lane->planned = false;

@@ -119,7 +119,7 @@ static void reset_done(struct cluster *cluster, struct cluster_node *node, void 
     struct toy *toy = &node->actor->toy;
     struct session_step step = {.obs = toy->obs};
 
-    if (job->output.reset.reseed && !cluster->options.lockstep)
+    if (job->output.reset.reseed)
         toy_init(toy, job->output.reset.seed);
     toy_reset(toy, &cluster->options);
     cluster_trace(cluster, (struct trace){.kind = TRACE_RESET});
