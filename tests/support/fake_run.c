@@ -355,6 +355,10 @@ void fake_close(struct fake_run *run)
         process_signal(run->process, SIGKILL);
     if (run->process != NULL)
         fake_wait(run, run->exited);
+    if (fake_logged(run, "Sanitizer") || fake_logged(run, "runtime error:") || fake_logged(run, "assertion")) {
+        fake_print_log(run);
+        fail_msg("the actor's log holds a report");
+    }
     process_close(&run->process);
     post_close(&run->learner, 0);
     post_close(&run->shard, 0);
