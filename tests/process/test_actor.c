@@ -282,7 +282,7 @@ static void the_evaluator_evaluates_when_told(void **state)
     assert_int_equal(run.heard[MESSAGE_ROWS], 0);
     process_signal(run.process, SIGTERM);
     assert_exit(&run, TD_EXIT_OK, "asked to stop");
-    assert_int_equal(run.heard[MESSAGE_LEAVE], 1);
+    fake_wait(&run, run.heard[MESSAGE_LEAVE] == 1);
     fake_close(&run);
     free(good);
 }
@@ -448,7 +448,7 @@ static void sigterm_hands_over_and_leaves(void **state)
     assert_false(run.exited); /* rows are not acknowledged yet */
     run.mute = false;
     assert_exit(&run, TD_EXIT_OK, "asked to stop");
-    assert_int_equal(run.heard[MESSAGE_LEAVE], 2); /* to the learner and to the shard */
+    fake_wait(&run, run.heard[MESSAGE_LEAVE] == 2); /* to the learner and to the shard */
     assert_false(fake_logged(&run, "left"));
     assert_episodes(&run, 7, 20);
     fake_close(&run);
