@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <uv.h>
 #include <zmq.h>
 
@@ -29,6 +31,8 @@ struct channel {
     bool blocked;     /* a send was refused and on_writable is due */
     bool draining, closed;
     char address[ADDRESS_MAX];
+    dev_t device;     /* of the file that an ipc address made; ZeroMQ leaves it behind */
+    ino_t inode;      /* 0: there is none */
     zmq_msg_t frames[CHANNEL_FRAMES]; /* of the message being handed over */
     int frame_count;
     struct channel_counters counters;
@@ -526,6 +530,32 @@ static void handle_closed(uv_handle_t *uv)
         free(channel);
 }
 
+static const char *socket_path(const channel_t *channel)
+{
+    return channel->address + strlen("ipc://");
+}
+
+static void remember_file(channel_t *channel)
+{
+    struct stat info;
+
+    channel->inode = 0;
+    if (!address_is_ipc(channel->address) || lstat(socket_path(channel), &info) != 0)
+        return;
+    channel->device = info.st_dev;
+    channel->inode = info.st_ino;
+}
+
+/* Unless somebody else listens at this path by now. */
+static void remove_file(const channel_t *channel)
+{
+    struct stat info;
+
+    if (channel->inode != 0 && lstat(socket_path(channel), &info) == 0 &&
+        info.st_dev == channel->device && info.st_ino == channel->inode)
+        unlink(socket_path(channel));
+}
+
 void channel_close_linger(channel_t **out, int linger_ms)
 {
     channel_t *channel = *out;
@@ -533,6 +563,7 @@ void channel_close_linger(channel_t **out, int linger_ms)
     if (channel == NULL)
         return;
     loop_assert_owner(channel->loop);
+    remove_file(channel);
     wire_close(&channel->wire, linger_ms);
     channel->closed = true;
     uv_close((uv_handle_t *)&channel->more, handle_closed);
@@ -585,6 +616,7 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     if (zmq_bind(channel->wire.socket, plain) != 0)
         return explain_bind(address, errno, err);
     TD_ASSERT(zmq_getsockopt(channel->wire.socket, ZMQ_LAST_ENDPOINT, channel->address, &size) == 0);
+    remember_file(channel);
     return TD_OK;
 }
 

@@ -97,8 +97,8 @@ void channel_close(channel_t **channel);
 void channel_close_linger(channel_t **channel, int linger_ms);
 
 /*
- * Listen on address: tcp://HOST:PORT, a PORT of * picks a free one, or ipc:///PATH. Several binds are
- * fine. Returns TD_OK; TD_ELOCKED when the port is in use; TD_EINVAL for a malformed address, one
+ * Listen on address: tcp://HOST:PORT, a PORT of * picks a free one, or ipc:///PATH, whose file
+ * goes when the channel is closed. Returns TD_OK; TD_ELOCKED when the port is in use; TD_EINVAL for a malformed address, one
  * beyond loopback without `insecure`, or one that is not this machine's.
  */
 int channel_bind(channel_t *channel, const char *address, struct error *err);

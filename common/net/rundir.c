@@ -305,7 +305,7 @@ static bool socket_dead(const char *path)
 
 static void remove_dead_sockets(const char *folder)
 {
-    char path[FS_PATH_MAX];
+    char path[FS_PATH_MAX + 300];
     struct dirent *entry;
     struct stat info;
     DIR *dir = opendir(folder);
@@ -317,6 +317,27 @@ static void remove_dead_sockets(const char *folder)
         if (lstat(path, &info) == 0 && S_ISSOCK(info.st_mode) &&
             time(NULL) - info.st_mtime > OLD_SOCKET_S && socket_dead(path))
             unlink(path);
+    }
+    closedir(dir);
+}
+
+/* Folders of runs that are over; a young one may be about to be used. */
+static void sweep(const char *base)
+{
+    char path[FS_PATH_MAX];
+    struct dirent *entry;
+    struct stat info;
+    DIR *dir = opendir(base);
+
+    if (dir == NULL)
+        return;
+    while ((entry = readdir(dir)) != NULL) {
+        if (strlen(entry->d_name) != 16 || strspn(entry->d_name, "0123456789abcdef") != 16)
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", base, entry->d_name);
+        remove_dead_sockets(path);
+        if (lstat(path, &info) == 0 && S_ISDIR(info.st_mode) && time(NULL) - info.st_mtime > OLD_SOCKET_S)
+            rmdir(path); /* fails unless it is empty */
     }
     closedir(dir);
 }
@@ -347,7 +368,8 @@ int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err)
     snprintf(out, RUNTIME_PATH_MAX, "%.75s/%016" PRIx64, base, key);
     if ((rc = make_private(out, err)) != TD_OK)
         return rc;
-    remove_dead_sockets(out);
+    utimensat(AT_FDCWD, out, NULL, 0); /* young again: nobody sweeps it now */
+    sweep(base);
     return TD_OK;
 }
 

@@ -52,7 +52,7 @@ int rundir_check(const char *run_dir, struct error *err);
 /*
  * A private folder (0700, owned by this user, checked) with a short path for the ipc sockets of one
  * run: $TDMPC2_RUNTIME_DIR or /tmp/tdmpc2-<uid>, then 16 digits of key.
- * Sockets in it that nobody listens on are removed. Returns TD_OK, or TD_EIO / TD_EINVAL with a
+ * Sockets there that nobody listens on, and empty folders, are removed. Returns TD_OK, or TD_EIO / TD_EINVAL with a
  * sentence when the folder belongs to someone else or its path is too long.
  */
 int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err);

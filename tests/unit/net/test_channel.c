@@ -181,7 +181,30 @@ static void messages_of_several_frames_go_both_ways(void **state)
         assert_null(client.channel);
         channel_close(&client.channel);
         close_all(&loop);
+        assert_int_not_equal(access(addresses[a] + strlen("ipc://"), F_OK), 0);
     }
+}
+
+/* Two lives of one address: the first one's end takes nothing from the second. */
+static void a_late_end_leaves_the_successor_alone(void **state)
+{
+    const char *address = ipc_address();
+    loop_t *loop = make_loop();
+    struct end first = {0}, second = {.echo = true}, client = {0};
+    struct error err;
+
+    (void)state;
+    open_end(&first, loop, CHANNEL_ROUTER, 0);
+    assert_ok(channel_bind(first.channel, address, &err), err);
+    assert_int_equal(unlink(address + strlen("ipc://")), 0);
+    open_pair(loop, &second, CHANNEL_ROUTER, &client, CHANNEL_DEALER, address);
+    channel_close(&first.channel);
+    assert_int_equal(access(address + strlen("ipc://"), F_OK), 0);
+    assert_int_equal(send_text(&client, 0, "still there"), TD_OK);
+    pump(loop, &client.received, 1);
+    channel_close(&second.channel);
+    channel_close(&client.channel);
+    close_all(&loop);
 }
 
 static void count_release(void *bytes, void *context)
@@ -655,6 +678,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_of_several_frames_go_both_ways),
+        cmocka_unit_test(a_late_end_leaves_the_successor_alone),
         cmocka_unit_test(big_frames_leave_from_where_they_lie),
         cmocka_unit_test(a_full_queue_is_reported_and_loses_nothing),
         cmocka_unit_test(a_router_knows_who_is_away_or_slow),

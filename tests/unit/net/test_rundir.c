@@ -154,7 +154,7 @@ static void bind_socket(const char *path, int *fd)
 
 static void dead_sockets_are_cleared_and_living_ones_kept(void **state)
 {
-    char folder[RUNTIME_PATH_MAX], again[RUNTIME_PATH_MAX], paths[3][200], address[CHANNEL_ADDRESS_MAX];
+    char folder[RUNTIME_PATH_MAX], again[RUNTIME_PATH_MAX], paths[3][200], old[200], address[CHANNEL_ADDRESS_MAX];
     struct error err;
     struct stat info;
     int fds[3];
@@ -172,7 +172,12 @@ static void dead_sockets_are_cleared_and_living_ones_kept(void **state)
     }
     close(fds[0]); /* dead and old; 1 lives; 2 is dead but young */
     close(fds[2]);
+    snprintf(old, sizeof(old), "%s/../00000000000000ff", folder); /* of a run that is over */
+    assert_int_equal(mkdir(old, 0700), 0);
+    set_age(old, 1000);
+    set_age(folder, 1000);
     assert_ok(runtime_folder(again, 0xabc, &err), err);
+    assert_int_not_equal(lstat(old, &info), 0);
     assert_string_equal(again, folder);
     assert_int_not_equal(lstat(paths[0], &info), 0);
     assert_int_equal(lstat(paths[1], &info), 0);
