@@ -144,8 +144,31 @@ void rng_permutation(struct rng *rng, int *out, int count)
     }
 }
 
+/* Where zeros are rare, the number of ones before the next: geometric, floor(ln u / ln keep). */
+static void mask_by_gaps(struct rng *rng, uint8_t *out, size_t count, float keep)
+{
+    float scale = 1.0f / logf(keep);
+
+    memset(out, 1, count);
+    for (size_t i = 0;; i++) {
+        float u = ((float)(rng_u32(rng) >> 8) + 1.0f) * 0x1p-24f; /* (0, 1] */
+        float gap = logf(u) * scale;
+
+        if (gap >= (float)(count - i))
+            return;
+        i += (size_t)gap;
+        if (i >= count)
+            return;
+        out[i] = 0;
+    }
+}
+
 void rng_mask(struct rng *rng, uint8_t *out, size_t count, float keep)
 {
+    if (keep >= 0.75f && keep < 1.0f && count > 0) {
+        mask_by_gaps(rng, out, count, keep);
+        return;
+    }
     for (size_t i = 0; i < count; i++)
         out[i] = rng_float(rng) < keep;
 }

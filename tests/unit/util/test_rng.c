@@ -112,6 +112,35 @@ static void exponential_is_positive_with_mean_one(void **state)
     assert_true(fabs(mean - 1) < 0.015);
 }
 
+/* Share of ones, and of ones followed by a zero: independent draws, whatever way they are made. */
+static void masks_are_independent_draws(void **state)
+{
+    static const float keeps[] = {0, 0.3f, 0.7f, 0.75f, 0.9f, 0.99f, 1};
+    enum { COUNT = 400000 };
+    static uint8_t mask[COUNT + 1];
+    struct rng rng = stream(8, 0);
+
+    (void)state;
+    for (size_t k = 0; k < TD_LEN(keeps); k++) {
+        double keep = (double)keeps[k], ones = 0, ends = 0;
+
+        memset(mask, 7, sizeof(mask));
+        rng_mask(&rng, mask, COUNT, keeps[k]);
+        for (int i = 0; i < COUNT; i++) {
+            assert_true(mask[i] <= 1);
+            ones += mask[i];
+            ends += i > 0 && mask[i - 1] && !mask[i];
+        }
+        assert_int_equal(mask[COUNT], 7);
+        assert_true(fabs(ones - keep * COUNT) <= 4.5 * sqrt(COUNT * keep * (1 - keep)));
+        keep *= 1 - keep;
+        assert_true(fabs(ends - keep * COUNT) <= 4.5 * sqrt(COUNT * keep));
+    }
+    mask[0] = 7;
+    rng_mask(&rng, mask, 0, 0.99f);
+    assert_int_equal(mask[0], 7);
+}
+
 static void forks_do_not_move_their_parent(void **state)
 {
     struct rng a = stream(9, 1), b = stream(9, 1), fork, other;
@@ -131,6 +160,7 @@ int main(void)
         cmocka_unit_test(normal_draws_have_the_right_moments),
         cmocka_unit_test(permutations_are_uniform),
         cmocka_unit_test(exponential_is_positive_with_mean_one),
+        cmocka_unit_test(masks_are_independent_draws),
         cmocka_unit_test(forks_do_not_move_their_parent),
     };
 
