@@ -20,7 +20,7 @@
 #define SHARD_RETRY_MS     1000u /* after a full disk */
 #define SHARD_NACK_MS      100u  /* before the same Nack is sent again */
 #define SHARD_TXN_BYTES    ((uint64_t)8 << 20) /* a transaction is committed at this size, busy or not */
-#define SHARD_EVICT_MOST   64u   /* episodes evicted per transaction */
+#define SHARD_EVICT_MOST   64u   /* episodes evicted per transaction, and two for each new one */
 #define SHARD_LEAVE_MS     10000u
 #define SHARD_ROWS_MAX     (UINT64_C(1) << 36) /* of a store; bounds what a learner may ask for */
 #define SHARD_CREDIT_MAX   (UINT64_C(1) << 40) /* steps dealt at a time */

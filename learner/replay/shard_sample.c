@@ -89,18 +89,20 @@ void sample_evict(struct shard *shard)
 {
     const struct sampler_window *window;
     struct error err = {0};
-    uint64_t before, first;
+    uint64_t before, first, most;
     int rc;
 
     if (shard->sampler == NULL || shard->exited)
         return;
+    /* faster than new ones come, yet bounded: what is left over goes with the next transaction */
+    most = SHARD_EVICT_MOST + 2 * (store_counts(shard->store)->sealed - store_committed(shard->store));
     window = sampler_window(shard->sampler, SAMPLER_NEWEST);
     before = shard->terms.lockstep || shard->retain < window->first ? shard->retain : window->first;
     if (!shard->terms.lockstep && before <= store_counts(shard->store)->first &&
         store_full(shard->store))
         before = squeeze(shard, window);
     first = store_counts(shard->store)->first;
-    if ((rc = store_evict(shard->store, before, SHARD_EVICT_MOST, &err)) != TD_OK) {
+    if ((rc = store_evict(shard->store, before, (uint32_t)most, &err)) != TD_OK) {
         shard_store_failed(shard, rc, &err);
         return;
     }
