@@ -2,7 +2,9 @@
 
 #include <math.h>
 
-#define LARGEST 65536 /* any width */
+#include "common/nn/layer.h"
+
+#define INPUTS_MAX 65536 /* observations; everything else is some layer's output */
 
 struct model_size {
     int size, enc_dim, mlp_dim, latent_dim, enc_layers, num_q; /* num_q 0: the option's */
@@ -23,10 +25,12 @@ int model_dims_check(const struct model_dims *dims, struct error *err)
         return error_set(err, TD_EINVAL, "enc_dim %d, mlp_dim %d, latent_dim %d and num_enc_layers %d "
                                          "must be positive",
                          dims->enc_dim, dims->mlp_dim, dims->latent_dim, dims->enc_layers);
-    if (dims->obs_dim > LARGEST || dims->action_dim > LARGEST || dims->enc_dim > LARGEST ||
-        dims->mlp_dim > LARGEST || dims->latent_dim > LARGEST || dims->num_bins > LARGEST ||
-        dims->num_q > 64)
-        return error_set(err, TD_EINVAL, "a width above %d or more than 64 Q networks", LARGEST);
+    if (dims->obs_dim > INPUTS_MAX)
+        return error_set(err, TD_EINVAL, "observations of %d values: at most %d", dims->obs_dim, INPUTS_MAX);
+    if (dims->action_dim > NN_DIM_MAX / 2 || dims->enc_dim > NN_DIM_MAX || dims->mlp_dim > NN_DIM_MAX ||
+        dims->latent_dim > NN_DIM_MAX || dims->num_bins > NN_DIM_MAX || dims->num_q > 64)
+        return error_set(err, TD_EINVAL,
+                         "enc_dim, mlp_dim, latent_dim, num_bins: at most %d; num_q: at most 64", NN_DIM_MAX);
     if (dims->enc_layers > 16)
         return error_set(err, TD_EINVAL, "num_enc_layers=%d: at most 16", dims->enc_layers);
     if (dims->simnorm_dim < 1 || dims->latent_dim % dims->simnorm_dim != 0)

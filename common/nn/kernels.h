@@ -10,8 +10,6 @@
 
 #include "common/nn/layer.h"
 
-#define NN_DIM_MAX 8192 /* widest layer: one row of scratch lives on the stack */
-
 /* A tile of rows going through everything that follows the matrix product of a NormedLinear. */
 struct nn_forward_rows {
     int rows, dim, group;

@@ -15,6 +15,7 @@
 
 #define NN_LAYERNORM_EPS 1e-5f
 #define NN_SIMNORM_GROUP 8
+#define NN_DIM_MAX 8192 /* widest layer output: rows of scratch lie on the stack */
 
 enum nn_activation { NN_IDENTITY, NN_MISH, NN_SIMNORM };
 

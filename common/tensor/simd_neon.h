@@ -7,7 +7,6 @@
 
 #include <arm_neon.h>
 #include <stdint.h>
-#include <string.h>
 
 #define W 8
 #define V_INLINE static inline __attribute__((always_inline, unused))
@@ -29,7 +28,8 @@ V_INLINE vf v_load(const float *p, int n)
 
     if (n == W)
         return V_PAIR(vld1q_f32(p), vld1q_f32(p + 4));
-    memcpy(lanes, p, (size_t)n * sizeof(float));
+    for (int i = 0; i < n && i < W; i++)
+        lanes[i] = p[i];
     return V_PAIR(vld1q_f32(lanes), vld1q_f32(lanes + 4));
 }
 
@@ -44,7 +44,8 @@ V_INLINE void v_store(float *p, vf x, int n)
     }
     vst1q_f32(lanes, x.a);
     vst1q_f32(lanes + 4, x.b);
-    memcpy(p, lanes, (size_t)n * sizeof(float));
+    for (int i = 0; i < n && i < W; i++)
+        p[i] = lanes[i];
 }
 
 V_INLINE vf v_set(float x)
@@ -201,7 +202,8 @@ V_INLINE vf v_keep(vf x, const uint8_t *mask, int n)
     uint8_t bytes[W] = {0};
     uint16x8_t wide;
 
-    memcpy(bytes, mask, (size_t)n);
+    for (int i = 0; i < n && i < W; i++)
+        bytes[i] = mask[i];
     wide = vmovl_u8(vld1_u8(bytes));
     return v_select((vmask){vtstq_u32(vmovl_u16(vget_low_u16(wide)), vdupq_n_u32(0xff)),
                             vtstq_u32(vmovl_u16(vget_high_u16(wide)), vdupq_n_u32(0xff))},

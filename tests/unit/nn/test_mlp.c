@@ -291,6 +291,55 @@ static void sharing_part_of_the_input_changes_nothing(void **state)
     arena_release(&run.arena);
 }
 
+/* Forward, backward from any column, and shared inputs: the same bits with packed weights. */
+static void packed_weights_change_nothing(void **state)
+{
+    static float y[HEADS][ROWS * OUT], dx[HEADS][ROWS * IN], bias[2][HIDDEN];
+    struct mlp plain[2], shared;
+    struct mlp_panels panels;
+    struct arena arena, measure;
+
+    (void)state;
+    ON_EVERY_PATH
+    {
+        make_net(&net, NN_SIMNORM);
+        make_run(&run, &net, true);
+        plain[0] = net.mlp;
+        forward_all(&run, NULL);
+        backward_all(&run, NULL);
+        memcpy(y, run.y, sizeof(y));
+        memcpy(dx, run.dx, sizeof(dx));
+        arena_measure(&measure);
+        mlp_panels_init(&panels, &net.mlp, HEADS, 7, &measure);
+        assert_int_equal(arena_init(&arena, measure.used), TD_OK);
+        mlp_panels_init(&panels, &net.mlp, HEADS, 7, &arena);
+        test_poison(arena.base, arena.used);
+        for (int task = mlp_panels_tasks(&panels, &net.mlp); task-- > 0;)
+            mlp_panels_pack(&panels, &net.mlp, task);
+        mlp_panels_use(&net.mlp, &panels);
+        for (int h = 0; h < HEADS; h++)
+            mlp_head(&run.mlp[h], &net.mlp, h);
+        test_poison(run.dx, sizeof(run.dx));
+        forward_all(&run, NULL);
+        backward_all(&run, NULL);
+        if (path == ISA_PLAIN) { /* OpenBLAS: only to rounding */
+            assert_close(run.y[1], y[1], ROWS * OUT, 1e-5, 1e-5);
+            assert_close(run.dx[1], dx[1], ROWS * IN, 1e-4, 1e-4);
+        } else {
+            assert_memory_equal(run.y, y, sizeof(y));
+            assert_memory_equal(run.dx, dx, sizeof(dx));
+        }
+        mlp_head(&plain[1], &plain[0], 2);
+        mlp_share(&shared, &plain[1], run.x, 13, bias[0]);
+        mlp_forward(&shared, run.x + 13, IN, ROWS, y[0], OUT, run.scratch);
+        mlp_share(&shared, &run.mlp[2], run.x, 13, bias[1]);
+        mlp_forward(&shared, run.x + 13, IN, ROWS, y[1], OUT, run.scratch);
+        assert_close(y[1], y[0], ROWS * OUT, path == ISA_PLAIN ? 1e-5 : 0, 0);
+        arena_release(&arena);
+        arena_release(&run.arena);
+    }
+}
+
 static void a_net_may_write_over_its_own_input(void **state)
 {
     static float x[ROWS * IN], expected[ROWS * OUT];
@@ -343,6 +392,7 @@ int main(void)
         cmocka_unit_test(gradients_add_up_over_calls),
         cmocka_unit_test(part_of_the_input_gradient),
         cmocka_unit_test(sharing_part_of_the_input_changes_nothing),
+        cmocka_unit_test_teardown(packed_weights_change_nothing, back_to_best),
         cmocka_unit_test(a_net_may_write_over_its_own_input),
         cmocka_unit_test(tiles_cover_every_row_once),
     };
