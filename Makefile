@@ -58,6 +58,8 @@ TEST_SRC := $(shell find tests/unit tests/sim tests/crash tests/fuzz tests/proce
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
 LONG_SRC := $(shell find tests -name 'long_*.c' 2>/dev/null | LC_ALL=C sort)
 LONGS    := $(LONG_SRC:%.c=$(B)/%)
+# ONLY=pattern builds and runs the matching programs alone
+CHOSEN   := $(if $(ONLY),$(foreach test,$(TESTS),$(if $(findstring $(ONLY),$(test)),$(test))),$(TESTS))
 # helper programs that tests start or preload: tests/support/bin_*.c is never linked into a test
 TEST_SUPPORT := $(filter-out $(B)/tests/support/bin_%.o,$(TEST_SUPPORT))
 
@@ -84,7 +86,7 @@ $(SETUP):
 	@echo "tdmpc2: not set up yet: run 'make setup' (or 'make run', which does)" >&2; exit 2
 
 programs: $(PROGRAMS)
-tests: $(TESTS)
+tests: $(CHOSEN)
 
 run:
 	@deploy/setup
@@ -94,7 +96,7 @@ run:
 test:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs tests
-	@tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh)
+	@tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(CHOSEN) $(wildcard tests/process/*.sh)
 
 test-long:
 	@deploy/setup
