@@ -52,6 +52,7 @@ struct supervisor {
     enum stage stage;
     int exit_code;
     bool asked;
+    char sentence[512];
     /* the learner's addresses, once it has recorded them */
     struct rundir_part record;
     bool found;
@@ -227,6 +228,52 @@ static void on_signal(void *context, int signum, int count)
 
 /* --- parts that died --- */
 
+/* The text between quotes behind key in a log line. */
+static bool quoted(const char *line, const char *end, const char *key, char *out, size_t size)
+{
+    const char *at = memmem(line, (size_t)(end - line), key, strlen(key)), *close;
+
+    if (at == NULL)
+        return false;
+    at += strlen(key);
+    close = memchr(at, '"', (size_t)(end - at));
+    if (close == NULL || close == at)
+        return false;
+    snprintf(out, size, "%.*s", (int)(close - at), at);
+    return true;
+}
+
+char *supervisor_reason(const char *lines, char *out, size_t size)
+{
+    static const char level[] = "level=error", program[] = "tdmpc2-";
+
+    out[0] = '\0';
+    while (*lines != '\0') {
+        const char *end = strchrnul(lines, '\n'), *error = memmem(lines, (size_t)(end - lines), level, sizeof(level) - 1);
+        const char *colon = memmem(lines, (size_t)(end - lines), ": ", 2);
+
+        if (error != NULL && (quoted(error, end, " why=\"", out, size) || quoted(error, end, " msg=\"", out, size)))
+            break;
+        if (strncmp(lines, program, sizeof(program) - 1) == 0 && colon != NULL) {
+            snprintf(out, size, "%.*s", (int)(end - colon - 2), colon + 2);
+            break;
+        }
+        lines = *end == '\n' ? end + 1 : end;
+    }
+    return out;
+}
+
+/* A part that knows why it ended says it in its log. */
+static bool take_reason(struct part *part)
+{
+    supervisor_t *supervisor = part->supervisor;
+    char tail[4096];
+
+    if (supervisor->sentence[0] == '\0' && process_log_tail(part->log, 6, tail, sizeof(tail)) > 0)
+        supervisor_reason(tail, supervisor->sentence, sizeof(supervisor->sentence));
+    return supervisor->sentence[0] != '\0';
+}
+
 static void print_tail(struct part *part)
 {
     struct console *console = part->supervisor->options->console;
@@ -313,19 +360,28 @@ static void actor_exited(struct part *part, int code, uint64_t lived_ms)
     }
 }
 
+static void report_death(struct part *part, int code, int signal)
+{
+    supervisor_t *supervisor = part->supervisor;
+    bool knows_why = code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
+    char how[80];
+
+    if (code == TD_EXIT_OK || (supervisor->stage != STAGE_RUN && signal == SIGKILL))
+        return;
+    if (knows_why && part == &supervisor->learner && take_reason(part))
+        return; /* said at the end */
+    console_print(supervisor->options->console, "%s: %s", part->name, process_describe_exit(code, signal, how, sizeof(how)));
+    print_tail(part);
+}
+
 static void part_exited(void *context, int code, int signal)
 {
     struct part *part = context;
     supervisor_t *supervisor = part->supervisor;
     uint64_t lived_ms = process_age_ms(part->process);
-    char how[80];
 
     process_close(&part->process);
-    if (code != TD_EXIT_OK && !(supervisor->stage != STAGE_RUN && signal == SIGKILL)) {
-        console_print(supervisor->options->console, "%s: %s", part->name,
-                      process_describe_exit(code, signal, how, sizeof(how)));
-        print_tail(part);
-    }
+    report_death(part, code, signal);
     if (part == &supervisor->learner)
         learner_exited(part, code, lived_ms);
     else
@@ -550,6 +606,7 @@ int supervisor_run(const struct supervisor_options *options, struct supervisor_r
     console_clear(options->console);
     result->exit_code = supervisor.exit_code;
     result->asked = supervisor.asked;
+    memcpy(result->sentence, supervisor.sentence, sizeof(result->sentence));
 
 done:
     release(&supervisor);

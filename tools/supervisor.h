@@ -22,11 +22,18 @@ struct supervisor_options {
 
 struct supervisor_result {
     int exit_code;
-    bool asked;   /* a signal ended it */
+    bool asked;         /* a signal ended it */
+    char sentence[512]; /* why it ended with 2, 3 or 4, from the part's log; "" when it says nothing */
 };
 
 /* Are the programs beside this one? TD_OK, or TD_ESETUP naming what is missing. */
 int supervisor_check_programs(struct error *err);
+
+/*
+ * The reason in the last lines of a part's log: of the first line at level error its why, else its msg,
+ * or what follows "tdmpc2-...: ". Returns out, "" when there is none.
+ */
+char *supervisor_reason(const char *lines, char *out, size_t size);
 
 /*
  * Start everything and stay until it has ended. Returns TD_OK with *result, or an error when nothing

@@ -127,6 +127,9 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
     if (rc != TD_OK)
         return rc;
     print_end(run, fresh, given, &result);
+    fflush(stdout);
+    if (result.sentence[0] != '\0')
+        fprintf(stderr, "tdmpc2 train: %s (more in %s/learner.log)\n", result.sentence, run->dir);
     *exit_code = result.exit_code;
     return TD_OK;
 }

@@ -17,6 +17,7 @@ for word in "$@"; do case $word in work_dir=*) dir=${word#work_dir=} ;; esac; do
 event() { echo "$*" >>"$dir/events"; }
 event "learner start $*"
 trap 'event learner term; exit 0' TERM
+[ -n "${LEARNER_SAYS:-}" ] && echo "$LEARNER_SAYS"
 [ -n "${LEARNER_EARLY:-}" ] && { echo "a reason to stop"; exit "$LEARNER_EARLY"; }
 mkdir -p "$dir/run"
 printf '{"role":"learner","id":0,"pid":%d,"process":"1","run":"00000000000000ab","stats":"","control":"ipc:///tmp/none"}\n' \
@@ -106,6 +107,9 @@ start LEARNER_KILLED=1; await "learner start.*" && sleep 2.5; kill -TERM $pid; f
 check "a killed learner is started again" [ "$(count 'learner start')" = 2 ]
 check "and its actors stay" [ "$(count 'actor-0 start')" = 1 ]
 check "the death is said" said "learner: killed by signal 9"
+start LEARNER_SAYS='tdmpc2-learner: the port is in use' LEARNER_EARLY=2; finish
+check "a reason becomes one sentence" said "^tdmpc2 train: the port is in use (more in $dir/learner.log)$"
+check "without the last lines" [ -z "$(grep '  |' "$work/out")" ]
 start LEARNER_EARLY=1; finish
 check "one that keeps dying is given up with 1" [ $code = 1 ]
 check "after five times" [ "$(count 'learner start')" = 5 ]
