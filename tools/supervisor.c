@@ -1,10 +1,12 @@
 #include "tools/supervisor.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/net/channel.h"
@@ -38,6 +40,7 @@ struct part {
     supervisor_t *supervisor;
     char name[24];            /* "learner", "actor-0" */
     char log[FS_PATH_MAX];
+    off_t log_start;          /* where this start's lines begin */
     process_t *process;       /* NULL: not running */
     loop_timer_t *again;      /* the next start */
     struct restart restart;
@@ -74,7 +77,9 @@ static int spawn(struct part *part, const char *program, const char *const *args
 {
     struct process_options options = {
         .program = program, .args = args, .log_path = part->log, .on_exit = part_exited, .context = part};
+    struct stat info;
 
+    part->log_start = stat(part->log, &info) == 0 ? info.st_size : 0;
     return process_spawn(&part->process, part->supervisor->loop, &options, err);
 }
 
@@ -263,14 +268,24 @@ char *supervisor_reason(const char *lines, char *out, size_t size)
     return out;
 }
 
-/* A part that knows why it ended says it in its log. */
+/* A part that knows why it ended says it in its log, in the last lines of this start. */
 static bool take_reason(struct part *part)
 {
     supervisor_t *supervisor = part->supervisor;
     char tail[4096];
+    struct stat info;
+    off_t from = part->log_start;
+    ssize_t got = 0;
+    int fd = supervisor->sentence[0] == '\0' ? open(part->log, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 
-    if (supervisor->sentence[0] == '\0' && process_log_tail(part->log, 6, tail, sizeof(tail)) > 0)
-        supervisor_reason(tail, supervisor->sentence, sizeof(supervisor->sentence));
+    if (fd < 0)
+        return supervisor->sentence[0] != '\0';
+    if (fstat(fd, &info) == 0 && info.st_size - from >= (off_t)sizeof(tail))
+        from = info.st_size - (off_t)sizeof(tail) + 1;
+    got = pread(fd, tail, sizeof(tail) - 1, from);
+    close(fd);
+    tail[got > 0 ? got : 0] = '\0';
+    supervisor_reason(tail, supervisor->sentence, sizeof(supervisor->sentence));
     return supervisor->sentence[0] != '\0';
 }
 
