@@ -104,7 +104,6 @@ static void configure(actor_t *actor, const struct bulk *options)
         rc = worker_create(&actor->worker, &worker, &err);
     if (rc != TD_OK)
         give_up(actor, rc, &err);
-    metrics_set(actor->metrics, METRIC_threads, 1);
 }
 
 static void connect_to(actor_t *actor, const struct session_output *output)
@@ -348,8 +347,9 @@ static int find_learner(actor_t *actor, struct error *err)
             return error_set(err, TD_EINVAL, "learner=%.60s...: too long for an address", config->learner);
         strcpy(actor->learner, config->learner);
     } else {
-        if ((rc = rundir_find(config->work_dir, "learner", 0, &learner, err)) != TD_OK)
-            return rc;
+        if ((rc = rundir_find(config->work_dir, "learner", 0, &learner, NULL)) != TD_OK)
+            return error_set(err, rc, "no learner is known in %s: start one there, or give learner=ADDRESS",
+                             config->work_dir);
         memcpy(actor->learner, learner.control, sizeof(actor->learner));
     }
     return address_check(actor->learner, config->insecure, err);
@@ -426,7 +426,7 @@ int actor_create(actor_t **out, const struct actor_options *options, struct erro
     memcpy(actor->part.role, actor->role, strlen(actor->role) + 1);
     actor->part.pid = getpid();
     actor->part.process = options->process;
-    log_init(actor->role, actor->part.id, options->run, STDERR_FILENO);
+    log_init(actor->role, (int)options->config.actor, options->run, STDERR_FILENO); /* -1: not known yet */
     if ((rc = find_learner(actor, err)) == TD_OK && (rc = metrics_create(&actor->metrics, &owner)) != TD_OK)
         error_set(err, rc, "out of memory for metrics");
     if (rc == TD_OK)

@@ -56,6 +56,7 @@ struct worker {
     env_t *env;
     uint32_t env_seed;
     bool env_untouched;    /* made with that seed and not used since */
+    bool failed;           /* WORKER_FAILED was the last word */
     world_model_t *acting, *spare;
     pool_t *pool;
     mppi_t *planner;
@@ -93,6 +94,7 @@ static void fail(worker_t *worker, int rc, const struct error *err)
     worker->answer->result.kind = WORKER_FAILED;
     worker->answer->result.err = *err;
     worker->answer->result.err.code = rc;
+    worker->failed = true;
 }
 
 /* --- the thread: environment ------------------------------------------------- */
@@ -165,6 +167,12 @@ static void capture(worker_t *worker, const struct work *work)
 }
 
 /* --- the thread: acting ------------------------------------------------------ */
+
+/* One, but in lock-step, where the learner waits for this step, all. */
+static void use_usual_threads(worker_t *worker)
+{
+    pool_set_active(worker->pool, worker->options.config.lockstep ? pool_threads(worker->pool) : 1);
+}
 
 static int plan(worker_t *worker, const struct rng_key *key, bool first, bool eval, struct error *err)
 {
@@ -248,10 +256,11 @@ static void evaluate(worker_t *worker, const struct work *work)
 
     if (!work->evaluate.in_place)
         rc = make_env(worker, work->evaluate.seed, &err);
-    pool_set_active(worker->pool, work->evaluate.alone ? pool_threads(worker->pool) : 1);
+    if (work->evaluate.alone)
+        pool_set_active(worker->pool, pool_threads(worker->pool));
     for (uint32_t i = 0; i < episodes && rc == TD_OK && going; i++)
         going = evaluate_episode(worker, work, i, &reward, &length, &rc, &err);
-    pool_set_active(worker->pool, 1);
+    use_usual_threads(worker);
     if (rc != TD_OK) {
         fail(worker, rc, &err);
         return;
@@ -344,7 +353,8 @@ static int make_agent(worker_t *worker, struct error *err)
         (rc = pool_create(&worker->pool, worker->options.threads, err)) != TD_OK ||
         (rc = gemm_start(pool_threads(worker->pool), err)) != TD_OK)
         return rc;
-    pool_set_active(worker->pool, 1);
+    use_usual_threads(worker);
+    metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
     return mppi_create(&worker->planner, &plan_config, &dims, worker->pool, err);
 }
 
@@ -398,7 +408,7 @@ static void *run(void *context)
         give_way();
     if (!make_everything(worker))
         return NULL;
-    while (!atomic_load(&worker->stopping) && queue_wait(worker->commands, &work, -1) == TD_OK) {
+    while (!worker->failed && !atomic_load(&worker->stopping) && queue_wait(worker->commands, &work, -1) == TD_OK) {
         if (atomic_load(&worker->stopping)) {
             free(work.state);
             break;

@@ -26,7 +26,8 @@ typedef struct worker worker_t;
 struct worker_options {
     struct config config;  /* the run's; copied */
     bool background;       /* the evaluator: run when nothing else wants the processor */
-    int threads;           /* of an evaluation that has the machine to itself; 0: one per core */
+    int threads;           /* when nothing else computes: in lock-step, in the final evaluation;
+                              0: one per core */
     metrics_t *metrics;    /* or NULL */
     void (*wake)(void *context); /* a result is there */
     void *context;

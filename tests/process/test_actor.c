@@ -521,6 +521,36 @@ static void bad_options_of_the_learner_end_it(void **state)
     }
 }
 
+/* Before anything is connected. */
+static void bad_words_end_it_with_a_sentence(void **state)
+{
+    static const struct {
+        const char *word, *why;
+    } cases[] = {
+        {"stepz=3", "the nearest is 'steps'"},
+        {"learner=foo", "expected tcp://HOST:PORT"},
+        {"learner=tcp://10.1.2.3:5555", "insecure=true"},
+        {"run_id=xyz", "hexadecimal digits"},
+        {"run_id=12345678123456789", "hexadecimal digits"},
+        {"role=watcher", "actor|evaluator"},
+        {"actor=70000", "out of range"},
+    };
+    struct fake_run run;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        fake_open(&run);
+        fake_start(&run, (const char *const[]){cases[i].word, NULL});
+        assert_exit(&run, TD_EXIT_BAD_INPUT, cases[i].why);
+        assert_int_equal(run.heard[MESSAGE_HELLO], 0);
+        fake_close(&run);
+    }
+    fake_open(&run);
+    fake_start(&run, (const char *const[]){"learner=", "work_dir=/nonexistent", NULL});
+    assert_exit(&run, TD_EXIT_BAD_INPUT, "no learner is known in /nonexistent");
+    fake_close(&run);
+}
+
 static void another_run_or_task_is_refused(void **state)
 {
     struct fake_run run;
@@ -583,6 +613,7 @@ int main(void)
         cmocka_unit_test(it_is_fenced_by_its_successor),
         cmocka_unit_test(the_end_of_the_run_is_its_end),
         cmocka_unit_test(bad_options_of_the_learner_end_it),
+        cmocka_unit_test(bad_words_end_it_with_a_sentence),
         cmocka_unit_test(another_run_or_task_is_refused),
         cmocka_unit_test(it_is_found_in_the_run_directory),
     };
