@@ -301,10 +301,16 @@ bool session_has_parameters(session_t *session, const struct announcement *wante
            wanted->epoch != 0;
 }
 
+static bool is_of(const struct announcement *announcement, const struct gone *gone)
+{
+    return announcement->epoch == gone->epoch && announcement->version == gone->version;
+}
+
 /* Begin to fetch these, unless that is already under way or something is being adopted. */
 void session_pull(session_t *session, const struct announcement *wanted)
 {
-    if (wanted->epoch == 0 || session->adopting != 0 || session->puller == NULL)
+    if (wanted->epoch == 0 || session->adopting != 0 || session->puller == NULL ||
+        is_of(wanted, &session->gone))
         return;
     if (puller_active(session->puller)) {
         if (announcement_compare(puller_target(session->puller), wanted) == 0)
@@ -336,6 +342,18 @@ static void adopt(session_t *session)
     session->pulled_bytes += command->size;
 }
 
+/* What is gone is not asked for again: only something announced later starts another pull. */
+static void receive_gone(session_t *session, const struct gone *gone)
+{
+    if (gone->newest.epoch > session->learner_epoch)
+        return;
+    session->gone = *gone;
+    if (puller_active(session->puller) && is_of(puller_target(session->puller), gone))
+        puller_cancel(session->puller);
+    if (is_of(&session->newest, gone) || announcement_compare(&gone->newest, &session->newest) > 0)
+        session->newest = gone->newest;
+}
+
 static void receive_params(session_t *session, const struct message *message)
 {
     const struct announcement *newest;
@@ -348,14 +366,7 @@ static void receive_params(session_t *session, const struct message *message)
         if (puller_ready(session->puller) != NULL)
             adopt(session);
     } else if (message->kind == MESSAGE_GONE && session->puller != NULL) {
-        newest = &message->gone.newest;
-        if (newest->epoch > session->learner_epoch)
-            return;
-        if (announcement_compare(newest, &session->newest) > 0)
-            session->newest = *newest;
-        if (puller_active(session->puller) &&
-            announcement_compare(puller_target(session->puller), newest) != 0)
-            puller_cancel(session->puller);
+        receive_gone(session, &message->gone);
     } else if (message->kind == MESSAGE_ANNOUNCE) {
         newest = &message->announce;
         if (newest->epoch == session->learner_epoch &&

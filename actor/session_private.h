@@ -115,6 +115,7 @@ struct session {
     bool shard_joined;  /* it answered our Hello */
     /* parameters */
     puller_t *puller;
+    struct gone gone;            /* the last that was no longer held: not asked for again */
     struct announcement adopted; /* acted with; epoch 0: none */
     uint64_t adopting;           /* token; 0: none */
     /* environments */

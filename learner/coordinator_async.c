@@ -30,9 +30,10 @@ static bool counts_known(const struct coordinator *c)
     return known;
 }
 
+/* From the first moment that all is in; rows that were on the way then are owed nothing any more. */
 bool async_finished(const struct coordinator *c)
 {
-    return c->model_ready && counts_known(c) && limiter_complete(&c->limiter);
+    return c->finished;
 }
 
 /* --- evaluation ------------------------------------------------------------- */
@@ -163,7 +164,7 @@ static void publish_when_due(struct coordinator *c)
     bool burst_over = c->limiter.phase == PHASE_RUNNING && updates >= c->limiter.burst_target &&
                       newest->version < c->limiter.burst_target;
 
-    if (newest->epoch != c->config.epoch || burst_over || limiter_complete(&c->limiter) ||
+    if (newest->epoch != c->config.epoch || burst_over || c->finished ||
         (c->limiter.phase != PHASE_BURST && c->now >= c->published_ms + c->config.broadcast_ms))
         coordinator_publish(c, updates);
 }
@@ -186,7 +187,7 @@ static void gather(struct coordinator *c)
     uint64_t ahead = coordinator_updating(c) + (batch_in(c, BATCH_READY) >= 0);
     struct sample_request like = {0};
 
-    if (batch_in(c, BATCH_GATHERING) >= 0 || batch_free(c) < 0 || c->now < c->gather_again_ms ||
+    if (c->finished || batch_in(c, BATCH_GATHERING) >= 0 || batch_free(c) < 0 || c->now < c->gather_again_ms ||
         !limiter_may_update(&c->limiter, ahead))
         return;
     if (!batch_request(c, c->limiter.updates + ahead, &like) && ahead == 0)
@@ -204,7 +205,7 @@ static void say_why_idle(struct coordinator *c)
     if (gathering >= 0)
         coordinator_wait(c, WAIT_SHARDS, "slices from the replay shard for update %llu",
                          (unsigned long long)c->batches[gathering].update);
-    else if (roster_live(c, ROLE_ACTOR) == 0 && !limiter_complete(limiter))
+    else if (roster_live(c, ROLE_ACTOR) == 0 && !c->finished)
         coordinator_wait(c, WAIT_INSERTS, "actors: none is there");
     else if (limiter->phase == PHASE_SEEDING && limiter->steps >= c->seed_steps)
         coordinator_wait(c, WAIT_INSERTS, "finished episodes of at least %u rows: %llu of %llu steps "
@@ -214,7 +215,7 @@ static void say_why_idle(struct coordinator *c)
     else if (limiter->phase != PHASE_SEEDING && limiter->episodes == 0)
         coordinator_wait(c, WAIT_INSERTS, "samplable episodes: the replay holds none of at least %u rows",
                          c->config.horizon + 1);
-    else if (limiter->phase == PHASE_RUNNING && !limiter_complete(limiter))
+    else if (limiter->phase == PHASE_RUNNING && !c->finished)
         coordinator_wait(c, WAIT_INSERTS, "agent steps: actors are behind");
 }
 
@@ -250,16 +251,17 @@ void async_advance(struct coordinator *c)
         return;
     }
     shards_observe(c);
+    c->finished |= limiter_complete(&c->limiter) && !coordinator_updating(c);
     if (!coordinator_updating(c)) {
         publish_when_due(c);
         save_when_due(c);
         ready = batch_in(c, BATCH_READY);
-        if (ready >= 0 && limiter_may_update(&c->limiter, 0))
+        if (ready >= 0 && !c->finished && limiter_may_update(&c->limiter, 0))
             batch_start(c, ready);
     }
     gather(c);
     order_due(c);
-    if (limiter_complete(&c->limiter) && !coordinator_updating(c))
+    if (c->finished)
         finish(c);
     orders_advance(c);
     say_why_idle(c);

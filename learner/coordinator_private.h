@@ -146,6 +146,7 @@ struct coordinator {
     struct limiter limiter;
     uint32_t phase_told;
     uint64_t episodes;
+    bool finished;            /* asynchronous: all steps are in, no update is due */
     struct orders orders;
     struct lockstep_run run;
     struct progress restored;

@@ -350,6 +350,8 @@ void roster_pull(struct coordinator *c, const struct peer *peer, const struct me
     if (params_pull(c->params, c->now, peer->id, &message->pull, &bytes) != TD_OK) {
         answer = coordinator_send(c, peer, MESSAGE_GONE);
         answer->gone.newest = *params_newest(c->params);
+        answer->gone.epoch = message->pull.epoch;
+        answer->gone.version = message->pull.version;
         return;
     }
     answer = coordinator_send(c, peer, MESSAGE_CHUNK);

@@ -466,8 +466,11 @@ struct chunk {
     uint64_t offset;
 };
 
+/* What was asked for is no longer held. */
 struct gone {
     struct announcement newest;
+    uint32_t epoch;
+    uint64_t version;
 };
 
 /* --- all of them ----------------------------------------------------------- */

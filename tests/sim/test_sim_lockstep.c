@@ -137,6 +137,7 @@ struct trouble {
     uint64_t at;    /* after this message */
     uint64_t every; /* and again after so many; 0: once */
     uint64_t down_ms;
+    int most; /* troubles in all; 0: any number */
 };
 
 static void happens(struct cluster *cluster, void *context)
@@ -147,7 +148,9 @@ static void happens(struct cluster *cluster, void *context)
 
     if (cluster->delivered < trouble->at)
         return;
-    trouble->at = trouble->every > 0 ? cluster->delivered + trouble->every : UINT64_MAX;
+    trouble->at = trouble->every > 0 && trouble->most != 1 ? cluster->delivered + trouble->every
+                                                           : UINT64_MAX;
+    trouble->most--;
     switch (trouble->fault) {
     case FAULT_KILL_LEARNER:
         cluster_kill(cluster, learner, trouble->down_ms);
@@ -213,7 +216,7 @@ static uint64_t run_with(const struct cluster_options *options, const struct tro
 /* The same run on other timing is the same run. */
 static void delays_do_not_matter(void **state)
 {
-    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0};
+    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0, 0};
     struct cluster_options options;
     uint64_t hash;
 
@@ -233,7 +236,7 @@ static void delays_do_not_matter(void **state)
 
 static void every_part_after_every_message(void **state)
 {
-    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0};
+    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0, 0};
     struct cluster_options options;
     uint64_t hash, messages, stride = test_long() ? 1 : 2;
 
@@ -243,7 +246,7 @@ static void every_part_after_every_message(void **state)
     print_message("%llu messages\n", (unsigned long long)messages);
     for (int fault = FAULT_KILL_LEARNER; fault < FAULT_COUNT; fault++)
         for (uint64_t at = 1 + rng_below(test_rng(), (uint32_t)stride); at <= messages; at += stride) {
-            struct trouble trouble = {(enum fault)fault, at, 0, at % 3 == 0 ? 11000 : 20};
+            struct trouble trouble = {(enum fault)fault, at, 0, at % 3 == 0 ? 11000 : 20, 1};
 
             if (run_with(&options, &trouble, NULL) != hash)
                 fail_msg("fault %d after message %llu: another end", fault, (unsigned long long)at);
@@ -253,7 +256,7 @@ static void every_part_after_every_message(void **state)
 /* Again and again, every part, at random moments. */
 static void troubles_without_end(void **state)
 {
-    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0};
+    struct trouble none = {FAULT_NONE, UINT64_MAX, 0, 0, 0};
     struct cluster_options options;
     int rounds = test_long() ? 400 : 30;
     uint64_t hash;
@@ -264,7 +267,7 @@ static void troubles_without_end(void **state)
     for (int round = 0; round < rounds; round++) {
         struct trouble trouble = {
             (enum fault)(1 + rng_below(test_rng(), FAULT_COUNT - 1)),
-            rng_below(test_rng(), 100), 150 + rng_below(test_rng(), 200), rng_below(test_rng(), 300)};
+            rng_below(test_rng(), 100), 20 + rng_below(test_rng(), 200), rng_below(test_rng(), 300), 15};
 
         options.seed = rng_u64(test_rng());
         if (run_with(&options, &trouble, NULL) != hash)
@@ -285,7 +288,7 @@ static void one_by_hand(void **state)
     if (text == NULL)
         skip();
     assert_int_equal(sscanf(text, "%d,%llu,%llu,%llu,%llu", &fault, &at, &every, &down, &seed), 5);
-    trouble = (struct trouble){(enum fault)fault, at, every, down};
+    trouble = (struct trouble){(enum fault)fault, at, every, down, 15};
     lockstep_options(&options);
     options.seed = seed;
     run_with(&options, &trouble, NULL);

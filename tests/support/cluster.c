@@ -300,6 +300,10 @@ static void deliver(struct cluster *cluster, const struct event *event)
         free(event->frames);
         return;
     }
+    if (!event->to_dealer && same && node->alive && resolve(cluster, socket->address) != event->node) {
+        free(event->frames); /* the address was that of an earlier life */
+        return;
+    }
     if (!event->to_dealer && !node->alive) {
         if (!same || !park(socket, event->frames))
             free(event->frames);
@@ -372,7 +376,8 @@ static void start(struct cluster *cluster, struct cluster_node *node)
         shard_start(cluster, node);
     else
         actor_start(cluster, node);
-    reconnect(cluster, node);
+    if (node->alive)
+        reconnect(cluster, node);
 }
 
 static void drop(struct cluster *cluster, struct cluster_node *node)

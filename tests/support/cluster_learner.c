@@ -322,6 +322,12 @@ void learner_start(struct cluster *cluster, struct cluster_node *node)
 
     assert_non_null(host);
     node->learner = host;
+    if (durable != NULL && durable->kind == SAVE_FINAL) { /* a finished run only says so */
+        struct output_exit finished = {TD_EXIT_OK, "the run is complete already"};
+
+        cluster_exited(cluster, node, &finished);
+        return;
+    }
     fill_config(cluster, node, &config);
     assert_ok(coordinator_create(&host->coordinator, &config, durable != NULL ? &progress : NULL,
                                  durable != NULL ? durable->state : NULL,
