@@ -323,8 +323,7 @@ static int open_loop(struct daemon *daemon, struct error *err)
                                    .context = daemon};
     int rc;
 
-    if ((rc = loop_create(&daemon->loop, err)) != TD_OK ||
-        (rc = loop_signals(daemon->loop, on_signal, daemon, err)) != TD_OK)
+    if ((rc = loop_create(&daemon->loop, err)) != TD_OK)
         return rc;
     if (metrics_create(&daemon->metrics, &owner) != TD_OK ||
         loop_wake_create(&daemon->wake, daemon->loop, on_round, daemon) != TD_OK ||
@@ -345,7 +344,9 @@ static int open_all(struct daemon *daemon, struct error *err)
     if ((rc = runtime_folder(folder, runtime_key(key), err)) != TD_OK ||
         (rc = open_loop(daemon, err)) != TD_OK || (rc = bind_ipc(daemon, folder, err)) != TD_OK ||
         (rc = bind_tcp(daemon, err)) != TD_OK ||
-        (rc = shard_create(&daemon->shard, shard, loop_now_ms(daemon->loop), err)) != TD_OK)
+        (rc = shard_create(&daemon->shard, shard, loop_now_ms(daemon->loop), err)) != TD_OK ||
+        /* only now: while it waits for the store's last owner a signal just ends the process */
+        (rc = loop_signals(daemon->loop, on_signal, daemon, err)) != TD_OK)
         return rc;
     return open_stats(daemon, folder, err);
 }

@@ -1,5 +1,9 @@
 /* shard.c and its parts: what is answered to whom, and only after what is durable. */
+#include <errno.h>
 #include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "learner/replay/shard.h"
@@ -13,6 +17,18 @@
 #define STRIDE  row_stride(&schema)
 
 static const struct row_schema schema = {OBS_STATE, 5, 2};
+
+static int sync_failures; /* of the next calls of fdatasync, which LMDB syncs its file with */
+
+int fdatasync(int fd)
+{
+    if (sync_failures > 0) {
+        sync_failures--;
+        errno = EIO;
+        return -1;
+    }
+    return fsync(fd);
+}
 
 /* One shard under test and everything it said since the last look. */
 struct rig {
@@ -784,6 +800,59 @@ static void lockstep_keeps_what_checkpoints_need(void **state)
     assert_int_equal(ack_of(rig, 0)->next, next + 100);
 }
 
+/* The disk is full when the transaction is synced: nothing is acknowledged, and asked for again later. */
+static void a_full_disk_pauses_and_asks_again(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+    struct rlimit old, tight;
+    struct stat file;
+    char path[600];
+
+    (void)state;
+    signal(SIGXFSZ, SIG_IGN);
+    (void)join_actor(rig, 0);
+    snprintf(path, sizeof(path), "%s/data.mdb", rig->dir);
+    assert_int_equal(stat(path, &file), 0);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    tight = old;
+    tight.rlim_cur = (rlim_t)file.st_size;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    send_rows(rig, 0, 0, 1500, 2000);
+    commit(rig);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_null(ack_of(rig, 0));
+    assert_null(exited(rig));
+    assert_int_equal(store_counts(shard_store(rig->shard))->rows, 0);
+    send_rows(rig, 0, 0, 10, 2000); /* too early: it waits a second before it tries again */
+    commit(rig);
+    assert_null(ack_of(rig, 0));
+    pass(rig, 1100);
+    assert_int_equal(said(rig, MESSAGE_NACK, 0)->nack.next, 0);
+    send_rows(rig, 0, 0, 1500, 2000);
+    commit(rig);
+    assert_int_equal(ack_of(rig, 0)->next, 1500);
+}
+
+static void a_failed_sync_is_not_acknowledged(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+
+    (void)state;
+    (void)join_actor(rig, 0);
+    send_rows(rig, 0, 0, 5, 10);
+    commit(rig);
+    send_rows(rig, 0, 5, 5, 10);
+    sync_failures = 1;
+    commit(rig);
+    assert_null(ack_of(rig, 0));
+    assert_int_equal(exited(rig)->code, TD_EXIT_GAVE_UP); /* started again, it reads what is there */
+    kill_and_restart(rig);
+    assert_int_equal(store_stream(shard_store(rig->shard), 0, 0)->next, 5);
+    send_rows(rig, 0, 5, 5, 10);
+    commit(rig);
+    assert_int_equal(ack_of(rig, 0)->next, 10);
+}
+
 /* --- leaving --------------------------------------------------------------- */
 
 static void a_terminated_shard_serves_until_all_have_left(void **state)
@@ -855,6 +924,8 @@ int main(void)
         cmocka_unit_test(rewinding_voids_what_was_asked_and_held),
         cmocka_unit_test(a_full_store_makes_room_and_asks_again),
         cmocka_unit_test(lockstep_keeps_what_checkpoints_need),
+        cmocka_unit_test(a_full_disk_pauses_and_asks_again),
+        cmocka_unit_test(a_failed_sync_is_not_acknowledged),
         cmocka_unit_test(a_terminated_shard_serves_until_all_have_left),
         cmocka_unit_test(nobody_is_waited_for_longer_than_ten_seconds),
     };
