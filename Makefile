@@ -62,6 +62,7 @@ LONGS    := $(LONG_SRC:%.c=$(B)/%)
 CHOSEN   := $(if $(ONLY),$(foreach test,$(TESTS),$(if $(findstring $(ONLY),$(test)),$(test))),$(TESTS))
 # helper programs that tests start or preload: tests/support/bin_*.c is never linked into a test
 TEST_SUPPORT := $(filter-out $(B)/tests/support/bin_%.o,$(TEST_SUPPORT))
+PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
@@ -148,6 +149,12 @@ $(PROGRAMS):
 	$(call show,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS)
 
+$(B)/%.so: %.c Makefile | $(SETUP)
+	@mkdir -p $(@D)
+	$(call show,CC,$<)
+	$(Q)$(CC) $(filter-out -fPIE -fsanitize=% -fno-sanitize%,$(CFLAGS_ALL)) -fPIC -shared -o $@ $<
+
+$(TESTS) $(LONGS): | $(PRELOADS)
 $(TESTS) $(LONGS): $(B)/%: $(B)/%.o $(TEST_SUPPORT) $(call obj,$(TOOL_SRC)) $(LIB)
 	$(call show,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS) -lcmocka
