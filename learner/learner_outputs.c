@@ -110,6 +110,7 @@ static void roll_back(learner_t *learner, const struct command_rollback *command
 {
     struct error err = {0};
 
+    learner->has_stats = false; /* of updates that are void */
     if (journal_rollback(learner->journal, command, &err) != TD_OK)
         learner_exit(learner, TD_EXIT_GAVE_UP, err.text);
 }

@@ -8,7 +8,9 @@
 #include "tests/support/live.h"
 #include "tests/support/test.h"
 
-#define RUN_MS 60000
+#define RUN_MS     90000
+#define STEPS      700
+#define SEED_STEPS 200
 
 /* What the run without interruption ended in. */
 static char expected_hashes[512];
@@ -16,29 +18,42 @@ static char *expected_eval, *expected_train;
 
 static void start(struct live *live, const char *more)
 {
-    live_train(live, "task=toy-episodic:40", "episodic=true", "lockstep=true", "actors=1", "steps=1200", "seed_steps=300",
-               "eval_freq=250", "checkpoint_steps=100", "heartbeat=0.25", "eval_episodes=2", more, NULL);
+    live_train(live, "task=toy-episodic:40", "episodic=true", "lockstep=true", "actors=1", "steps=700", "seed_steps=200",
+               "eval_freq=150", "checkpoint_steps=100", "heartbeat=0.25", "eval_episodes=5", more, NULL);
+}
+
+/* Fails at the first line that differs. */
+static void compare_lines(const struct live *live, const char *file, const char *expected)
+{
+    char *got = live_lines(live, file), *at = got;
+
+    while (*at != '\0' || *expected != '\0') {
+        size_t length = strcspn(at, "\n"), wanted = strcspn(expected, "\n");
+
+        live_check(live, length == wanted && strncmp(at, expected, length) == 0, "%s: %s has\n  %.*s\nexpected\n  %.*s",
+                   live->name, file, (int)length, at, (int)wanted, expected);
+        at += length + (at[length] != '\0');
+        expected += wanted + (expected[wanted] != '\0');
+    }
+    free(got);
 }
 
 static void compare(const struct live *live)
 {
-    char hashes[512], *eval = live_lines(live, "eval.csv"), *train = live_lines(live, "train.csv");
+    char hashes[512];
 
     live_hashes(live, "final", hashes, sizeof(hashes));
     if (expected_eval == NULL) {
         memcpy(expected_hashes, hashes, sizeof(hashes));
-        expected_eval = eval;
-        expected_train = train;
-        printf("  %s\n%s", hashes, eval);
+        expected_eval = live_lines(live, "eval.csv");
+        expected_train = live_lines(live, "train.csv");
+        printf("  %s\n%s", hashes, expected_eval);
         return;
     }
     live_check(live, strcmp(hashes, expected_hashes) == 0, "%s: final bits\n  %s\nexpected\n  %s", live->name, hashes,
                expected_hashes);
-    live_check(live, strcmp(eval, expected_eval) == 0, "%s: eval.csv\n%s\nexpected\n%s", live->name, eval, expected_eval);
-    live_check(live, strcmp(train, expected_train) == 0, "%s: train.csv\n%s\nexpected\n%s", live->name, train,
-               expected_train);
-    free(eval);
-    free(train);
+    compare_lines(live, "eval.csv", expected_eval);
+    compare_lines(live, "train.csv", expected_train);
 }
 
 static void run_whole(const char *name, const char *more)
@@ -71,7 +86,7 @@ static void threads_do_not_matter(void **state)
 
 static const char *const parts[] = {"learner", "replay", "actor"};
 
-/* Wait for a moment of the run: so many agent steps, or so many updates within the burst. */
+/* Wait for a moment of the run. False when it is over already. */
 static bool reach(struct live *live, const char *metric, double value)
 {
     uint64_t end = clock_ms() + RUN_MS;
@@ -85,6 +100,25 @@ static bool reach(struct live *live, const char *metric, double value)
     }
     live_fail(live, "%s never came to %s=%g", live->name, metric, value);
     return false;
+}
+
+/*
+ * A random moment in part `which` of `of` parts of the run: a step of seeding, an update of the burst, a
+ * step after it; evaluations lie between.
+ */
+static bool reach_any(struct live *live, int which, int of)
+{
+    double moment = 0.95 * (which + rng_double(test_rng())) / of;
+    bool there;
+
+    if (moment < 0.2)
+        there = reach(live, "agent_steps", moment / 0.2 * SEED_STEPS);
+    else if (moment < 0.4)
+        there = reach(live, "updates", (moment - 0.2) / 0.2 * SEED_STEPS);
+    else
+        there = reach(live, "agent_steps", SEED_STEPS + (moment - 0.4) / 0.6 * (STEPS - SEED_STEPS));
+    live_sleep((int)rng_below(test_rng(), 20));
+    return there;
 }
 
 /* One part dies at `value` of the metric; the run goes on by itself to the same end. */
@@ -117,22 +151,18 @@ static void killed_anywhere_ends_in_the_same_bits(void **state)
     for (int run = 0; run < runs; run++) {
         char name[32];
         struct live live;
-        int deaths[3] = {0};
 
         snprintf(name, sizeof(name), "killed-%d", run);
         live_init(&live, name, false);
         start(&live, NULL);
-        for (int kills = 0; kills < 4; kills++) {
-            int part = (int)rng_below(test_rng(), 3);
+        for (int kills = 0; kills < 4 && reach_any(&live, kills, 4); kills++) {
+            const char *part = parts[rng_below(test_rng(), 3)];
             struct rundir_part record;
 
-            live_sleep((int)rng_below(test_rng(), 1200));
-            if (live_says(live.out, "is finished"))
-                break;
-            if (live_find(&live, parts[part], 0, &record) && deaths[part]++ < 4) {
-                printf("  %s: %s at %g steps\n", name, parts[part], live_metric(&live, "learner", 0, "agent_steps"));
+            printf("  %s: %s at step %g, update %g\n", name, part, live_metric(&live, "learner", 0, "agent_steps"),
+                   live_metric(&live, "learner", 0, "updates"));
+            if (live_find(&live, part, 0, &record))
                 kill(record.pid, SIGKILL);
-            }
         }
         live_expect(&live, 0, RUN_MS);
         live_no_orphans(&live, 1000);
@@ -147,10 +177,10 @@ static void everything_killed_and_started_again(void **state)
 
     (void)state;
     live_init(&live, "all", false);
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 3; round++) {
         start(&live, NULL);
-        live_part(&live, "learner", 0, 0);
-        live_sleep(100 + (int)rng_below(test_rng(), 900));
+        if (!reach_any(&live, round, 3))
+            break;
         kill(live.pid, SIGSTOP); /* or it restarts what dies first */
         for (int i = 0; i < 3; i++) {
             struct rundir_part record;
@@ -174,10 +204,10 @@ static void stopped_and_started_again(void **state)
 
     (void)state;
     live_init(&live, "stopped", false);
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 3; round++) {
         start(&live, NULL);
-        live_part(&live, "actor", 0, 0);
-        live_sleep((int)rng_below(test_rng(), 800));
+        if (!reach_any(&live, round, 3))
+            break;
         kill(live.pid, SIGINT);
         live_expect(&live, 0, 30000);
         live_no_orphans(&live, 1000);
