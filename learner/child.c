@@ -95,8 +95,8 @@ static void process_ended(void *context, int code, int signum)
 
     process_close(&child->process);
     snprintf(why, sizeof(why), "the %s ended with exit code %d", child->options.name, code);
-    if (child->stopping) {
-        end(child, code < 0 ? TD_EXIT_GAVE_UP : code, why);
+    if (child->stopping) { /* SIGTERM may have met it before it could listen */
+        end(child, signum == SIGTERM ? TD_EXIT_OK : code < 0 ? TD_EXIT_GAVE_UP : code, why);
     } else if (code == TD_EXIT_BAD_INPUT || code == TD_EXIT_FENCED) {
         log_tail(child);
         end(child, code, why);

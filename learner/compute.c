@@ -81,7 +81,7 @@ static struct batch gather(struct compute *compute, const struct compute_batch *
 
     for (uint32_t p = 0; p < count; p++) {
         size_t n = parts->part[p].count;
-        struct batch part = split(channel_blob_bytes(parts->part[p].blob), n, horizon, obs, action);
+        struct batch part = split(parts->part[p].slices, n, horizon, obs, action);
 
         place((float *)whole.obs, part.obs, horizon + 1, n, total, first, obs);
         place((float *)whole.action, part.action, horizon, n, total, first, action);
@@ -102,8 +102,8 @@ static int batch_of(struct compute *compute, const struct compute_job *job, stru
                                 compute->action_dim);
 
     if (job->update.parts == 1) { /* as it came: nothing is copied */
-        TD_ASSERT(channel_blob_length(batch->part[0].blob) == bytes);
-        *out = split(channel_blob_bytes(batch->part[0].blob), (size_t)config->batch_size,
+        TD_ASSERT(batch->part[0].length == bytes, "%zu bytes, expected %zu", batch->part[0].length, bytes);
+        *out = split(batch->part[0].slices, (size_t)config->batch_size,
                      (size_t)config->horizon, compute->obs_dim, compute->action_dim);
         return TD_OK;
     }

@@ -12,7 +12,6 @@
 #ifndef TD_LEARNER_COMPUTE_H
 #define TD_LEARNER_COMPUTE_H
 
-#include "common/net/channel.h"
 #include "common/wire/message.h"
 #include "learner/resume.h"
 #include "learner/run.h"
@@ -22,7 +21,8 @@ typedef struct compute compute_t;
 
 /* One batch as it came: a message per shard, each of `count` slices in the layout of struct batch. */
 struct compute_part {
-    channel_blob_t *blob;
+    const void *slices; /* borrowed, at an address divisible by 4 */
+    size_t length;      /* slices_bytes of count, checked by the codec's users */
     uint32_t count;
 };
 struct compute_batch {

@@ -170,14 +170,25 @@ static int build(learner_t *learner, struct error *err)
     learner->process = process_random_id();
     learner->cores = compute_cores();
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
-    if ((rc = env_find(learner->run.config.task, &learner->env, err)) != TD_OK ||
-        (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
+    if ((rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||
         (rc = loop_signals(learner->loop, on_signal, learner, err)) != TD_OK)
         return rc;
     return learner_start_children(learner, err);
+}
+
+/* Whatever can be known to be wrong before the run directory is touched. */
+static int check(learner_t *learner, const struct config *config, const bool *given, struct error *err)
+{
+    struct run look;
+    int rc;
+
+    if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK ||
+        (rc = env_find(look.config.task, &learner->env, err)) != TD_OK)
+        return rc;
+    return learner_check_bind(&look.config, err);
 }
 
 int learner_create(learner_t **out, const struct config *config, const bool *given, bool *finished,
@@ -191,7 +202,8 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
     if (learner == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     learner->run.lock = -1;
-    rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
+    if ((rc = check(learner, config, given, err)) == TD_OK)
+        rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
     if (rc == TD_OK && learner->run.finished) {
         fprintf(stderr, "%s is finished: %llu agent steps; give more steps= to extend it, or another exp_name=\n",
                 learner->run.dir, (unsigned long long)learner->run.finished_steps);
@@ -225,9 +237,9 @@ int learner_run(learner_t *learner)
 
 static void release_batches(learner_t *learner)
 {
-    for (size_t buffer = 0; buffer < TD_LEN(learner->batches); buffer++)
+    for (size_t buffer = 0; buffer < TD_LEN(learner->blobs); buffer++)
         for (int part = 0; part < WIRE_SHARDS_MAX; part++)
-            channel_blob_release(&learner->batches[buffer].part[part].blob);
+            channel_blob_release(&learner->blobs[buffer][part]);
 }
 
 void learner_destroy(learner_t **out)

@@ -37,12 +37,15 @@ static void build_model(learner_t *learner, const struct message_spec *spec)
 static void keep_slices(learner_t *learner, const struct command_slices *slices)
 {
     struct compute_part *part = &learner->batches[slices->buffer].part[slices->part];
+    channel_blob_t **blob = &learner->blobs[slices->buffer][slices->part];
 
-    channel_blob_release(&part->blob);
-    part->blob = post_take(learner->post, 0);
-    part->count = slices->count;
-    if (part->blob == NULL)
+    channel_blob_release(blob);
+    *blob = post_take(learner->post, 0);
+    if (*blob == NULL) {
         learner_exit(learner, TD_EXIT_GAVE_UP, "out of memory for a batch");
+        return;
+    }
+    *part = (struct compute_part){channel_blob_bytes(*blob), channel_blob_length(*blob), slices->count};
     metrics_add(learner->metrics, METRIC_slices, slices->count);
     if (learner->status.requested_ns != 0)
         metrics_record(learner->metrics, METRIC_sample_ms,

@@ -62,6 +62,7 @@ struct learner {
     loop_wake_t *computed;
     checkpoint_t *checkpoint;            /* to go on from, until the model is built */
     struct compute_batch batches[2];
+    channel_blob_t *blobs[2][WIRE_SHARDS_MAX]; /* the memory of their parts */
     struct update_stats last_stats;
     bool has_stats;
     bool raise_epoch;                    /* asked for while draining */
@@ -86,6 +87,8 @@ void learner_drain(learner_t *learner);
 void learner_computed(void *learner);
 
 /* learner_sockets.c */
+/* What bind= and advertise= say, before anything is made. TD_OK or TD_EINVAL. */
+int learner_check_bind(const struct config *config, struct error *err);
 int learner_bind(learner_t *learner, struct error *err);
 int learner_start_children(learner_t *learner, struct error *err);
 void learner_stop_children(learner_t *learner);

@@ -1,0 +1,317 @@
+#include "tests/support/test.h"
+
+#include <unistd.h>
+
+#include "common/util/clock.h"
+#include "learner/compute.h"
+
+#define OBS        5
+#define ACTION     2
+#define BATCH      8
+#define HORIZON    3
+#define DEADLINE_MS 60000
+
+static struct run make_run(const char *name, bool lockstep)
+{
+    struct run run = {.lock = -1, .run_id = 77, .epoch = 1};
+    struct error err;
+
+    snprintf(run.dir, sizeof(run.dir), "%s/%s", test_folder(), name);
+    assert_ok(fs_mkdirs(run.dir, 0755, &err), err);
+    config_init(&run.config);
+    run.config.mlp_dim = run.config.enc_dim = run.config.latent_dim = 32;
+    run.config.num_enc_layers = 2;
+    run.config.batch_size = BATCH;
+    run.config.horizon = HORIZON;
+    run.config.num_bins = 11;
+    run.config.keep_checkpoints = 2;
+    run.config.lockstep = lockstep;
+    if (lockstep)
+        run.config.actors = 1;
+    return run;
+}
+
+static compute_t *make_compute(const struct run *run, int threads)
+{
+    struct error err;
+    compute_t *compute;
+
+    assert_ok(compute_create(&compute, run, threads, NULL, NULL, &err), err);
+    return compute;
+}
+
+static struct compute_result wait_result(compute_t *compute, enum compute_kind kind)
+{
+    struct compute_result result;
+    uint64_t start = clock_ms();
+
+    while (!compute_pop(compute, &result)) {
+        assert_true(clock_ms() - start < DEADLINE_MS);
+        clock_sleep_ms(1);
+    }
+    assert_int_equal(result.kind, kind);
+    return result;
+}
+
+static size_t build(compute_t *compute, checkpoint_t *checkpoint)
+{
+    struct compute_job job = {.kind = COMPUTE_MODEL};
+    struct compute_result result;
+
+    job.model.spec = (struct message_spec){.obs_type = 1, .obs_dim = OBS, .action_dim = ACTION, .episode_length = 50};
+    job.model.checkpoint = checkpoint;
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_MODEL);
+    assert_ok(result.rc, result.err);
+    return result.snapshot_bytes;
+}
+
+/* One message's worth of random slices. */
+static float *make_slices(uint32_t seed)
+{
+    struct rng_key key = {.seed = seed, .purpose = RNG_TEST};
+    size_t floats = slices_bytes(HORIZON, BATCH, OBS, ACTION) / sizeof(float);
+    float *slices = malloc(floats * sizeof(float));
+    size_t action = (HORIZON + 1) * BATCH * OBS, flags = action + HORIZON * BATCH * (ACTION + 1);
+    struct rng rng;
+
+    rng_init(&rng, &key);
+    rng_uniform(&rng, slices, floats, -1, 1);
+    memset(slices + flags, 0, (HORIZON * BATCH + BATCH) * sizeof(float)); /* terminated, task */
+    return slices;
+}
+
+static void update(compute_t *compute, uint64_t number, const struct compute_batch *batch, uint32_t parts, int active)
+{
+    struct compute_job job = {.kind = COMPUTE_UPDATE};
+    struct compute_result result;
+
+    job.update.update = number;
+    job.update.batch = batch;
+    job.update.parts = parts;
+    job.update.active = active;
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_UPDATE);
+    assert_ok(result.rc, result.err);
+    assert_true(result.update.finite);
+    assert_true(result.update.update == number && result.update.stats.total_loss > 0);
+}
+
+static void updates(compute_t *compute, uint64_t from, uint64_t to)
+{
+    for (uint64_t i = from; i < to; i++) {
+        float *slices = make_slices((uint32_t)i);
+        struct compute_batch batch = {.part = {{slices, slices_bytes(HORIZON, BATCH, OBS, ACTION), BATCH}}};
+
+        update(compute, i, &batch, 1, 1);
+        free(slices);
+    }
+}
+
+static uint64_t hash_of(compute_t *compute, size_t bytes)
+{
+    struct compute_job job = {.kind = COMPUTE_PUBLISH};
+    struct compute_result result;
+    void *memory = malloc(bytes);
+
+    job.publish.memory = memory;
+    job.publish.version = 9;
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_PUBLISH);
+    assert_true(result.publish.finite && result.publish.version == 9);
+    free(memory);
+    return result.publish.hash;
+}
+
+static void save(compute_t *compute, const struct run *run, uint32_t kind, const struct progress *progress,
+                 uint64_t steps, struct bulk state, const char *name)
+{
+    struct command_save command = {.id = steps, .kind = kind, .progress = progress, .state = state};
+    struct compute_job job = {.kind = COMPUTE_SAVE};
+    struct compute_result result;
+
+    job.save = resume_save_create(run, &command, steps);
+    assert_non_null(job.save);
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_SAVE);
+    assert_ok(result.rc, result.err);
+    assert_true(result.save.id == steps);
+    assert_string_equal(result.save.name, name);
+}
+
+/* [H+1][B][O] and so on of slices from..from+count-1 of a whole batch. */
+static float *cut(const float *whole, uint32_t from, uint32_t count)
+{
+    static const uint32_t widths[] = {OBS, ACTION, 1, 1, 1}, steps[] = {HORIZON + 1, HORIZON, HORIZON, HORIZON, 1};
+    float *part = malloc(slices_bytes(HORIZON, count, OBS, ACTION)), *to = part;
+
+    for (size_t field = 0; field < TD_LEN(widths); field++)
+        for (uint32_t t = 0; t < steps[field]; t++) {
+            memcpy(to, whole + from * widths[field], count * widths[field] * sizeof(float));
+            to += count * widths[field];
+            whole += BATCH * widths[field];
+        }
+    return part;
+}
+
+static void parts_of_a_batch_count_as_the_whole(void **state)
+{
+    struct run run = make_run("parts", false);
+    compute_t *one = make_compute(&run, 1), *two = make_compute(&run, 2);
+    float *whole = make_slices(1), *first = cut(whole, 0, 3), *second = cut(whole, 3, 5);
+    struct compute_batch together = {.part = {{whole, slices_bytes(HORIZON, BATCH, OBS, ACTION), BATCH}}};
+    struct compute_batch apart = {.part = {{first, slices_bytes(HORIZON, 3, OBS, ACTION), 3},
+                                           {second, slices_bytes(HORIZON, 5, OBS, ACTION), 5}}};
+    size_t bytes = build(one, NULL);
+
+    (void)state;
+    assert_int_equal(build(two, NULL), bytes);
+    assert_true(hash_of(one, bytes) == hash_of(two, bytes));
+    update(one, 0, &together, 1, 1);
+    assert_true(hash_of(one, bytes) != hash_of(two, bytes));
+    update(two, 0, &apart, 2, 2); /* with two threads, too */
+    assert_true(hash_of(one, bytes) == hash_of(two, bytes));
+    compute_destroy(&one);
+    compute_destroy(&two);
+    assert_null(two);
+    free(whole);
+    free(first);
+    free(second);
+}
+
+static struct progress progress_at(uint64_t updates_done, uint64_t steps)
+{
+    struct progress progress = {.updates = updates_done, .learner_epoch = 1, .phase = PHASE_RUNNING, .seed_steps = 10};
+
+    progress.spec = (struct message_spec){.obs_type = 1, .obs_dim = OBS, .action_dim = ACTION, .episode_length = 50};
+    progress.stores = 1;
+    progress.store[0] = (struct progress_store){5, steps};
+    return progress;
+}
+
+static void a_resumed_run_ends_in_the_same_bits(void **state)
+{
+    struct run run = make_run("resume", false);
+    compute_t *compute = make_compute(&run, 1), *resumed = make_compute(&run, 2);
+    struct progress progress = progress_at(4, 100), found;
+    struct bulk none = {NULL, 0};
+    checkpoint_t *checkpoint;
+    size_t bytes = build(compute, NULL), state_size;
+    void *env_state;
+    struct error err;
+    uint64_t hash;
+
+    (void)state;
+    assert_ok(resume_open(&checkpoint, &run, &err), err);
+    assert_null(checkpoint); /* nothing yet is no error */
+    updates(compute, 0, 4);
+    save(compute, &run, SAVE_ORDINARY, &progress, 100, none, "step-100");
+    updates(compute, 4, 7);
+    hash = hash_of(compute, bytes);
+
+    assert_ok(resume_open(&checkpoint, &run, &err), err);
+    assert_ok(resume_progress(checkpoint, &found, &env_state, &state_size, &err), err);
+    assert_true(found.updates == 4 && found.store[0].steps == 100 && env_state == NULL);
+    assert_int_equal(build(resumed, checkpoint), bytes);
+    updates(resumed, 4, 7);
+    assert_true(hash_of(resumed, bytes) == hash);
+    compute_destroy(&compute);
+    compute_destroy(&resumed);
+}
+
+static void lock_step_goes_back_to_its_newest_cut(void **state)
+{
+    struct run run = make_run("cuts", true);
+    compute_t *compute = make_compute(&run, 1);
+    struct progress progress = progress_at(2, 0);
+    struct compute_job job = {.kind = COMPUTE_LOAD};
+    struct compute_result result;
+    char environment[] = "the environment's state";
+    struct bulk bulk = {environment, sizeof(environment)};
+    size_t bytes = build(compute, NULL);
+    uint64_t hash;
+
+    (void)state;
+    progress.lockstep = true;
+    progress.state_size = sizeof(environment);
+    updates(compute, 0, 2);
+    for (uint64_t step = 20; step <= 60; step += 20) { /* three cuts, two are kept */
+        char name[32];
+
+        progress.step = step;
+        snprintf(name, sizeof(name), "step-%d", (int)step);
+        save(compute, &run, SAVE_CUT, &progress, step, bulk, name);
+    }
+    hash = hash_of(compute, bytes);
+    progress.step = 61;
+    save(compute, &run, SAVE_FINAL, &progress, 61, bulk, "final"); /* not to be gone on from */
+    updates(compute, 2, 3);
+    assert_true(hash_of(compute, bytes) != hash);
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_LOAD);
+    assert_ok(result.rc, result.err);
+    assert_true(result.load.progress->step == 60 && result.load.state_size == sizeof(environment));
+    assert_memory_equal(result.load.state, environment, sizeof(environment));
+    assert_true(hash_of(compute, bytes) == hash);
+    free(result.load.progress);
+    free(result.load.state);
+
+    progress.step = 5; /* inside the burst: a Go at a step without updates, yet some are done */
+    save(compute, &run, SAVE_CUT, &progress, 5, bulk, "step-5-update-2");
+    compute_destroy(&compute);
+}
+
+static void foreign_and_damaged_checkpoints_are_told(void **state)
+{
+    struct run run = make_run("foreign", false), other;
+    compute_t *compute = make_compute(&run, 1);
+    struct progress progress = progress_at(0, 1);
+    struct bulk none = {NULL, 0};
+    checkpoint_t *checkpoint;
+    char path[FS_PATH_MAX];
+    struct error err;
+
+    (void)state;
+    build(compute, NULL);
+    save(compute, &run, SAVE_ORDINARY, &progress, 1, none, "step-1");
+    compute_destroy(&compute);
+    other = run;
+    other.run_id = 78;
+    assert_int_equal(resume_open(&checkpoint, &other, &err), TD_EFOREIGN);
+    assert_null(checkpoint);
+    assert_ok(run_path(&run, "checkpoints/step-1/optimizer.safetensors", path, &err), err);
+    assert_int_equal(truncate(path, 100), 0);
+    assert_int_equal(resume_open(&checkpoint, &run, &err), TD_ECORRUPT);
+    assert_null(checkpoint);
+}
+
+static void sizes_that_make_no_model_are_an_error(void **state)
+{
+    struct run run = make_run("sizes", false);
+    struct compute_job job = {.kind = COMPUTE_MODEL};
+    struct compute_result result;
+    compute_t *compute;
+
+    (void)state;
+    run.config.latent_dim = 33; /* simnorm_dim does not divide it */
+    compute = make_compute(&run, 1);
+    job.model.spec = (struct message_spec){.obs_type = 1, .obs_dim = OBS, .action_dim = ACTION, .episode_length = 50};
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_MODEL);
+    assert_int_equal(result.rc, TD_EINVAL);
+    assert_non_null(strstr(result.err.text, "latent_dim"));
+    compute_destroy(&compute);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_of_a_batch_count_as_the_whole),
+        cmocka_unit_test(a_resumed_run_ends_in_the_same_bits),
+        cmocka_unit_test(lock_step_goes_back_to_its_newest_cut),
+        cmocka_unit_test(foreign_and_damaged_checkpoints_are_told),
+        cmocka_unit_test(sizes_that_make_no_model_are_an_error),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
