@@ -2,6 +2,7 @@
  * kill -9 of a real replay shard at random moments, with writers at full speed and a full table: no
  * acknowledged row is lost, none is stored twice, and the shard comes back every time.
  */
+#include <limits.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -18,13 +19,13 @@ static const struct row_schema schema = {OBS_STATE, 5, 2};
 
 static const char *program(void)
 {
-    static char path[512];
+    static char path[512], whole[PATH_MAX];
     const char *build = getenv("TD_BUILD");
 
     snprintf(path, sizeof(path), "%s/bin/tdmpc2-replay", build == NULL ? "build/release" : build);
-    if (access(path, X_OK) != 0)
+    if (realpath(path, whole) == NULL)
         fail_msg("%s is not there: run make first", path);
-    return path;
+    return whole;
 }
 
 /* Rows first..first+count-1 of an episode are what writer `record->slot` sent. */
@@ -137,9 +138,31 @@ static void killed_at_random_moments(void **state)
     audit(dir, epoch, acked);
 }
 
+/* What cannot work is one sentence and exit 2, and makes nothing. */
+static void bad_options_are_refused(void **state)
+{
+    static const char *const words[] = {
+        "", "learner=tcp://192.0.2.1:5000", "learner=nonsense", "learner=ipc:///x shard=64",
+        "learner=ipc:///x run_id=what", "learner=ipc:///x repaly_dir=y", "learner=tcp://127.0.0.1:5000",
+    };
+    char command[PATH_MAX + 1200];
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(words); i++) {
+        int status;
+
+        snprintf(command, sizeof(command), "cd '%s' && timeout 10 '%s' %s >said 2>&1; "
+                 "code=$?; test $(wc -l <said) -ge 1 && exit $code", test_folder(), program(), words[i]);
+        status = system(command);
+        if (WEXITSTATUS(status) != TD_EXIT_BAD_INPUT)
+            fail_msg("'%s' ended with %d", words[i], WEXITSTATUS(status));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test(killed_at_random_moments),
     };
 

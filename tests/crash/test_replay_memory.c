@@ -1,4 +1,4 @@
-/* A million slices, and as many rows, leave no memory behind in a real shard process. */
+/* Slices and rows by the hundred thousand leave no memory behind in a real shard process. */
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -38,7 +38,7 @@ static long own_memory(pid_t pid)
 
 static void work(straw_t *straw, uint64_t rows, uint64_t slices)
 {
-    uint64_t end = clock_ms() + 60000;
+    uint64_t end = clock_ms() + 100000; /* for a machine that does much else */
     uint64_t rows_end = straw_counts(straw)->acked + rows, slices_end = straw_counts(straw)->slices + slices;
 
     while (straw_counts(straw)->acked < rows_end || straw_counts(straw)->slices < slices_end) {
@@ -47,7 +47,7 @@ static void work(straw_t *straw, uint64_t rows, uint64_t slices)
     }
 }
 
-static void a_million_slices_leave_nothing_behind(void **state)
+static void slices_and_rows_leave_nothing_behind(void **state)
 {
     struct straw_config config = {.program = program(), .schema = walker, .writers = 4, .chunk = 64,
                                   .window = 4, .episode = 100, .horizon = 3, .batch = 256,
@@ -68,10 +68,10 @@ static void a_million_slices_leave_nothing_behind(void **state)
     straw_sample(straw, 2);
     work(straw, 100000, 100000); /* the buffer is full, every queue has had its length */
     before = own_memory(straw_pid(straw));
-    work(straw, test_long() ? 5000000 : 300000, 1000000);
+    work(straw, test_long() ? 5000000 : 200000, test_long() ? 5000000 : 300000);
     after = own_memory(straw_pid(straw));
     printf("own memory %ld kB, then %ld kB\n", before, after);
-    assert_true(after < before + 4096); /* one transaction's pages more or less; a row leaked is 140 MB */
+    assert_true(after < before + 4096); /* one transaction's pages more or less; leaking rows are 28 MB */
     assert_true(after < 64 * 1024);
     straw_stop(&straw);
 }
@@ -79,7 +79,7 @@ static void a_million_slices_leave_nothing_behind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_million_slices_leave_nothing_behind),
+        cmocka_unit_test(slices_and_rows_leave_nothing_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
