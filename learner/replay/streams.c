@@ -149,17 +149,33 @@ static uint64_t find_level(const struct share *shares, size_t count, uint64_t re
     return low;
 }
 
+/* Has someone next to nothing of a large even share? */
+static bool is_uneven(const struct share *shares, size_t count, uint64_t rest)
+{
+    uint64_t even = rest / count;
+
+    for (size_t i = 0; i < count && even >= CREDIT_EVEN; i++)
+        if (unused(&shares[i]) < even / 2)
+            return true;
+    return false;
+}
+
 void credit_deal(struct share *shares, size_t count, uint64_t rest, size_t *turn)
 {
     uint64_t sum = 0, level, odd;
     bool cap;
 
-    for (size_t i = 0; i < count; i++) {
+    if (count == 0)
+        return;
+    for (size_t i = 0; i < count; i++)
         if (shares[i].limit < shares[i].steps)
             shares[i].limit = shares[i].steps;
+    if (is_uneven(shares, count, rest))
+        for (size_t i = 0; i < count; i++)
+            shares[i].limit = shares[i].steps; /* all is dealt again */
+    for (size_t i = 0; i < count; i++)
         sum += unused(&shares[i]);
-    }
-    if (count == 0 || sum == rest)
+    if (sum == rest)
         return;
     cap = sum > rest;
     level = find_level(shares, count, rest, cap);

@@ -73,10 +73,15 @@ struct share {
     uint64_t steps, limit;
 };
 
+/* An even share of so many steps is taken back from others for who has less than half of it. */
+#define CREDIT_EVEN 64
+
 /*
  * Deal `rest` steps over the shares so that they differ by at most one where possible: what is not
  * used stays where it is, new steps go to who has least, and a smaller rest is taken from who has
- * most. Odd steps go round: *turn is moved. Afterwards the sum of (limit - steps) is exactly rest.
+ * most. Where shares are large, who has little is not left to wait for the others to use theirs (one
+ * that joins while all seeding steps are dealt): all become even. Odd steps go round: *turn is moved.
+ * Afterwards the sum of (limit - steps) is exactly rest.
  */
 void credit_deal(struct share *shares, size_t count, uint64_t rest, size_t *turn);
 

@@ -173,6 +173,27 @@ static void credit_is_dealt_evenly(void **state)
     }
 }
 
+/* Whoever joins when all is dealt gets a large share at once, not when the others have used theirs. */
+static void a_newcomer_to_large_shares_does_not_wait(void **state)
+{
+    struct share shares[3] = {{100, 3100}, {0, 0}, {50, 50}};
+    size_t turn = 0;
+
+    (void)state;
+    credit_deal(shares, 3, 3000, &turn);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(shares[i].limit - shares[i].steps, 1000);
+    shares[0].steps += 400; /* a little ahead: everyone keeps what he has */
+    credit_deal(shares, 3, 2600, &turn);
+    assert_int_equal(shares[0].limit, 1100);
+    assert_int_equal(shares[1].limit, 1000);
+    shares[0] = (struct share){0, 8}; /* small shares stay where they are */
+    shares[1] = (struct share){0, 0};
+    credit_deal(shares, 2, 8, &turn);
+    assert_int_equal(shares[0].limit, 8);
+    assert_int_equal(shares[1].limit, 0);
+}
+
 /* One step at a time goes round: nobody starves. */
 static void single_steps_go_round(void **state)
 {
@@ -198,6 +219,7 @@ int main(void)
         cmocka_unit_test(the_table_keeps_streams_in_order),
         cmocka_unit_test(credit_is_dealt_evenly),
         cmocka_unit_test(single_steps_go_round),
+        cmocka_unit_test(a_newcomer_to_large_shares_does_not_wait),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
