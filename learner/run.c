@@ -218,9 +218,9 @@ int run_raise_epoch(struct run *run, uint32_t above, struct error *err)
 {
     uint64_t run_id;
     uint32_t stored;
-    int rc = read_identity(run, &run_id, &stored, err);
+    int rc = run_check_epoch(run, err); /* one that was replaced must not rise above its successor */
 
-    if (rc != TD_OK)
+    if (rc != TD_OK || (rc = read_identity(run, &run_id, &stored, err)) != TD_OK)
         return rc;
     if (stored > above)
         above = stored;

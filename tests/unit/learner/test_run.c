@@ -76,6 +76,7 @@ static void a_new_run_is_made_and_resumed(void **state)
     assert_int_equal(again.config.seed, 3);
     assert_int_equal(again.config.steps, 200);
     assert_int_equal(run_check_epoch(&run, &err), TD_EFENCED); /* the first one is a zombie now */
+    assert_int_equal(run_raise_epoch(&run, 9, &err), TD_EFENCED);
     assert_ok(run_raise_epoch(&again, 9, &err), err);
     assert_int_equal(again.epoch, 10);
     assert_ok(run_raise_epoch(&again, 3, &err), err);
