@@ -1,0 +1,436 @@
+/* The coordinator by itself: who may join, who fences whom, how it ends. The rest: tests/sim. */
+#include "learner/coordinator.h"
+
+#include "common/store/row.h"
+#include "tests/support/test.h"
+
+enum { OBS = 3, ACTION = 2, RUN = 77, SNAPSHOT = 64, SHARD = 50, ACTOR = 60 };
+
+static struct {
+    coordinator_t *coordinator;
+    uint64_t now;
+    struct coordinator_output exit;
+    struct coordinator_output last[128]; /* by kind of message, or 100 + command */
+    int stops;
+    char said[OUTPUT_TEXT_MAX];
+} at;
+
+static void drain(void)
+{
+    struct coordinator_output output;
+
+    while (coordinator_next(at.coordinator, &output)) {
+        if (output.kind == OUTPUT_EXIT)
+            at.exit = output;
+        else if (output.kind == OUTPUT_LOG)
+            memcpy(at.said, output.log.text, sizeof(at.said));
+        else if (output.kind == OUTPUT_SEND) {
+            at.last[output.message.kind] = output;
+            at.stops += output.message.kind == MESSAGE_STOP;
+        } else if (output.kind >= OUTPUT_ROLE) {
+            at.last[100 + output.kind - OUTPUT_ROLE] = output;
+        }
+    }
+}
+
+static struct coordinator_output *command(uint32_t kind)
+{
+    return &at.last[100 + kind - OUTPUT_ROLE];
+}
+
+static struct message *sent(uint32_t kind)
+{
+    assert_int_equal(at.last[kind].kind, OUTPUT_SEND);
+    return &at.last[kind].message;
+}
+
+static void feed(uint32_t port, uint64_t id, struct message *message)
+{
+    struct peer peer = {.port = port, .local = true, .id = id};
+
+    if (message->run == 0)
+        message->run = RUN;
+    coordinator_receive(at.coordinator, at.now, &peer, message);
+    drain();
+}
+
+static struct coordinator_config config_of(bool lockstep)
+{
+    return (struct coordinator_config){
+        .run = RUN, .process = 9, .epoch = 3, .options = "", .lockstep = lockstep, .seed = 1,
+        .steps = 100, .seed_steps = 10, .utd = 1, .slack = 8, .batch_size = 4, .horizon = 2,
+        .buffer_size = 1000, .eval_freq = 50, .eval_episodes = 1, .actors = lockstep ? 1 : 2,
+        .shards = 1, .max_staleness = 10, .heartbeat_ms = 2000, .broadcast_ms = 50,
+        .timeout_ms = 60000, .checkpoint_every_ms = 100000, .checkpoint_steps = 50,
+        .keep_checkpoints = 3};
+}
+
+static void start(bool lockstep)
+{
+    struct coordinator_config config = config_of(lockstep);
+    struct error err;
+
+    memset(&at, 0, sizeof(at));
+    at.now = 5000;
+    assert_ok(coordinator_create(&at.coordinator, &config, NULL, NULL, 0, &err), err);
+    coordinator_tick(at.coordinator, at.now);
+    drain();
+}
+
+static int finish(void **state)
+{
+    (void)state;
+    coordinator_destroy(&at.coordinator);
+    return 0;
+}
+
+static void actor_hello(uint64_t process, int64_t slot, uint32_t obs_dim)
+{
+    struct message message = {.kind = MESSAGE_HELLO};
+
+    message.hello = (struct hello){.role = ROLE_ACTOR, .process = process, .has_slot = slot >= 0,
+                                   .slot = slot >= 0 ? (uint32_t)slot : 0, .environments = 1};
+    if (obs_dim > 0)
+        message.hello.spec = (struct message_spec){OBS_STATE, obs_dim, ACTION, 0, true};
+    feed(PORT_CONTROL, process, &message);
+}
+
+static void shard_hello(uint32_t shard)
+{
+    struct message message = {.kind = MESSAGE_HELLO};
+
+    message.hello = (struct hello){.role = ROLE_SHARD, .process = SHARD, .shard = shard};
+    strcpy(message.hello.sample, "sample");
+    strcpy(message.hello.ingest_ipc, "ingest");
+    feed(PORT_CONTROL, SHARD, &message);
+}
+
+static void shard_welcome(uint32_t epoch, uint32_t highest_slot)
+{
+    struct message message = {.kind = MESSAGE_SAMPLE_WELCOME};
+
+    message.sample_welcome.learner_epoch = epoch;
+    message.sample_welcome.status = (struct status){.store = 4, .has_slot = true,
+                                                    .slot = highest_slot};
+    feed(PORT_SAMPLE, 0, &message);
+}
+
+static void status(uint64_t steps, uint64_t episodes, uint64_t episode_steps)
+{
+    struct message message = {.kind = MESSAGE_STATUS};
+
+    message.status = (struct status){.store = 4, .rows = steps, .steps = steps,
+                                     .episodes = episodes, .episode_steps = episode_steps,
+                                     .streams = 1};
+    feed(PORT_SAMPLE, 0, &message);
+}
+
+/* Model built, version 0 published, shard and one actor there. */
+static void get_going(void)
+{
+    actor_hello(ACTOR, 0, OBS);
+    assert_int_equal(command(COMMAND_MODEL)->kind, COMMAND_MODEL);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    drain();
+    shard_hello(0);
+    assert_true(sent(MESSAGE_SAMPLE_HELLO)->sample_hello.spec.obs_dim == OBS);
+    shard_welcome(3, 0);
+    actor_hello(ACTOR, 0, OBS);
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    assert_int_equal(command(COMMAND_PUBLISH)->kind, COMMAND_PUBLISH);
+    assert_int_equal(command(COMMAND_PUBLISH)->publish.size, SNAPSHOT);
+    coordinator_published(at.coordinator, at.now, 0, 1, true);
+    drain();
+}
+
+/* Slices for the request that is open. */
+static void answer_request(size_t size)
+{
+    static char bytes[1 << 16];
+    struct sample_request request = sent(MESSAGE_SAMPLE_REQUEST)->sample_request;
+    struct message message = {.kind = MESSAGE_SLICES, .bulks = 1, .bulk = {{bytes, size}}};
+
+    message.slices = (struct slices){.learner_epoch = 3, .id = request.id,
+                                     .update = request.update, .count = request.count};
+    message.slices.status = (struct status){.store = 4, .steps = 30, .rows = 30, .episodes = 3,
+                                            .episode_steps = 20, .streams = 1};
+    feed(PORT_SAMPLE, 0, &message);
+}
+
+/* --- tests ------------------------------------------------------------------- */
+
+static void who_may_join(void **state)
+{
+    struct message other = {.kind = MESSAGE_HELLO, .run = RUN + 1};
+
+    (void)state;
+    start(false);
+    actor_hello(ACTOR, 0, 0); /* no spec yet: the options */
+    assert_false(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    get_going();
+    actor_hello(ACTOR + 1, 1, OBS + 1);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_SPEC);
+    other.hello.role = ROLE_ACTOR;
+    feed(PORT_CONTROL, 1, &other);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_RUN);
+    shard_hello(5);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_CONFIG);
+    other = (struct message){.kind = MESSAGE_HELLO};
+    other.hello = (struct hello){.role = ROLE_EVALUATOR, .process = 8};
+    feed(PORT_CONTROL, 1, &other); /* evaluator=off */
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_CONFIG);
+}
+
+static void slots_are_granted_above_all_that_is_known(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    actor_hello(ACTOR + 1, -1, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 2); /* 0 and 1 are for local actors */
+    actor_hello(ACTOR + 2, 7, OBS);
+    actor_hello(ACTOR + 3, -1, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 8);
+    actor_hello(ACTOR + 3, -1, OBS); /* again: the same */
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 8);
+    shard_hello(0);
+    shard_welcome(3, 40);
+    actor_hello(ACTOR + 4, -1, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 41);
+}
+
+static void strangers_are_told_to_say_hello(void **state)
+{
+    struct message message = {.kind = MESSAGE_HEARTBEAT};
+
+    (void)state;
+    start(false);
+    message.heartbeat.process = 12345;
+    feed(PORT_CONTROL, 1, &message);
+    assert_int_equal(sent(MESSAGE_SAY_HELLO)->say_hello.learner_epoch, 3);
+}
+
+static void a_shard_that_knows_a_later_learner_raises_the_epoch(void **state)
+{
+    (void)state;
+    start(false);
+    actor_hello(ACTOR, 0, OBS);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    drain();
+    shard_hello(0);
+    shard_welcome(8, 0);
+    assert_int_equal(command(COMMAND_RAISE_EPOCH)->epoch, 8);
+    assert_int_equal(at.exit.kind, 0);
+    coordinator_epoch_raised(at.coordinator, at.now, 9);
+    drain();
+    assert_int_equal(sent(MESSAGE_SAMPLE_HELLO)->sample_hello.learner_epoch, 9);
+    shard_welcome(9, 0);
+    assert_true(sent(MESSAGE_CREDIT)->credit.learner_epoch == 9);
+}
+
+static void a_later_learner_fences_this_one(void **state)
+{
+    struct message message = {.kind = MESSAGE_REFUSED};
+
+    (void)state;
+    start(false);
+    get_going();
+    message.refused.code = REFUSED_FENCED;
+    message.refused.epoch = 4;
+    feed(PORT_SAMPLE, 0, &message);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_FENCED);
+}
+
+static void slices_of_the_wrong_shape_are_asked_for_again(void **state)
+{
+    size_t size = slices_bytes(2, 4, OBS, ACTION);
+    uint64_t id;
+
+    (void)state;
+    start(false);
+    get_going();
+    status(30, 3, 20); /* enough: the burst begins */
+    id = sent(MESSAGE_SAMPLE_REQUEST)->sample_request.id;
+    answer_request(size - 4);
+    assert_int_equal(command(COMMAND_UPDATE)->kind, 0);
+    memset(&at.last[MESSAGE_SAMPLE_REQUEST], 0, sizeof(at.last[0]));
+    at.now += 1500;
+    coordinator_tick(at.coordinator, at.now);
+    drain();
+    assert_true(sent(MESSAGE_SAMPLE_REQUEST)->sample_request.id == id);
+    answer_request(size);
+    assert_int_equal(command(COMMAND_SLICES)->slices.count, 4);
+    assert_int_equal(command(COMMAND_UPDATE)->kind, COMMAND_UPDATE);
+}
+
+static void divergence_stops_everyone_with_3(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    status(30, 3, 20);
+    answer_request(slices_bytes(2, 4, OBS, ACTION));
+    coordinator_updated(at.coordinator, at.now, 0, false);
+    drain();
+    assert_int_equal(at.exit.exit.code, TD_EXIT_DIVERGED);
+    assert_non_null(strstr(at.exit.exit.text, "diverged"));
+    assert_int_equal(at.stops, 2); /* actor and shard */
+    assert_int_equal(command(COMMAND_SAVE)->kind, 0);
+}
+
+static void parameters_that_are_not_finite_are_not_announced(void **state)
+{
+    (void)state;
+    start(false);
+    actor_hello(ACTOR, 0, OBS);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    shard_hello(0);
+    shard_welcome(3, 0);
+    coordinator_published(at.coordinator, at.now, 0, 1, false);
+    drain();
+    assert_int_equal(at.last[MESSAGE_ANNOUNCE].kind, 0);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_DIVERGED);
+}
+
+static void sigterm_waits_for_update_and_checkpoint(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    status(30, 3, 20);
+    answer_request(slices_bytes(2, 4, OBS, ACTION));
+    coordinator_terminate(at.coordinator, at.now);
+    drain();
+    assert_int_equal(command(COMMAND_SAVE)->kind, 0);
+    coordinator_updated(at.coordinator, at.now, 0, true);
+    drain();
+    assert_int_equal(command(COMMAND_SAVE)->kind, COMMAND_SAVE);
+    assert_true(command(COMMAND_SAVE)->save.progress->updates == 1);
+    assert_int_equal(at.exit.kind, 0);
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, true);
+    drain();
+    assert_int_equal(sent(MESSAGE_LEAVING)->leaving.learner_epoch, 3);
+    assert_int_equal(at.exit.kind, OUTPUT_EXIT);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+}
+
+static void a_last_checkpoint_that_fails_is_told(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    coordinator_terminate(at.coordinator, at.now);
+    drain();
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, false);
+    drain();
+    assert_int_equal(at.exit.exit.code, TD_EXIT_GAVE_UP);
+}
+
+static void lockstep_refuses_what_it_cannot_be(void **state)
+{
+    struct coordinator_config config = config_of(true);
+    struct coordinator_config many[3] = {config, config, config};
+    struct progress progress = {.spec = {OBS_STATE, OBS, ACTION, 0, true}};
+    struct error err;
+
+    (void)state;
+    many[0].shards = 2;
+    many[1].utd = 0.5;
+    many[2].actors = 2;
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(coordinator_create(&at.coordinator, &many[i], NULL, NULL, 0, &err),
+                         TD_EINVAL);
+        assert_non_null(strstr(err.text, "lockstep"));
+        assert_null(at.coordinator);
+    }
+    assert_int_equal(coordinator_create(&at.coordinator, &config, &progress, NULL, 0, &err),
+                     TD_EINVAL); /* that checkpoint was asynchronous */
+}
+
+static void lockstep_has_one_actor(void **state)
+{
+    (void)state;
+    start(true);
+    actor_hello(ACTOR, 1, OBS);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_CONFIG);
+    actor_hello(ACTOR, 0, OBS);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    drain();
+    actor_hello(ACTOR + 1, 0, OBS); /* takes over */
+    actor_hello(ACTOR, 0, OBS);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_FENCED);
+}
+
+static void a_replay_that_cannot_go_back_is_bad_input(void **state)
+{
+    struct message message = {.kind = MESSAGE_REWOUND};
+
+    (void)state;
+    start(true);
+    actor_hello(ACTOR, 0, OBS);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    drain();
+    shard_hello(0);
+    shard_welcome(3, 0);
+    message.rewound.learner_epoch = 3;
+    message.rewound.generation = sent(MESSAGE_REWIND)->rewind.generation;
+    strcpy(message.rewound.text, "it was emptied");
+    feed(PORT_SAMPLE, 0, &message);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_BAD_INPUT);
+    assert_non_null(strstr(at.exit.exit.text, "it was emptied"));
+}
+
+static void a_wait_is_said_with_its_reason(void **state)
+{
+    struct coordinator_view view;
+
+    (void)state;
+    start(false);
+    at.now += 6000;
+    coordinator_tick(at.coordinator, at.now);
+    drain();
+    assert_non_null(strstr(at.said, "waiting for the first actor"));
+    get_going();
+    coordinator_view(at.coordinator, at.now, &view);
+    assert_int_equal(view.phase, PHASE_SEEDING);
+    assert_true(view.limit == LIMIT_NONE && view.actors == 1 && view.shards == 1);
+    assert_int_equal(coordinator_members(at.coordinator, at.now, NULL, 0), 1);
+}
+
+static void a_tool_may_stop_the_run(void **state)
+{
+    struct message message = {.kind = MESSAGE_STOP};
+
+    (void)state;
+    start(false);
+    get_going();
+    feed(PORT_CONTROL, 99, &message);
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, true);
+    drain();
+    assert_int_equal(at.exit.kind, OUTPUT_EXIT);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+}
+
+#define COORDINATOR_TEST(f) cmocka_unit_test_teardown(f, finish)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        COORDINATOR_TEST(who_may_join),
+        COORDINATOR_TEST(slots_are_granted_above_all_that_is_known),
+        COORDINATOR_TEST(strangers_are_told_to_say_hello),
+        COORDINATOR_TEST(a_shard_that_knows_a_later_learner_raises_the_epoch),
+        COORDINATOR_TEST(a_later_learner_fences_this_one),
+        COORDINATOR_TEST(slices_of_the_wrong_shape_are_asked_for_again),
+        COORDINATOR_TEST(divergence_stops_everyone_with_3),
+        COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),
+        COORDINATOR_TEST(sigterm_waits_for_update_and_checkpoint),
+        COORDINATOR_TEST(a_last_checkpoint_that_fails_is_told),
+        COORDINATOR_TEST(lockstep_refuses_what_it_cannot_be),
+        COORDINATOR_TEST(lockstep_has_one_actor),
+        COORDINATOR_TEST(a_replay_that_cannot_go_back_is_bad_input),
+        COORDINATOR_TEST(a_wait_is_said_with_its_reason),
+        COORDINATOR_TEST(a_tool_may_stop_the_run),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
