@@ -34,15 +34,16 @@ check "the final one too" said "^final  *final"
 check "a checkpoint is shown" [ $code = 0 ]
 check "with its hashes" said "parameters.safetensors: [0-9]* bytes, hash fits"
 check "and options" said "  num_samples=32"
-"$tdmpc2" eval checkpoint=$run eval_episodes=2 >out 2>&1; code=$?
+timeout 60 "$tdmpc2" eval checkpoint=$run eval_episodes=2 >out 2>&1; code=$?
 check "it can be evaluated" [ $code = 0 ]
 check "from its final checkpoint" said "toy:20, seed 1: $run/checkpoints/final"
-"$tdmpc2" train task=toy:20 exp_name=demo-1 >out 2>&1; code=$?
+[ $failed = 0 ] || { echo "[  FAILED  ] $failed test(s)."; exit 1; } # without a finished run the rest has no end
+timeout 60 "$tdmpc2" train task=toy:20 exp_name=demo-1 >out 2>&1; code=$?
 check "a finished run says so" [ $code = 0 -a "$(grep -c 'is finished' out)" = 1 ]
-"$tdmpc2" train task=toy:20 exp_name=demo-1 lr=1 >out 2>&1; code=$?
+timeout 60 "$tdmpc2" train task=toy:20 exp_name=demo-1 lr=1 >out 2>&1; code=$?
 check "what is fixed is refused" [ $code = 2 ]
 check "with both values" said "lr=0.0003, which cannot become 1"
-"$tdmpc2" stop $run >out 2>&1; code=$?
+timeout 60 "$tdmpc2" stop $run >out 2>&1; code=$?
 check "there is nothing to stop" [ $code = 0 -a "$(grep -c 'nothing is running' out)" = 1 ]
 
 # --- extend it, then stop it from outside ---
@@ -50,7 +51,7 @@ check "there is nothing to stop" [ $code = 0 -a "$(grep -c 'nothing is running' 
 pid=$!
 for (( i = 0; i < 100; i++ )); do [ -f $run/run/learner-0.addr ] && break; sleep 0.1; done
 sleep 1
-"$tdmpc2" stop $run >out 2>&1; code=$?
+timeout 60 "$tdmpc2" stop $run >out 2>&1; code=$?
 check "stop ends with 0" [ $code = 0 ]
 check "the learner answers" said "the learner is writing its checkpoint"
 for (( i = 0; i < 600; i++ )); do kill -0 $pid 2>/dev/null || break; sleep 0.05; done
