@@ -116,7 +116,7 @@ static void answer_pull(struct fake_run *run, const struct peer *peer, const str
     uint64_t rest;
 
     if (pull->epoch != run->newest.epoch || pull->version != run->newest.version) {
-        answer.gone.newest = run->newest;
+        answer.gone = (struct gone){run->newest, pull->epoch, pull->version};
         post_send(run->learner, peer, &answer);
         return;
     }
