@@ -200,6 +200,18 @@ void coordinator_published(coordinator_t *c, uint64_t now_ms, uint64_t version, 
 
 /* --- checkpoints ------------------------------------------------------------ */
 
+/* The step from which an evaluation is owed: one that has not come back counts. */
+static uint64_t next_eval(const struct orders *orders)
+{
+    uint64_t next = orders->next;
+
+    if (orders->pending && !orders->pending_final && orders->pending_step < next)
+        next = orders->pending_step;
+    if (orders->running && !orders->order.final && orders->order.step < next)
+        next = orders->order.step;
+    return next;
+}
+
 /* What both kinds of run write. */
 void coordinator_progress(const struct coordinator *c, struct progress *progress)
 {
@@ -208,7 +220,7 @@ void coordinator_progress(const struct coordinator *c, struct progress *progress
         .seed_steps = c->seed_steps,
         .updates = coordinator_updates(c),
         .learner_epoch = c->config.epoch,
-        .next_eval = c->orders.next,
+        .next_eval = next_eval(&c->orders),
         .episodes = c->episodes,
         .phase = coordinator_phase(c),
         .excess = c->limiter.excess,

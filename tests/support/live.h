@@ -20,7 +20,7 @@
 
 #define LIVE_WORDS_MAX 64
 #define LIVE_TIMEOUT   (-1000) /* of live_wait: it has not ended */
-#define LIVE_START_MS  30000   /* for a part to be there */
+#define LIVE_START_MS  60000   /* for a part to be there */
 
 struct live {
     char name[64];

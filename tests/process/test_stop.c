@@ -1,0 +1,174 @@
+/*
+ * Ctrl-C in every phase of a run: exit 0 soon, a checkpoint that loads, nothing left behind, and the
+ * same command goes on. A second Ctrl-C ends it at once with 130.
+ */
+#include <signal.h>
+
+#include "common/util/clock.h"
+#include "tests/support/live.h"
+#include "tests/support/test.h"
+
+#define STOP_MS 12000 /* an actor's patience is ten seconds; none of these runs should need it */
+
+struct phase {
+    const char *name;
+    const char *task, *words[8];
+    const char *text;       /* to wait for in the learner's `phase` or `waiting`, or NULL */
+    const char *role;       /* else a metric of this part ... */
+    const char *metric;
+    double value;           /* ... to come to this value */
+    bool checkpoint;        /* there is a model already */
+    const char *on;         /* words that a resumed run is given */
+};
+
+static const struct phase phases[] = {
+    {.name = "seeding", .task = "task=toy:1000", .words = {"steps=10000000", "seed_steps=5000000"},
+     .role = "learner", .metric = "agent_steps", .value = 3000, .checkpoint = true},
+    {.name = "burst", .task = "task=toy", .words = {"steps=1000000", "seed_steps=5000", "mlp_dim=256", "batch_size=256"},
+     .text = "pretraining", .checkpoint = true},
+    {.name = "running", .task = "task=toy", .words = {"steps=1000000", "seed_steps=200"},
+     .role = "learner", .metric = "updates", .value = 250, .checkpoint = true},
+    {.name = "evaluation", .task = "task=toy:20000",
+     .words = {"steps=1000000", "seed_steps=20000", "eval_freq=100", "eval_episodes=1000"},
+     .role = "evaluator", .metric = "env_steps", .value = 100, .checkpoint = true},
+    {.name = "no-actors", .task = "task=toy", .words = {"steps=1000000", "actors=0"},
+     .role = "learner", .metric = "resident_bytes", .value = 1},
+    {.name = "lockstep-burst", .task = "task=toy",
+     .words = {"steps=100000", "seed_steps=3000", "lockstep=true", "actors=1", "mlp_dim=256", "batch_size=256"},
+     .text = "pretraining", .checkpoint = true},
+    {.name = "lockstep-evaluation", .task = "task=toy:20000",
+     .words = {"steps=100000", "seed_steps=1000", "lockstep=true", "actors=1", "eval_episodes=1000"},
+     .text = "the evaluation at step 0", .checkpoint = true},
+    {.name = "final-evaluation", .task = "task=toy", .words = {"steps=600", "seed_steps=300", "eval_episodes=10000"},
+     .text = "finishing", .checkpoint = true},
+};
+
+static void start(struct live *live, const struct phase *phase)
+{
+    const char *const *w = phase->words;
+
+    live_train(live, phase->task, "heartbeat=0.25", w[0], w[1], w[2], w[3], w[4], w[5], w[6], NULL);
+}
+
+static void await_phase(const struct live *live, const struct phase *phase)
+{
+    uint64_t end = clock_ms() + LIVE_START_MS;
+    char doing[200] = "", waiting[200] = "";
+
+    if (phase->text == NULL) {
+        live_await(live, phase->role, 0, phase->metric, phase->value, LIVE_START_MS);
+        return;
+    }
+    while (strstr(doing, phase->text) == NULL && strstr(waiting, phase->text) == NULL) {
+        live_check(live, clock_ms() < end, "%s: never %s, but \"%s\" \"%s\"", live->name, phase->text, doing, waiting);
+        live_text(live, "learner", 0, "phase", doing, sizeof(doing));
+        live_text(live, "learner", 0, "waiting", waiting, sizeof(waiting));
+        live_sleep(2);
+    }
+}
+
+static void stop_in(const struct phase *phase)
+{
+    struct live live;
+    uint64_t begun, step = 0;
+
+    live_init(&live, phase->name, false);
+    start(&live, phase);
+    await_phase(&live, phase);
+    begun = clock_ms();
+    kill(live.pid, SIGINT);
+    live_expect(&live, 0, STOP_MS);
+    printf("  %s: stopped in %llu ms\n", phase->name, (unsigned long long)(clock_ms() - begun));
+    live_no_orphans(&live, 500);
+    if (phase->checkpoint)
+        step = live_checkpoint(&live);
+    assert_int_equal(live_count(&live, "learner.log", "died"), 0);
+
+    /* the same command goes on */
+    start(&live, phase);
+    await_phase(&live, phase);
+    if (phase->checkpoint)
+        live_check(&live, live_said(&live, "learner.log", "going on", 1000), "%s is not resumed", phase->name);
+    if (step > 0)
+        live_await(&live, "learner", 0, "agent_steps", (double)step * 0.5, 10000);
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, STOP_MS);
+    live_no_orphans(&live, 500);
+}
+
+static void in_every_phase(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(phases); i++)
+        stop_in(&phases[i]);
+}
+
+static void a_second_one_ends_it_at_once(void **state)
+{
+    const struct phase *phase = &phases[2];
+    struct live live;
+
+    (void)state;
+    live_init(&live, "twice", false);
+    start(&live, phase);
+    await_phase(&live, phase);
+    kill(live_part(&live, "actor", 0, 0), SIGSTOP); /* so that stopping takes its time */
+    kill(live.pid, SIGINT);
+    live_sleep(300);
+    kill(live.pid, SIGINT);
+    live_expect(&live, 130, 2000);
+    live_no_orphans(&live, 3000);
+}
+
+/* A daemon started by hand obeys it too, and goes at once when told twice. */
+static void parts_by_themselves(void **state)
+{
+    char place[500], word[500];
+    struct rundir_part record;
+    pid_t learner, actor;
+    struct live live;
+
+    (void)state;
+    live_init(&live, "parts", false);
+    snprintf(place, sizeof(place), "work_dir=%s", live.dir);
+    learner = live_spawn("tdmpc2-learner", live.out, live_tiny, "task=toy", "seed_steps=200", "heartbeat=0.25", place, NULL);
+    live_part(&live, "learner", 0, 0);
+    assert_true(live_find(&live, "learner", 0, &record));
+    snprintf(word, sizeof(word), "learner=%s", record.control);
+    actor = live_spawn("tdmpc2-actor", live.out, NULL, word, place, NULL);
+    live_await(&live, "learner", 0, "updates", 220, LIVE_START_MS);
+    kill(actor, SIGINT);
+    live_check(&live, live_wait(actor, STOP_MS) == 0, "the actor did not leave");
+    live_check(&live, live_said(&live, "../parts.out", "left: asked to stop", 3000), "the learner did not hear it");
+    kill(learner, SIGINT);
+    live_check(&live, live_wait(learner, STOP_MS) == 0, "the learner did not leave");
+    live_no_orphans(&live, 500);
+    live_checkpoint(&live);
+}
+
+/* `train` is killed outright: its children notice. */
+static void the_front_dies(void **state)
+{
+    struct live live;
+
+    (void)state;
+    live_init(&live, "front", false);
+    start(&live, &phases[2]);
+    await_phase(&live, &phases[2]);
+    kill(live.pid, SIGKILL);
+    assert_int_equal(live_wait(live.pid, 2000), 128 + SIGKILL);
+    live_no_orphans(&live, STOP_MS);
+    live_checkpoint(&live);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(in_every_phase, live_cleanup),
+        cmocka_unit_test_teardown(a_second_one_ends_it_at_once, live_cleanup),
+        cmocka_unit_test_teardown(parts_by_themselves, live_cleanup),
+        cmocka_unit_test_teardown(the_front_dies, live_cleanup),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
