@@ -50,6 +50,15 @@ void cluster_trace(struct cluster *cluster, struct trace trace)
     cluster->trace[cluster->trace_count++] = trace;
 }
 
+void *cluster_keep(struct cluster *cluster, void *memory)
+{
+    cluster->scraps = realloc(cluster->scraps,
+                              ((size_t)cluster->scrap_count + 1) * sizeof(*cluster->scraps));
+    assert_non_null(cluster->scraps);
+    assert_non_null(memory);
+    return cluster->scraps[cluster->scrap_count++] = memory;
+}
+
 /* --- events ----------------------------------------------------------------- */
 
 static bool earlier(const struct event *a, const struct event *b)
@@ -526,10 +535,9 @@ void cluster_destroy(struct cluster **out)
         free(cluster->events[i].frames);
         free(cluster->events[i].argument);
     }
-    for (int i = 0; i < cluster->durable_count; i++) {
-        free(cluster->durable[i].progress);
-        free(cluster->durable[i].state);
-    }
+    for (int i = 0; i < cluster->scrap_count; i++)
+        free(cluster->scraps[i]);
+    free(cluster->scraps);
     fs_remove_tree(cluster->folder, NULL);
     free(cluster->durable);
     free(cluster->train);

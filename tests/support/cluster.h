@@ -125,6 +125,8 @@ struct cluster {
     uint32_t epoch_file;
     struct durable *durable;
     int durable_count, durable_capacity;
+    void **scraps; /* owned until the end: of checkpoints, durable or lost in the writing */
+    int scrap_count;
     struct cluster_row *train, *eval;
     int train_count, eval_count;
     struct trace *trace;
@@ -202,6 +204,7 @@ void cluster_connect(struct cluster *cluster, struct cluster_node *node, const s
 void cluster_exited(struct cluster *cluster, struct cluster_node *node,
                     const struct output_exit *exit);
 void cluster_trace(struct cluster *cluster, struct trace trace);
+void *cluster_keep(struct cluster *cluster, void *memory); /* freed with the cluster */
 uint64_t cluster_mix(uint64_t hash, const void *bytes, size_t size);
 uint64_t cluster_random(struct cluster *cluster, uint64_t below);
 void cluster_say(struct cluster *cluster, const struct cluster_node *node, const char *text);

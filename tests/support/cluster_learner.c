@@ -133,12 +133,12 @@ static void save(struct cluster *cluster, struct cluster_node *node,
     struct job job = {.id = command->id};
 
     assert_non_null(json);
-    job.durable.progress = cJSON_PrintUnformatted(json);
+    job.durable.progress = cluster_keep(cluster, cJSON_PrintUnformatted(json));
     cJSON_Delete(json);
     job.durable.version = command->progress->updates;
     job.durable.kind = command->kind;
     job.durable.state_size = command->state.size;
-    job.durable.state = malloc(command->state.size + 1);
+    job.durable.state = cluster_keep(cluster, malloc(command->state.size + 1));
     if (command->state.size > 0)
         memcpy(job.durable.state, command->state.data, command->state.size);
     compute(cluster, node, 0, save_copied, &job);
