@@ -306,7 +306,7 @@ bool lane_push(session_t *session, struct lane *lane, const struct session_step 
 {
     void *row = outbox_reserve(lane->outbox);
     bool first = lane->doing == COMMAND_RESET;
-    struct row_head *head = row;
+    struct row_head head = {0}; /* rows are aligned to 4 bytes only: copied, not written in place */
     const char *bad;
 
     TD_ASSERT(row != NULL, "a command was given without room for its row");
@@ -314,16 +314,17 @@ bool lane_push(session_t *session, struct lane *lane, const struct session_step 
                                         ? 4u * (size_t)session->schema.obs_dim
                                         : session->schema.obs_dim);
     if (first) {
-        head->flags = ROW_FIRST;
+        head.flags = ROW_FIRST;
     } else {
         memcpy(row_action(row, &session->schema), step->action, 4u * session->schema.action_dim);
-        head->reward = step->reward;
-        head->flags = (step->terminated ? ROW_TERMINATED : 0) | (step->truncated ? ROW_TRUNCATED : 0);
+        head.reward = step->reward;
+        head.flags = (step->terminated ? ROW_TERMINATED : 0) | (step->truncated ? ROW_TRUNCATED : 0);
         if (lane->planned) {
-            head->param_epoch = lane->with.epoch;
-            head->param_version = lane->with.version;
+            head.param_epoch = lane->with.epoch;
+            head.param_version = lane->with.version;
         }
     }
+    memcpy(row, &head, sizeof(head));
     if ((bad = row_check(row, &session->schema)) != NULL) {
         lane_broken(session, lane, bad);
         return false;
