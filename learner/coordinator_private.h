@@ -61,7 +61,7 @@ struct seat {
 
 enum batch_state { BATCH_FREE = 0, BATCH_GATHERING, BATCH_READY, BATCH_RUNNING };
 
-struct batch {
+struct gathering {
     enum batch_state state;
     uint64_t update;
     uint32_t parts, have;
@@ -136,7 +136,7 @@ struct coordinator {
     uint32_t stores;
     struct progress_store store[PROGRESS_STORES];
     /* batches */
-    struct batch batches[2];
+    struct gathering batches[2];
     uint64_t request_ids;
     /* parameters */
     params_t *params;

@@ -306,15 +306,16 @@ static bool deal_slices(const struct coordinator *c, uint64_t update, uint32_t *
 bool batch_request(struct coordinator *c, uint64_t update, const struct sample_request *like)
 {
     int buffer = batch_free(c);
-    struct batch *batch = &c->batches[buffer];
     uint32_t counts[WIRE_SHARDS_MAX] = {0};
+    struct gathering *batch;
 
     TD_ASSERT(buffer >= 0, "no batch is free");
+    batch = &c->batches[buffer];
     if (c->config.lockstep)
         counts[0] = c->config.batch_size;
     else if (!deal_slices(c, update, counts))
         return false;
-    *batch = (struct batch){.state = BATCH_GATHERING, .update = update, .since_ms = c->now};
+    *batch = (struct gathering){.state = BATCH_GATHERING, .update = update, .since_ms = c->now};
     for (uint32_t i = 0; i < c->config.shards; i++) {
         struct seat *seat = &c->seats[i];
 
@@ -345,7 +346,7 @@ void batch_cancel(struct coordinator *c, int buffer)
 /* The batch is whole: run its update. */
 void batch_start(struct coordinator *c, int buffer)
 {
-    struct batch *batch = &c->batches[buffer];
+    struct gathering *batch = &c->batches[buffer];
     struct command_update *command = &coordinator_command(c, COMMAND_UPDATE)->update;
 
     TD_ASSERT(batch->state == BATCH_READY && !coordinator_updating(c), "not the moment to update");
@@ -369,7 +370,7 @@ void shards_barrier(struct coordinator *c, uint64_t rows)
 static void receive_slices(struct coordinator *c, struct seat *seat, const struct message *message)
 {
     const struct slices *slices = &message->slices;
-    struct batch *batch = &c->batches[seat->buffer];
+    struct gathering *batch = &c->batches[seat->buffer];
     struct command_slices *command;
     size_t bytes;
 
