@@ -164,6 +164,10 @@ int cmd_train(int argc, char **argv)
         usage(stdout);
         return TD_EXIT_OK;
     }
+    if (argc == 2 && strcmp(argv[1], "--markdown") == 0) {
+        config_markdown(stdout);
+        return TD_EXIT_OK;
+    }
     given = options_given();
     rc = given == NULL ? error_set(&err, TD_ENOMEM, "out of memory")
                        : check_and_train(argc - 1, argv + 1, given, &exit_code, &err);
