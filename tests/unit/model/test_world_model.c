@@ -188,7 +188,7 @@ static void impossible_sizes_are_refused(void **state)
     REFUSED(bad.dropout = 1, "dropout");
     REFUSED(bad.dropout = NAN, "dropout");
     REFUSED(bad.enc_layers = 17, "num_enc_layers");
-    REFUSED(bad.mlp_dim = 1 << 30, "width");
+    REFUSED(bad.mlp_dim = 1 << 30, "mlp_dim, latent_dim, num_bins: at most");
     config_init(&config);
     config.model_size = 7;
     assert_int_equal(model_dims_init(&bad, &config, 24, 6, &err), TD_EINVAL);
