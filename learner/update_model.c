@@ -122,12 +122,15 @@ static void keep_last_logits(struct update *update, const struct update_head *he
             update->sorted[i - last] = head->out[i];
 }
 
-/* Pool task: one head on one tile, forward, loss, backward to its input. */
+/*
+ * Pool task: one head on one tile, forward, loss, backward to its input. Head by head, so that the
+ * last heads' tapes are still in the cache when gradients begin with them.
+ */
 static void head_task(void *context, int task, int worker)
 {
     struct update *update = context;
-    struct update_head *head = &update->head[task % update->heads];
-    int index = task % update->heads, tile = task / update->heads;
+    int tiles = mlp_tape_tiles(&update->head[0].tape), index = task / tiles, tile = task % tiles;
+    struct update_head *head = &update->head[index];
     int row, rows = mlp_tape_span(&head->tape, tile, &row);
     size_t out = (size_t)mlp_out(&head->net);
 
@@ -225,7 +228,7 @@ static void gradient_task(void *context, int task, int worker)
     const struct mlp *part = update->part;
 
     (void)worker;
-    for (int h = 0; h < update->heads; h++) {
+    for (int h = update->heads - 1; h >= 0; h--) {
         struct update_head *head = &update->head[h];
         int parts = mlp_gradient_parts(&head->net);
 
