@@ -20,6 +20,7 @@ void limiter_resume(struct limiter *limiter, const struct limiter_config *config
     limiter->updates = updates;
     limiter->excess = excess;
     limiter->burst_target = burst_target;
+    limiter->granted = UINT64_MAX; /* what was granted before is not known: all that comes is owed */
 }
 
 static int64_t cursor_at(const struct limiter *limiter, uint64_t steps)
@@ -42,13 +43,10 @@ static bool never_trains(const struct limiter *limiter)
     return limiter->config.seed_steps > limiter->config.steps;
 }
 
-/* Enough is samplable: the updates of the seeding phase are owed, what came in beyond is not. */
+/* Enough is samplable: the updates of the seeding phase are owed. */
 static void begin_burst(struct limiter *limiter)
 {
-    uint64_t due = limiter->config.seed_steps + 1;
-
     limiter->phase = PHASE_BURST;
-    limiter->excess = limiter->steps > due ? limiter->steps - due : 0;
     limiter->burst_target = (uint64_t)floor((double)limiter->config.seed_steps * limiter->config.utd);
 }
 
@@ -58,9 +56,27 @@ static void end_burst_if_done(struct limiter *limiter)
         limiter->phase = PHASE_RUNNING;
 }
 
+/*
+ * Nothing is granted in the burst: what is in beyond the seeding was under way from it and is not owed.
+ * After it (and after a spell with nothing samplable) steps beyond every limit granted since were.
+ */
+static void count_excess(struct limiter *limiter)
+{
+    uint64_t due = limiter->config.seed_steps + 1, steps = limiter->steps;
+
+    if (limiter->phase == PHASE_BURST) {
+        limiter->excess = steps > due ? steps - due : 0;
+        limiter->granted = steps;
+    } else if (limiter->phase == PHASE_RUNNING && steps > limiter->granted) {
+        limiter->excess += steps - limiter->granted;
+        limiter->granted = steps;
+    }
+}
+
 void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
                      uint64_t episode_steps, uint32_t streams, bool saturated)
 {
+    uint64_t limit = limiter_limit(limiter); /* as it was granted since the last time */
     bool enough = episode_steps >= limiter->config.seed_steps ||
                   (saturated && steps > limiter->config.seed_steps);
 
@@ -68,6 +84,8 @@ void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
     limiter->episodes = episodes;
     limiter->episode_steps = episode_steps;
     limiter->streams = streams;
+    if (limit > limiter->granted)
+        limiter->granted = limit;
     if (limiter->phase == PHASE_SEEDING) {
         if (!never_trains(limiter) && episodes > 0 && enough)
             begin_burst(limiter);
@@ -77,8 +95,10 @@ void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
     } else if (episodes > 0 && limiter->dry) {
         limiter->dry = false;
         limiter->excess += steps > limiter->dry_from ? steps - limiter->dry_from : 0;
+        limiter->granted = steps;
         limiter->frozen = 0;
     }
+    count_excess(limiter);
     if (limiter->phase == PHASE_BURST && limiter->frozen == 0)
         limiter->frozen = steps;
     end_burst_if_done(limiter);

@@ -5,7 +5,10 @@
  * cursor >= 1; inserting needs cursor < slack for every live stream. Both can never wait at once,
  * because slack >= 1. Around this: seeding and its burst of updates, spells with nothing samplable,
  * and the end. Seeding is limited to seed_steps and one open episode for each live stream: random
- * actions are cheap, and without a limit thousands were taken before the first count arrived. Pure arithmetic: what was inserted is told to it, nothing is kept but plain data.
+ * actions are cheap, and without a limit thousands were taken before the first count arrived. What is
+ * under way when a limit comes back (rows that actors sent before they heard of it) is excess too,
+ * however late it arrives: else inserting would stand still while updates are made up for it. Pure
+ * arithmetic: what was inserted is told to it, nothing is kept but plain data.
  */
 #ifndef TD_LEARNER_LIMITER_H
 #define TD_LEARNER_LIMITER_H
@@ -34,6 +37,7 @@ struct limiter {
     uint64_t episodes, episode_steps; /* samplable */
     uint32_t streams;
     uint64_t frozen;   /* the limit while the burst lasts */
+    uint64_t granted;  /* the highest limit since seeding or a dry spell; steps beyond are excess */
     bool dry;          /* seeding is over but nothing is samplable */
     uint64_t dry_from; /* steps when that began */
 };

@@ -404,6 +404,43 @@ static void sixty_four_actors_seed(void **state)
     cluster_destroy(&cluster);
 }
 
+static bool burst_is_over(struct cluster *cluster)
+{
+    return cluster_view(cluster).phase == PHASE_RUNNING;
+}
+
+/*
+ * Actors hear of the end of seeding late and have much on the way then: after the burst they go on at
+ * once, nobody makes up for rows that came in meanwhile.
+ */
+static void inserting_goes_on_right_after_the_burst(void **state)
+{
+    for (uint32_t actors = 1; actors <= 16; actors *= 4) {
+        struct cluster_options options;
+        struct cluster *cluster;
+        struct coordinator_view view;
+
+        (void)state;
+        cluster_defaults(&options);
+        options.actors = actors;
+        options.steps = 4000;
+        options.seed_steps = 20;
+        options.delay_ms = 40;
+        options.lengths[0] = 30;
+        options.length_count = 1;
+        cluster = cluster_create(&options);
+        run_until(cluster, burst_is_over, "after the burst");
+        for (int i = 0; i < 200; i++) {
+            view = cluster_view(cluster);
+            assert_true(view.cursor <= (int64_t)(options.slack * actors));
+            assert_false(cluster_run(cluster, 1));
+        }
+        run_to_end(cluster, "after the burst");
+        check_counts(cluster);
+        cluster_destroy(&cluster);
+    }
+}
+
 /* The learner comes back with an older version under a newer epoch: actors take it. */
 static void an_older_version_of_a_newer_epoch(void **state)
 {
@@ -501,6 +538,7 @@ int main(void)
         cmocka_unit_test(no_actor_for_an_hour),
         cmocka_unit_test(a_stopped_actor_blocks_nobody),
         cmocka_unit_test(sixty_four_actors_seed),
+        cmocka_unit_test(inserting_goes_on_right_after_the_burst),
         cmocka_unit_test(an_older_version_of_a_newer_epoch),
         cmocka_unit_test(of_two_with_one_slot_the_older_is_fenced),
         cmocka_unit_test(one_of_three_shards_is_away),

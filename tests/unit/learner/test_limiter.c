@@ -22,6 +22,10 @@ struct world {
     uint64_t waiting[ACTORS]; /* length of the sealed episode not yet published */
     uint64_t steps[SHARDS], episodes, episode_steps;
     uint64_t at_burst;        /* steps when the burst began */
+    bool late;                /* shards and actors hear of their credit late */
+    uint64_t told[SHARDS];    /* what they heard last */
+    bool resumed;             /* late and resumed: what comes is owed, whenever it was sent */
+    uint32_t most;            /* the most streams that were ever live */
 };
 
 static uint64_t steps_of(const struct world *world)
@@ -52,11 +56,11 @@ static void begin_episode(struct world *world, uint32_t actor)
     world->waiting[actor] = 0;
 }
 
-/* One agent step of this actor, if its shard's share allows. */
-static bool try_step(struct world *world, uint32_t actor)
+/* The shards hear of their credit. */
+static void tell(struct world *world)
 {
     uint64_t credit[SHARDS], limit = limiter_limit(&world->limiter);
-    uint32_t streams[SHARDS] = {0}, shard = actor % world->shards;
+    uint32_t streams[SHARDS] = {0};
 
     for (uint32_t i = 0; i < world->actors; i++)
         streams[i % world->shards]++;
@@ -68,7 +72,17 @@ static bool try_step(struct world *world, uint32_t actor)
             sum += credit[i];
         assert_true(sum == (limit > steps_of(world) ? limit : steps_of(world)));
     }
-    if (world->steps[shard] >= credit[shard])
+    memcpy(world->told, credit, world->shards * sizeof(*credit));
+}
+
+/* One agent step of this actor, if its shard's share allows as it was last heard of. */
+static bool try_step(struct world *world, uint32_t actor)
+{
+    uint32_t shard = actor % world->shards;
+
+    if (!world->late || rng_below(test_rng(), 50) == 0)
+        tell(world);
+    if (world->steps[shard] >= world->told[shard])
         return false;
     world->steps[shard]++;
     if (--world->left[actor] == 0) {
@@ -95,6 +109,7 @@ static void check_progress(struct world *world)
 
     if (limiter_may_update(&world->limiter, 0) || limiter_complete(&world->limiter))
         return;
+    tell(world); /* sooner or later */
     for (uint32_t i = 0; i < world->actors && !stepped; i++)
         stepped = try_step(world, i);
     if (!stepped && world->actors > 0)
@@ -103,6 +118,19 @@ static void check_progress(struct world *world)
                  (unsigned long long)world->limiter.updates,
                  (long long)limiter_cursor(&world->limiter),
                  (unsigned long long)limiter_limit(&world->limiter));
+}
+
+/* Once there is a limit nobody owes more than it allows: nothing stands still to make up for more. */
+static void check_owed(struct world *world)
+{
+    const struct limiter *limiter = &world->limiter;
+    double slack;
+
+    world->most = world->actors > world->most ? world->actors : world->most;
+    slack = ceil(limiter->config.slack * (world->most > 0 ? world->most : 1));
+    if (limiter->phase == PHASE_RUNNING && !limiter->dry && !world->resumed &&
+        (double)limiter_cursor(limiter) > slack + limiter->config.utd)
+        fail_msg("%lld updates are owed, slack %g", (long long)limiter_cursor(limiter), slack);
 }
 
 static void check_end(const struct world *world)
@@ -117,6 +145,8 @@ static void check_end(const struct world *world)
     }
     assert_true(limiter->updates ==
                 (uint64_t)floor((double)(steps - 1 - limiter->excess) * limiter->config.utd));
+    if (world->late)
+        return; /* what was on the way when all was complete came too */
     if (world->at_burst <= want)
         assert_true(steps == want);
     else
@@ -137,6 +167,7 @@ static void run_world(struct world *world)
         if (rng_below(rng, 300) == 0) { /* the learner restarts from what it just saved */
             struct limiter was = world->limiter;
 
+            world->resumed = world->late;
             limiter_resume(&world->limiter, &was.config, was.phase, was.updates, was.excess,
                            was.burst_target);
         }
@@ -146,6 +177,7 @@ static void run_world(struct world *world)
         else
             try_update(world);
         check_progress(world);
+        check_owed(world);
     }
     check_end(world);
 }
@@ -168,6 +200,7 @@ static void never_both_waiting_and_counts_right(void **state)
         memset(&world, 0, sizeof(world));
         world.actors = rng_below(rng, ACTORS + 1);
         world.shards = 1 + rng_below(rng, SHARDS);
+        world.late = rng_below(rng, 2);
         world.horizon = 3;
         world.shortest = 1 + (int)rng_below(rng, 10);
         world.longest = world.shortest + (int)rng_below(rng, rng_below(rng, 2) ? 1590 : 20) + 3;
@@ -242,6 +275,41 @@ static void a_flood_of_first_episodes_is_not_owed(void **state)
     assert_true(limiter_limit(&limiter) == 32000 + 64 * 8);
 }
 
+/* Actors hear late that seeding is over: what they had under way comes in burst or after it. */
+static void rows_on_the_way_when_the_burst_begins_are_not_owed(void **state)
+{
+    struct limiter limiter = limiter_of(500000, 1000, 1, 8);
+
+    (void)state;
+    limiter_observe(&limiter, 1500, 2, 1000, 2, false);
+    limiter_observe(&limiter, 1900, 2, 1000, 2, false); /* still on the way */
+    for (int i = 0; i < 1000; i++)
+        limiter_updated(&limiter);
+    limiter_observe(&limiter, 1900, 3, 1500, 2, false);
+    assert_true(limiter_cursor(&limiter) == 0);
+    assert_true(limiter_limit(&limiter) == 1900 + 16);
+    limiter_observe(&limiter, 2200, 4, 2000, 2, false); /* from one that was cut off all the while */
+    assert_true(limiter_cursor(&limiter) == 16 && limiter.excess == 2200 - 16 - 1001);
+    limiter_updated(&limiter);
+    assert_true(limiter_limit(&limiter) == 2201); /* one update, one step: nothing stands still */
+    limiter_observe(&limiter, 2201, 4, 2000, 0, false); /* streams gone: what they brought is owed */
+    assert_true(limiter_cursor(&limiter) == 16);
+}
+
+static void rows_on_the_way_after_a_dry_spell_are_not_owed(void **state)
+{
+    struct limiter limiter = limiter_of(500000, 10, 1, 8);
+
+    (void)state;
+    limiter_observe(&limiter, 11, 2, 10, 1, false);
+    for (int i = 0; i < 10; i++)
+        limiter_updated(&limiter);
+    limiter_observe(&limiter, 15, 0, 0, 1, false);
+    limiter_observe(&limiter, 400, 1, 200, 1, false);
+    limiter_observe(&limiter, 700, 1, 200, 1, false);
+    assert_true(limiter_cursor(&limiter) == 8);
+}
+
 static void nothing_samplable_lifts_the_limit_and_is_not_owed(void **state)
 {
     struct limiter limiter = limiter_of(1000, 10, 1, 8);
@@ -305,6 +373,8 @@ int main(void)
         cmocka_unit_test(the_reference_schedule_is_its_special_case),
         cmocka_unit_test(seeding_does_not_run_away),
         cmocka_unit_test(a_flood_of_first_episodes_is_not_owed),
+        cmocka_unit_test(rows_on_the_way_when_the_burst_begins_are_not_owed),
+        cmocka_unit_test(rows_on_the_way_after_a_dry_spell_are_not_owed),
         cmocka_unit_test(nothing_samplable_lifts_the_limit_and_is_not_owed),
         cmocka_unit_test(a_buffer_too_small_for_the_seed_steps_still_trains),
         cmocka_unit_test(an_older_checkpoint_owes_its_updates_again),
