@@ -77,9 +77,41 @@ static int unknown_task(const char *task, struct error *err)
                      nearest(task), names, used < sizeof(names) ? "" : "...");
 }
 
+struct env_options env_options(const char *obs, const char *render)
+{
+    return (struct env_options){
+        .obs_type = strcmp(obs, "rgb") == 0 ? ENV_OBS_RGB : ENV_OBS_STATE,
+        .drawing = strcmp(render, "fast") == 0 ? ENV_DRAW_FAST : ENV_DRAW_EXACT,
+    };
+}
+
+/* The kind of a task that can be observed so, and its spec. */
+static int find_with(const char *task, const struct env_options *options,
+                     const struct env_class **class, struct env_spec *spec, struct error *err)
+{
+    *class = find_class(task, spec);
+    if (*class == NULL)
+        return unknown_task(task, err);
+    if (options->obs_type != ENV_OBS_RGB)
+        return TD_OK;
+    if (!(*class)->rgb)
+        return error_set(err, TD_EINVAL, "%s offers states only: obs=rgb is for DMControl tasks", task);
+    spec->obs_type = ENV_OBS_RGB;
+    spec->obs_dim = ENV_FRAME_BYTES;
+    return TD_OK;
+}
+
+int env_find_with(const char *task, const struct env_options *options, struct env_spec *spec,
+                  struct error *err)
+{
+    const struct env_class *class;
+
+    return find_with(task, options, &class, spec, err);
+}
+
 int env_find(const char *task, struct env_spec *spec, struct error *err)
 {
-    return find_class(task, spec) != NULL ? TD_OK : unknown_task(task, err);
+    return env_find_with(task, &(struct env_options){0}, spec, err);
 }
 
 const char *env_task_name(int index)
@@ -100,32 +132,100 @@ int env_task_count(void)
     return count;
 }
 
+/* --- drawing ------------------------------------------------------------------------------- */
+
+#define VIEW_MAX 4096
+
+static int open_drawing(struct env *env, struct error *err)
+{
+    int rc = TD_OK;
+
+    if (!env->drawable && env->class->render_open != NULL)
+        rc = env->class->render_open(env, err);
+    env->drawable = rc == TD_OK;
+    return rc;
+}
+
+int env_render(env_t *env, const struct env_view *view, uint8_t *pixels, struct error *err)
+{
+    int rc;
+
+    if (env->class->render == NULL)
+        return error_set(err, TD_EINVAL, "%s can't be drawn", env->spec.task);
+    if (view->width < 1 || view->width > VIEW_MAX || view->height < 1 || view->height > VIEW_MAX)
+        return error_set(err, TD_EINVAL, "a picture of %d x %d: 1 to %d are possible", view->width,
+                         view->height, VIEW_MAX);
+    if ((rc = open_drawing(env, err)) != TD_OK)
+        return rc;
+    return env->class->render(env, view, pixels, err);
+}
+
+/* With obs=rgb, draw the present state into env->frame: once per reset, step or state set. */
+static int draw_frame(struct env *env, struct error *err)
+{
+    const struct env_view view = {ENV_FRAME_SIDE, ENV_FRAME_SIDE, -1};
+    const int area = ENV_FRAME_SIDE * ENV_FRAME_SIDE;
+    uint8_t *drawn = env->frame + ENV_FRAME_BYTES;
+    int rc;
+
+    if (env->spec.obs_type != ENV_OBS_RGB)
+        return TD_OK;
+    if ((rc = env->class->render(env, &view, drawn, err)) != TD_OK)
+        return rc;
+    for (int i = 0; i < area; i++)
+        for (int channel = 0; channel < 3; channel++)
+            env->frame[channel * area + i] = drawn[3 * i + channel];
+    return TD_OK;
+}
+
+void env_observe(env_t *env, void *obs)
+{
+    if (env->spec.obs_type == ENV_OBS_RGB)
+        memcpy(obs, env->frame, ENV_FRAME_BYTES);
+    else
+        env->class->observe(env, obs);
+}
+
 /* --- life ---------------------------------------------------------------------------------- */
 
-int env_create(env_t **out, const char *task, uint32_t seed, struct error *err)
+/* What env.c adds to what a kind has made. */
+static int complete(struct env *env, struct error *err)
+{
+    env->payload = malloc(env->class->state_size(env));
+    if (env->spec.obs_type == ENV_OBS_RGB)
+        env->frame = calloc(2, ENV_FRAME_BYTES);
+    if (env->payload == NULL || (env->spec.obs_type == ENV_OBS_RGB && env->frame == NULL))
+        return error_set(err, TD_ENOMEM, "no memory for an environment");
+    return env->spec.obs_type == ENV_OBS_RGB ? open_drawing(env, err) : TD_OK;
+}
+
+int env_create_with(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
+                    struct error *err)
 {
     struct error unread;
     struct env_spec spec;
-    const struct env_class *class = find_class(task, &spec);
+    const struct env_class *class;
     int rc;
 
     *out = NULL;
     if (err == NULL)
         err = &unread;
-    if (class == NULL)
-        return unknown_task(task, err);
-    if ((rc = class->create(out, &spec, seed, err)) != TD_OK)
+    if ((rc = find_with(task, options, &class, &spec, err)) != TD_OK ||
+        (rc = class->create(out, &spec, seed, err)) != TD_OK)
         return rc;
     (*out)->class = class;
     (*out)->spec = spec;
+    (*out)->options = *options;
     (*out)->steps = -1;
     (*out)->broken = false;
-    (*out)->payload = malloc(class->state_size(*out));
-    if ((*out)->payload == NULL) {
+    if ((rc = complete(*out, err)) != TD_OK)
         env_close(out);
-        return error_set(err, TD_ENOMEM, "no memory for an environment");
-    }
-    return TD_OK;
+    return rc;
+}
+
+int env_create(env_t **out, const char *task, uint32_t seed, struct error *err)
+{
+    return env_create_with(out, task, &(struct env_options){0}, seed, err);
 }
 
 void env_close(env_t **env)
@@ -133,6 +233,7 @@ void env_close(env_t **env)
     if (*env == NULL)
         return;
     free((*env)->payload);
+    free((*env)->frame);
     (*env)->class->close(*env);
     *env = NULL;
 }
@@ -145,11 +246,6 @@ const struct env_spec *env_spec(const env_t *env)
 int env_steps(const env_t *env)
 {
     return (int)env->steps;
-}
-
-void env_observe(env_t *env, void *obs)
-{
-    env->class->observe(env, obs);
 }
 
 /* --- episodes ------------------------------------------------------------------------------ */
@@ -167,12 +263,12 @@ int env_reset(env_t *env, void *obs, struct error *err)
     if (env->broken)
         return broken(env, err);
     env->steps = -1;
-    if ((rc = env->class->reset(env, err)) != TD_OK) {
+    if ((rc = env->class->reset(env, err)) != TD_OK || (rc = draw_frame(env, err)) != TD_OK) {
         env->broken = true;
         return rc;
     }
     env->steps = 0;
-    env->class->observe(env, obs);
+    env_observe(env, obs);
     return TD_OK;
 }
 
@@ -197,13 +293,14 @@ int env_step(env_t *env, const float *action, void *obs, struct env_result *resu
         return error_set(err, TD_EINVAL, "%s: component %d of the action is %g, outside [-1, 1]",
                          env->spec.task, bad, (double)action[bad]);
     memset(result, 0, sizeof(*result));
-    if ((rc = env->class->step(env, action, result, err)) != TD_OK) {
+    if ((rc = env->class->step(env, action, result, err)) != TD_OK ||
+        (rc = draw_frame(env, err)) != TD_OK) {
         env->broken = true;
         env->steps = -1;
         return rc;
     }
     env->steps++;
-    env->class->observe(env, obs);
+    env_observe(env, obs);
     if (!result->terminated)
         result->truncated = env->steps == env->spec.episode_length;
     if (result->terminated || result->truncated)
@@ -294,5 +391,7 @@ int env_state_set(env_t *env, const void *bytes, size_t size, struct error *err)
         return rc;
     }
     env->steps = head.steps;
-    return TD_OK;
+    if ((rc = draw_frame(env, err)) != TD_OK)
+        env->broken = true;
+    return rc;
 }

@@ -1,8 +1,9 @@
 /*
  * env.h - the environments, behind one small table: find, create, reset, step, state, close.
  *
- * Owns:    the simulator, its random state and the edits a task makes to its model.
- * Thread:  each env belongs to one thread at a time; several may live in several threads.
+ * Owns:    the simulator, its random state, the edits a task makes to its model, what it draws with.
+ * Thread:  each env belongs to one thread at a time; several may live in several threads, and one may
+ *          move between calls: what it draws with is bound to a thread only while it draws.
  * Source:  TD-MPC2, reference tdmpc2/envs; dm_control 1.0.16 (REFERENCE, sections 7, 7b, 8).
  *
  * An episode is env_reset, then env_step until a result says terminated or truncated. The random
@@ -20,13 +21,28 @@
 
 #define ENV_TASK_MAX 64
 
+#define ENV_FRAME_SIDE  64
+#define ENV_FRAME_BYTES (3 * ENV_FRAME_SIDE * ENV_FRAME_SIDE)
+
 /* What an observation is; the numbers are those of the row schema. */
 enum env_obs { ENV_OBS_STATE = 1, ENV_OBS_RGB = 2 };
+
+/* How frames are drawn: as dm_control draws them, or in less time and almost the same. */
+enum env_drawing { ENV_DRAW_EXACT = 0, ENV_DRAW_FAST = 1 };
+
+/* What may be asked of an environment beside its task; all 0 is a state, drawn exactly if at all. */
+struct env_options {
+    uint32_t obs_type; /* enum env_obs, 0: state */
+    uint32_t drawing;  /* enum env_drawing */
+};
+
+/* The options named as on the command line, obs=state|rgb and render=exact|fast. */
+struct env_options env_options(const char *obs, const char *render);
 
 struct env_spec {
     char task[ENV_TASK_MAX];
     uint32_t obs_type;       /* enum env_obs */
-    uint32_t obs_dim;        /* floats of a state, bytes of one unstacked frame */
+    uint32_t obs_dim;        /* floats of a state, bytes of one unstacked frame: ENV_FRAME_BYTES */
     uint32_t action_dim;     /* each component lies in [-1, 1] */
     uint32_t episode_length; /* agent steps after which an episode is truncated */
     uint32_t action_repeat;  /* environment steps per agent step; their rewards are summed */
@@ -50,6 +66,10 @@ typedef struct env env_t;
  */
 int env_find(const char *task, struct env_spec *spec, struct error *err);
 
+/* As env_find, for these options; TD_EINVAL when the task can't be observed so. */
+int env_find_with(const char *task, const struct env_options *options, struct env_spec *spec,
+                  struct error *err);
+
 /* The public tasks, 0 <= index < env_task_count(), in a fixed order. */
 int env_task_count(void);
 const char *env_task_name(int index);
@@ -61,13 +81,20 @@ const char *env_task_name(int index);
  */
 int env_create(env_t **out, const char *task, uint32_t seed, struct error *err);
 
+/*
+ * As env_create, for these options. With obs=rgb, what is needed to draw is opened too: TD_EINVAL as
+ * env_find_with, TD_ESETUP when this machine can't draw (which package to install).
+ */
+int env_create_with(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
+                    struct error *err);
+
 /* The task's sizes; lives as long as env. */
 const struct env_spec *env_spec(const env_t *env);
 
 /*
  * Start the next episode.
  *
- *   obs  [obs_dim]  out  float (state)
+ *   obs  [obs_dim]  out  float (state) or uint8 (rgb: one frame [3][64][64], rows from the top)
  *
  * Returns TD_OK, or TD_EIO when the simulator gives up: the env can then only be closed.
  */
@@ -79,7 +106,7 @@ int env_reset(env_t *env, void *obs, struct error *err);
  *   action  [action_dim]  in   in [-1, 1]; outside or NaN is TD_EINVAL and nothing happens
  *   obs     [obs_dim]     out  what the step led to
  *
- * Never allocates. Returns TD_OK, TD_EINVAL, or TD_EIO as env_reset.
+ * Never allocates (the graphics library may). Returns TD_OK, TD_EINVAL, or TD_EIO as env_reset.
  */
 int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
              struct error *err);
@@ -105,6 +132,22 @@ int env_state_set(env_t *env, const void *bytes, size_t size, struct error *err)
 
 /* The observation of the present state, as the last reset or step gave it (also after state_set). */
 void env_observe(env_t *env, void *obs);
+
+/* A picture of the present state, of any task and observation type. */
+struct env_view {
+    int width, height; /* 1 to 4096 */
+    int camera;        /* of the model, by index; -1: the one that observations are drawn from */
+};
+
+/*
+ * Draw the present state: after a reset, a step or env_state_set.
+ *
+ *   pixels  [height][width][3]  out  red, green, blue; rows from the top
+ *
+ * Changes nothing that the future depends on. Returns TD_OK, TD_EINVAL (no such camera or size, or a
+ * task that can't be drawn), TD_ESETUP as env_create_with, TD_EIO when drawing fails.
+ */
+int env_render(env_t *env, const struct env_view *view, uint8_t *pixels, struct error *err);
 
 /* Accepts NULL and a half-built env. */
 void env_close(env_t **env);

@@ -2,7 +2,7 @@
  * env_class.h - what a kind of environment provides; for the files in common/env only.
  *
  * env.c keeps what all kinds share: names, the step counter and time limit, checks of actions and
- * saved states. A kind embeds `struct env` as its first member.
+ * saved states and frames. A kind embeds `struct env` as its first member.
  */
 #ifndef TD_ENV_ENV_CLASS_H
 #define TD_ENV_ENV_CLASS_H
@@ -31,15 +31,27 @@ struct env_class {
     void (*state_get)(struct env *env, void *bytes);
     int (*state_set)(struct env *env, const void *bytes, struct error *err);
 
+    /* obs=rgb is offered; find fills in the spec of states, env.c changes it. Needs render. */
+    bool rgb;
+
+    /* Open what drawing needs, once, at creation (obs=rgb) or before the first render. May be NULL. */
+    int (*render_open)(struct env *env, struct error *err);
+
+    /* Draw [height][width][3], rows from the top; NULL where a kind can't be drawn. */
+    int (*render)(struct env *env, const struct env_view *view, uint8_t *pixels, struct error *err);
+
     void (*close)(struct env *env);
 };
 
 struct env {
     const struct env_class *class;
     struct env_spec spec;
+    struct env_options options;
     int64_t steps; /* in this episode, -1 outside of one */
     bool broken;   /* the simulator gave up */
     void *payload; /* [state_size] a saved state on its way in or out, aligned */
+    uint8_t *frame; /* [3][64][64] with obs=rgb: the present observation, then the same as drawn */
+    bool drawable; /* render_open succeeded */
 };
 
 extern const struct env_class dm_class;  /* the DMControl tasks */

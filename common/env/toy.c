@@ -5,8 +5,10 @@
  *   toy[:LENGTH]           drive to the middle and stay; never terminates
  *   toy-episodic[:LENGTH]  the middle repels: who leaves the box has fallen, a terminal state
  *
- * LENGTH is the time limit in agent steps, 50 if not given.
+ * LENGTH is the time limit in agent steps, 50 if not given. With obs=rgb the box is seen from above,
+ * x to the right, y up, the mass a white disc: frames without any graphics library.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,7 @@
 #define PUSH           0.1 /* velocity gained by a full action */
 #define DRAG           0.8 /* velocity kept from step to step */
 #define REPEL          0.06
+#define RADIUS         0.25 /* of the disc that is drawn */
 
 struct toy_state {
     struct random_state random;
@@ -169,6 +172,35 @@ static int toy_state_set(struct env *env, const void *bytes, struct error *err)
     return TD_OK;
 }
 
+/* How much of a pixel the disc covers, for an edge as wide as the pixel. */
+static double coverage(double x, double y, double pixel)
+{
+    double inside = (RADIUS - sqrt(x * x + y * y)) / pixel + .5;
+
+    return inside < 0 ? 0 : inside > 1 ? 1 : inside;
+}
+
+static int toy_render(struct env *env, const struct env_view *view, uint8_t *pixels,
+                      struct error *err)
+{
+    const struct toy_state *state = &((struct toy *)env)->state;
+    double wide = 2 * BOX / view->width, high = 2 * BOX / view->height;
+
+    if (view->camera > 0)
+        return error_set(err, TD_EINVAL, "%s has no camera %d", env->spec.task, view->camera);
+    for (int row = 0; row < view->height; row++)
+        for (int column = 0; column < view->width; column++) {
+            double x = (column + .5) * wide - BOX, y = BOX - (row + .5) * high;
+            double disc = coverage(x - state->position[0], y - state->position[1], wide);
+
+            /* Red and green say where on the ground one looks; the disc hides them. */
+            *pixels++ = (uint8_t)(255 * disc + (1 - disc) * 64 * (x / BOX + 1));
+            *pixels++ = (uint8_t)(255 * disc + (1 - disc) * 64 * (y / BOX + 1));
+            *pixels++ = (uint8_t)(255 * disc + (1 - disc) * 32);
+        }
+    return TD_OK;
+}
+
 static void toy_close(struct env *env)
 {
     free(env);
@@ -184,5 +216,7 @@ const struct env_class toy_class = {
     .state_size = toy_state_size,
     .state_get = toy_state_get,
     .state_set = toy_state_set,
+    .rgb = true,
+    .render = toy_render,
     .close = toy_close,
 };

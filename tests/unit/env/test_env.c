@@ -208,6 +208,92 @@ static void damaged_and_foreign_states_are_refused(void **state)
     env_close(&other);
 }
 
+/* --- frames -------------------------------------------------------------------------------- */
+
+static const struct env_options rgb = {.obs_type = ENV_OBS_RGB};
+
+/* The disc, brighter than anything else, is where the state says. */
+static void frames_show_the_toy(void **state)
+{
+    static uint8_t frame[3][ENV_FRAME_SIDE][ENV_FRAME_SIDE];
+    env_t *drawn = NULL, *felt = open_env("toy:30", 5);
+    struct env_result result, same;
+    struct error err;
+    float obs[OBS_MAX];
+
+    (void)state;
+    assert_ok(env_create_with(&drawn, "toy:30", &rgb, 5, &err), err);
+    assert_int_equal(env_spec(drawn)->obs_type, ENV_OBS_RGB);
+    assert_int_equal(env_spec(drawn)->obs_dim, sizeof(frame));
+    assert_int_equal(ENV_FRAME_BYTES, sizeof(frame));
+    assert_ok(env_reset(felt, obs, &err), err);
+    assert_ok(env_reset(drawn, frame, &err), err);
+    for (int i = 0; i < 30; i++) {
+        float action[] = {i % 3 - 1.f, i % 2 - .5f};
+        int column = (int)((obs[0] + 2) * 16), row = (int)((2 - obs[1]) * 16);
+
+        for (int channel = 0; channel < 3; channel++)
+            assert_true(frame[channel][row][column] > 240);
+        assert_true(frame[2][0][0] < 240 || frame[2][63][63] < 240);
+        assert_ok(env_step(felt, action, obs, &result, &err), err);
+        assert_ok(env_step(drawn, action, frame, &same, &err), err);
+        assert_true(result.reward == same.reward);
+    }
+    assert_true(same.truncated);
+    env_close(&felt);
+    env_close(&drawn);
+}
+
+/* A state set into another environment shows the frame it was taken at. */
+static void frames_follow_the_state(void **state)
+{
+    static uint8_t frame[ENV_FRAME_BYTES], other[ENV_FRAME_BYTES];
+    float action[] = {1, -1};
+    env_t *a = NULL, *b = NULL;
+    struct env_result result;
+    struct error err;
+    char bytes[8192];
+
+    (void)state;
+    assert_ok(env_create_with(&a, "toy", &rgb, 1, &err), err);
+    assert_ok(env_create_with(&b, "toy", &rgb, 2, &err), err);
+    assert_ok(env_reset(a, frame, &err), err);
+    assert_ok(env_reset(b, other, &err), err);
+    assert_memory_not_equal(frame, other, sizeof(frame));
+    for (int i = 0; i < 3; i++) {
+        assert_ok(env_step(a, action, frame, &result, &err), err);
+        assert_true(env_state_size(a) <= sizeof(bytes));
+        env_state_get(a, bytes);
+        assert_ok(env_state_set(b, bytes, env_state_size(a), &err), err);
+        test_poison(other, sizeof(other));
+        env_observe(b, other);
+        assert_memory_equal(frame, other, sizeof(frame));
+    }
+    env_close(&a);
+    env_close(&b);
+}
+
+static void pictures_of_any_size(void **state)
+{
+    static const struct env_view wrong[] = {{0, 64, -1}, {64, 0, -1}, {64, 4097, -1}, {-1, 64, -1}, {64, 64, 7}};
+    static uint8_t pixels[48][96][3];
+    env_t *env = open_env("toy", 1);
+    struct error err;
+    float obs[OBS_MAX];
+    int bright = 0;
+
+    (void)state;
+    assert_ok(env_reset(env, obs, &err), err);
+    assert_ok(env_render(env, &(struct env_view){96, 48, -1}, pixels[0][0], &err), err);
+    for (int i = 0; i < 48; i++)
+        for (int j = 0; j < 96; j++)
+            bright += pixels[i][j][2] > 240;
+    assert_in_range(bright, 30, 100); /* of a disc of 57 pixels */
+    for (size_t i = 0; i < TD_LEN(wrong); i++)
+        assert_int_equal(env_render(env, &wrong[i], pixels[0][0], &err), TD_EINVAL);
+    env_close(&env);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +303,9 @@ int main(void)
         cmocka_unit_test(the_toy_terminates_and_can_be_learned),
         cmocka_unit_test(a_bad_action_changes_nothing),
         cmocka_unit_test(damaged_and_foreign_states_are_refused),
+        cmocka_unit_test(frames_show_the_toy),
+        cmocka_unit_test(frames_follow_the_state),
+        cmocka_unit_test(pictures_of_any_size),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
