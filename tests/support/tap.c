@@ -314,12 +314,14 @@ static bool later_kept(const struct tap *tap, const struct tap_stream *stream, u
 }
 
 /* What is missing must be older than everything its stream still has. */
-static void check_missing(const struct tap *tap, struct tap_result *result, uint64_t *acked_missing,
+static void check_missing(const struct tap *tap, uint64_t store, struct tap_result *result, uint64_t *acked_missing,
                           uint64_t *sent_missing)
 {
     for (size_t i = 0; i < tap->count; i++) {
         const struct tap_stream *stream = &tap->streams[i];
 
+        if (stream->store != store)
+            continue;
         if (stream->acked > stream->sent)
             fail_msg("stream %u.%u: %" PRIu64 " rows acknowledged, %" PRIu64 " sent", stream->slot, stream->env,
                      stream->acked, stream->sent);
@@ -356,7 +358,7 @@ struct tap_result tap_audit(struct tap *tap, const char *dir, uint64_t buffer)
     assert_int_equal(counts->bad, 0);
     assert_int_equal(counts->held_rows, result.kept);
     result.evicted = counts->rows - result.kept;
-    check_missing(tap, &result, &acked_missing, &sent_missing);
+    check_missing(tap, store_identity(store)->store_id, &result, &acked_missing, &sent_missing);
     if (result.evicted < acked_missing)
         fail_msg("%" PRIu64 " acknowledged rows are gone, %" PRIu64 " were evicted", acked_missing, result.evicted);
     if (result.evicted > sent_missing)
