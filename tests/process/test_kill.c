@@ -6,7 +6,6 @@
  * compared with it at the end, and each time the shard is killed, before the learner sees its end.
  */
 #include <signal.h>
-#include <math.h>
 
 #include "common/net/process.h"
 #include "common/util/clock.h"
@@ -67,24 +66,10 @@ static void kill_and_audit_shard(struct live *live, pid_t pid, const char *notes
 }
 
 /* Both counters rise, whatever they are at now. */
-static void goes_on(const struct live *live, int round, const struct victim *victim)
+static void goes_on(const struct live *live)
 {
-    static const char *const counters[] = {"agent_steps", "updates"};
-    uint64_t end = clock_ms() + GO_ON_MS;
-
-    for (int i = 0; i < 2; i++) {
-        double first = NAN, now = NAN;
-
-        while (!(now >= first + 20)) {
-            now = live_metric(live, "learner", 0, counters[i]);
-            if (!(first <= now)) /* the first answer, or one of a learner that went back to its checkpoint */
-                first = now;
-            if (clock_ms() > end)
-                live_fail(live, "round %d: after the end of %s-%d %s stands at %g (was %g)", round, victim->role,
-                          victim->id, counters[i], now, first);
-            live_sleep(10);
-        }
-    }
+    live_rises(live, "learner", 0, "agent_steps", 20, GO_ON_MS);
+    live_rises(live, "learner", 0, "updates", 20, GO_ON_MS);
 }
 
 static void kill_rounds(int run, int rounds)
@@ -110,7 +95,7 @@ static void kill_rounds(int run, int rounds)
             kill_and_audit_shard(&live, pid, notes, round);
         else
             kill(pid, SIGKILL);
-        goes_on(&live, round, &victims[which]);
+        goes_on(&live);
         live_part(&live, victims[which].role, victims[which].id, pid);
     }
     kill(live.pid, SIGTERM);

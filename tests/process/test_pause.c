@@ -2,7 +2,6 @@
  * SIGSTOP: a part that stands still for long blocks nobody it need not block; when it goes on nothing is
  * lost. One whose place was taken meanwhile is fenced.
  */
-#include <math.h>
 #include <signal.h>
 
 #include "common/util/clock.h"
@@ -24,14 +23,7 @@ static void start(struct live *live, const char *name, char notes[500], const ch
 
 static void rises(const struct live *live, const char *role, int id, const char *metric)
 {
-    double now = NAN;
-
-    for (int i = 0; i < 200 && isnan(now); i++) {
-        now = live_metric(live, role, id, metric);
-        live_sleep(isnan(now) ? 20 : 0);
-    }
-    live_check(live, !isnan(now), "%s: %s-%d does not answer", live->name, role, id);
-    live_await(live, role, id, metric, now + 30, GO_ON_MS);
+    live_rises(live, role, id, metric, 30, GO_ON_MS);
 }
 
 /* Everything that was acknowledged is there, nothing was dropped: each stream kept its first epoch. */

@@ -330,6 +330,21 @@ double live_await(const struct live *live, const char *role, int id, const char 
     return now;
 }
 
+void live_rises(const struct live *live, const char *role, int id, const char *metric, double by, int ms)
+{
+    uint64_t end = clock_ms() + (uint64_t)ms;
+    double first = NAN, now = NAN;
+
+    while (!(now >= first + by)) {
+        now = live_metric(live, role, id, metric);
+        if (!(first <= now)) /* the first answer, or one of a part that went back */
+            first = now;
+        if (clock_ms() >= end)
+            live_fail(live, "%s: %s of %s-%d stands at %g, was %g", live->name, metric, role, id, now, first);
+        live_sleep(10);
+    }
+}
+
 /* --- who is there ------------------------------------------------------------ */
 
 /* Is `dir` the value of one of its words? */

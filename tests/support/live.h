@@ -77,6 +77,9 @@ bool live_text(const struct live *live, const char *role, int id, const char *me
 /* Wait until a metric is at least `value`; fails the test. Returns it. */
 double live_await(const struct live *live, const char *role, int id, const char *metric, double value, int ms);
 
+/* Wait until a metric has risen by so much, whatever it is at now; fails the test. */
+void live_rises(const struct live *live, const char *role, int id, const char *metric, double by, int ms);
+
 /* Wait until `text` stands in a file of the run directory (the learner's log, ...). */
 bool live_said(const struct live *live, const char *file, const char *text, int ms);
 bool live_says(const char *path, const char *text);
