@@ -3,7 +3,6 @@
 #include <inttypes.h>
 #include <math.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,16 +34,6 @@ struct compute {
     bool copied;                   /* numbers are a copy: the writer's while the token is out */
     snapshot_t *numbers;
 };
-
-int compute_cores(void)
-{
-    cpu_set_t set;
-
-    CPU_ZERO(&set);
-    if (sched_getaffinity(0, sizeof(set), &set) != 0)
-        return 1;
-    return CPU_COUNT(&set) > 0 ? CPU_COUNT(&set) : 1;
-}
 
 /* --- batches ----------------------------------------------------------------- */
 

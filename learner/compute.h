@@ -99,7 +99,4 @@ void compute_push(compute_t *compute, const struct compute_job *job);
 /* The next result; false: none yet. */
 bool compute_pop(compute_t *compute, struct compute_result *result);
 
-/* Cores this process may use. */
-int compute_cores(void);
-
 #endif

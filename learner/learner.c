@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/util/cores.h"
 #include "common/util/fs.h"
 #include "common/util/log.h"
 #include "learner/learner_private.h"
@@ -168,7 +169,7 @@ static int build(learner_t *learner, struct error *err)
     int rc;
 
     learner->process = process_random_id();
-    learner->cores = compute_cores();
+    learner->cores = cores_available();
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
     if ((rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||

@@ -3,7 +3,6 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +11,12 @@
 #include "common/tensor/isa.h"
 #include "common/tensor/pool.h"
 #include "common/util/clock.h"
+#include "common/util/cores.h"
 #include "tools/commands.h"
 
 #define TIMINGS_MAX 20000
 #define TIMINGS_MIN 5
-#define FLOPS_ROUNDS 7 /* peak and work take turns this often */
+#define FLOPS_ROUNDS 15 /* peak and work take turns this often */
 
 struct bench {
     const char *name;
@@ -47,13 +47,14 @@ static double time_ms(void (*run)(void *context), void *context)
     return (double)(clock_ns() - start) * 1e-6;
 }
 
-/* Time until `seconds` have gone by; returns how many timings were added. */
-static int collect(void (*run)(void *context), void *context, double seconds, double *timings, int room)
+/* Time until `seconds` have gone by, `least` times at least; returns how many timings were added. */
+static int collect(void (*run)(void *context), void *context, double seconds, int least, double *timings,
+                   int room)
 {
     uint64_t end = clock_ns() + (uint64_t)(seconds * 1e9);
     int count = 0;
 
-    while (count < room && (count < TIMINGS_MIN || clock_ns() < end))
+    while (count < room && (count < least || clock_ns() < end))
         timings[count++] = time_ms(run, context);
     return count;
 }
@@ -74,28 +75,36 @@ void bench_time(const struct bench_options *options, void (*run)(void *context),
 
     TD_ASSERT(timings != NULL, "no memory for timings");
     run(context);
-    summarise(timings, collect(run, context, options->seconds, timings, TIMINGS_MAX), result);
+    summarise(timings, collect(run, context, options->seconds, TIMINGS_MIN, timings, TIMINGS_MAX), result);
     free(timings);
 }
 
 void bench_flops(const struct bench_options *options, void (*run)(void *context), void *context,
                  double gflop, struct bench_result *result)
 {
-    double *timings = malloc(TIMINGS_MAX * sizeof(*timings)), peaks[FLOPS_ROUNDS];
+    double *timings = malloc(TIMINGS_MAX * sizeof(*timings));
+    double fractions[FLOPS_ROUNDS], before, after;
     int count = 0;
 
     TD_ASSERT(timings != NULL, "no memory for timings");
     run(context);
+    before = bench_peak_gflops(options);
     for (int round = 0; round < FLOPS_ROUNDS; round++) {
-        peaks[round] = bench_peak_gflops(options);
-        count += collect(run, context, options->seconds / FLOPS_ROUNDS, timings + count,
-                         (TIMINGS_MAX - count) / (FLOPS_ROUNDS - round));
+        uint64_t start = clock_ns();
+        int more = collect(run, context, options->seconds / FLOPS_ROUNDS, 1, timings + count,
+                           (TIMINGS_MAX - count) / (FLOPS_ROUNDS - round));
+        double seconds = (double)(clock_ns() - start) * 1e-9;
+
+        after = bench_peak_gflops(options);
+        fractions[round] = gflop * more / seconds / ((before + after) / 2);
+        before = after;
+        count += more;
     }
-    qsort(peaks, FLOPS_ROUNDS, sizeof(*peaks), compare_doubles);
+    qsort(fractions, FLOPS_ROUNDS, sizeof(*fractions), compare_doubles);
     summarise(timings, count, result);
     free(timings);
     result->gflops = gflop / result->median_ms * 1e3;
-    result->peak_fraction = result->gflops / peaks[FLOPS_ROUNDS / 2];
+    result->peak_fraction = fractions[FLOPS_ROUNDS / 2];
 }
 
 /* --- printing --- */
@@ -206,13 +215,6 @@ static int parse_seconds(const char *text, double *seconds, struct error *err)
     return TD_OK;
 }
 
-static int cores(void)
-{
-    cpu_set_t set;
-
-    return sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
 /* Sorts the words: names into wanted[], options into options. */
 static int parse(int argc, char **argv, struct bench_options *options, bool *wanted, struct error *err)
 {
@@ -243,7 +245,7 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
     if (rc == TD_OK && options->config.threads > POOL_THREADS_MAX)
         rc = error_set(err, TD_EINVAL, "threads=%lld: at most %d",
                        (long long)options->config.threads, POOL_THREADS_MAX);
-    options->threads = options->config.threads > 0 ? (int)options->config.threads : cores();
+    options->threads = options->config.threads > 0 ? (int)options->config.threads : cores_available();
     free(rest);
     return rc;
 }

@@ -10,6 +10,7 @@
 #include "common/ckpt/checkpoint.h"
 #include "common/model/dims.h"
 #include "common/tensor/gemm.h"
+#include "common/util/cores.h"
 #include "learner/snapshot.h"
 #include "tools/commands.h"
 #include "tools/evaluation.h"
@@ -231,10 +232,9 @@ static int evaluate(struct eval *eval, struct error *err)
                                          .model = eval->model,
                                          .noisy = eval->noisy};
     struct env_spec spec;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
     int rc = env_find(options.task, &spec, err);
 
-    options.threads = eval->config.threads > 0 ? (int)eval->config.threads : cores > 0 ? (int)cores : 1;
+    options.threads = eval->config.threads > 0 ? (int)eval->config.threads : cores_available();
     if (rc != TD_OK || (rc = gemm_start(options.threads, err)) != TD_OK)
         return rc;
     mppi_config_init(&options.plan, &eval->config, (int)spec.action_dim, spec.episode_length);

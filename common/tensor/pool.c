@@ -3,7 +3,6 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -12,6 +11,8 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "common/util/cores.h"
 
 /*
  * The work is one 64-bit ticket: run number, tasks in the run, next task. A thread claims a task by
@@ -127,15 +128,6 @@ static void wake(struct worker *worker)
         futex_wake(&worker->wake);
 }
 
-static int cores_allowed(void)
-{
-    cpu_set_t set;
-
-    if (sched_getaffinity(0, sizeof(set), &set) != 0)
-        return 1;
-    return CPU_COUNT(&set) < POOL_THREADS_MAX ? CPU_COUNT(&set) : POOL_THREADS_MAX;
-}
-
 static int start_workers(pool_t *pool, struct error *err)
 {
     sigset_t all, before;
@@ -170,7 +162,7 @@ int pool_create(pool_t **out, int threads, struct error *err)
         return error_set(err, TD_EINVAL, "threads=%d: give 0 (one per core) to %d", threads,
                          POOL_THREADS_MAX);
     if (threads == 0)
-        threads = cores_allowed();
+        threads = cores_available() < POOL_THREADS_MAX ? cores_available() : POOL_THREADS_MAX;
     pool = aligned_alloc(64, sizeof(*pool));
     if (pool == NULL)
         return error_set(err, TD_ENOMEM, "no memory for a pool of %d threads", threads);
