@@ -45,13 +45,16 @@ void bench_time(const struct bench_options *options, void (*run)(void *context),
 
 /*
  * GFLOP/s of fused multiply-adds in registers with options->threads threads, widest vectors: what
- * peak_fraction divides by. Measured on the first call of a process and again whenever asked.
+ * peak_fraction divides by. Measured anew at each call, as throughput over about 60 ms: what else the
+ * machine does in that time takes its share, as it does of the work beside which this is set.
  */
 double bench_peak_gflops(const struct bench_options *options);
 
 /*
- * As bench_time for numeric work of `gflop` GFLOP per call: peak and work are measured in turn, and
- * gflops and peak_fraction filled from both medians.
+ * As bench_time for numeric work of `gflop` GFLOP per call. The work is cut into rounds, with the peak
+ * measured before and after each; peak_fraction is the median over rounds of the work's throughput over
+ * the mean of its two peaks, so that a load that comes and goes changes both sides of each fraction.
+ * gflops comes from the median time.
  */
 void bench_flops(const struct bench_options *options, void (*run)(void *context), void *context,
                  double gflop, struct bench_result *result);
