@@ -29,76 +29,81 @@ struct compute {
     pool_t *pool;
     world_model_t *model;
     update_t *update;
-    float *gather;                 /* a batch of several parts, put together; NULL until needed */
-    uint32_t obs_dim, action_dim;
+    void *gather;                  /* a batch of several parts, put together; NULL until needed */
+    struct row_schema schema;
     bool copied;                   /* numbers are a copy: the writer's while the token is out */
     snapshot_t *numbers;
 };
 
 /* --- batches ----------------------------------------------------------------- */
 
-/* The fields of one message of `count` slices, in the order of message.h's slices_bytes. */
-static struct batch split(const float *at, size_t count, size_t horizon, size_t obs, size_t action)
+/* The fields of one message of `count` slices, in the order of row.h's row_slices_bytes. */
+static struct batch split(const struct compute *compute, const void *slices, size_t count)
 {
-    struct batch batch;
+    const struct row_schema *schema = &compute->schema;
+    uint32_t horizon = (uint32_t)compute->run->config.horizon;
+    size_t steps = (size_t)horizon * count;
+    const char *at = slices;
+    struct batch batch = {0};
 
-    batch.obs = at;
-    at += (horizon + 1) * count * obs;
-    batch.action = at;
-    at += horizon * count * action;
-    batch.reward = at;
-    at += horizon * count;
-    batch.terminated = at;
-    at += horizon * count;
-    batch.task = (const uint32_t *)at;
+    if (schema->obs_type == OBS_RGB) {
+        batch.frames = slices;
+        batch.frame_step = 1;
+    } else {
+        batch.obs = slices;
+    }
+    at += row_slices_obs_bytes(schema, horizon, (uint32_t)count);
+    batch.action = (const float *)at;
+    batch.reward = batch.action + steps * schema->action_dim;
+    batch.terminated = batch.reward + steps;
+    batch.task = (const uint32_t *)(batch.terminated + steps);
     return batch;
 }
 
-/* Copy rows [steps][count][width] of one part to slices from.. of [steps][total][width]. */
-static void place(float *to, const float *from, size_t steps, size_t count, size_t total, size_t first,
-                  size_t width)
+/* Copy [steps][count][bytes] of one part to slices first.. of [steps][total][bytes]. */
+static void place(const void *to, const void *from, size_t steps, size_t count, size_t total, size_t first,
+                  size_t bytes)
 {
     for (size_t t = 0; t < steps; t++)
-        memcpy(to + (t * total + first) * width, from + t * count * width, count * width * sizeof(float));
+        memcpy((char *)(uintptr_t)to + (t * total + first) * bytes, (const char *)from + t * count * bytes,
+               count * bytes);
 }
 
-static struct batch gather(struct compute *compute, const struct compute_batch *parts, uint32_t count)
+static void place_part(struct compute *compute, const struct batch *whole, const struct compute_part *in,
+                       size_t total, size_t first)
 {
-    size_t horizon = (size_t)compute->run->config.horizon, total = (size_t)compute->run->config.batch_size;
-    size_t obs = compute->obs_dim, action = compute->action_dim, first = 0;
-    struct batch whole = split(compute->gather, total, horizon, obs, action);
+    const struct row_schema *schema = &compute->schema;
+    size_t h = (size_t)compute->run->config.horizon, n = in->count;
+    struct batch part = split(compute, in->slices, n);
 
-    for (uint32_t p = 0; p < count; p++) {
-        size_t n = parts->part[p].count;
-        struct batch part = split(parts->part[p].slices, n, horizon, obs, action);
-
-        place((float *)whole.obs, part.obs, horizon + 1, n, total, first, obs);
-        place((float *)whole.action, part.action, horizon, n, total, first, action);
-        place((float *)whole.reward, part.reward, horizon, n, total, first, 1);
-        place((float *)whole.terminated, part.terminated, horizon, n, total, first, 1);
-        memcpy((uint32_t *)whole.task + first, part.task, n * sizeof(uint32_t));
-        first += n;
-    }
-    TD_ASSERT(first == total, "%zu slices of %zu", first, total);
-    return whole;
+    if (schema->obs_type == OBS_RGB)
+        place(whole->frames, part.frames, h + 1 + row_history(schema), n, total, first, schema->obs_dim);
+    else
+        place(whole->obs, part.obs, h + 1, n, total, first, schema->obs_dim * sizeof(float));
+    place(whole->action, part.action, h, n, total, first, schema->action_dim * sizeof(float));
+    place(whole->reward, part.reward, h, n, total, first, sizeof(float));
+    place(whole->terminated, part.terminated, h, n, total, first, sizeof(float));
+    place(whole->task, part.task, 1, n, total, first, sizeof(uint32_t));
 }
 
 static int batch_of(struct compute *compute, const struct compute_job *job, struct batch *out)
 {
     const struct config *config = &compute->run->config;
     const struct compute_batch *batch = job->update.batch;
-    size_t bytes = slices_bytes((uint32_t)config->horizon, (uint32_t)config->batch_size, compute->obs_dim,
-                                compute->action_dim);
+    size_t total = (size_t)config->batch_size, first = 0;
+    size_t bytes = row_slices_bytes(&compute->schema, (uint32_t)config->horizon, (uint32_t)total);
 
     if (job->update.parts == 1) { /* as it came: nothing is copied */
         TD_ASSERT(batch->part[0].length == bytes, "%zu bytes, expected %zu", batch->part[0].length, bytes);
-        *out = split(batch->part[0].slices, (size_t)config->batch_size,
-                     (size_t)config->horizon, compute->obs_dim, compute->action_dim);
+        *out = split(compute, batch->part[0].slices, total);
         return TD_OK;
     }
     if (compute->gather == NULL && (compute->gather = malloc(bytes)) == NULL)
         return TD_ENOMEM;
-    *out = gather(compute, batch, job->update.parts);
+    *out = split(compute, compute->gather, total);
+    for (uint32_t p = 0; p < job->update.parts; first += batch->part[p++].count)
+        place_part(compute, out, &batch->part[p], total, first);
+    TD_ASSERT(first == total, "%zu slices of %zu", first, total);
     return TD_OK;
 }
 
@@ -111,8 +116,7 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     struct model_dims dims;
     int rc;
 
-    compute->obs_dim = spec->obs_dim;
-    compute->action_dim = spec->action_dim;
+    compute->schema = spec_schema(spec);
     if ((rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err)) != TD_OK ||
         (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||

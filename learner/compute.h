@@ -19,10 +19,10 @@
 
 typedef struct compute compute_t;
 
-/* One batch as it came: a message per shard, each of `count` slices in the layout of struct batch. */
+/* One batch as it came: a message per shard, each of `count` slices in the layout of row.h. */
 struct compute_part {
     const void *slices; /* borrowed, at an address divisible by 4 */
-    size_t length;      /* slices_bytes of count, checked by the codec's users */
+    size_t length;      /* row_slices_bytes of count, checked by the codec's users */
     uint32_t count;
 };
 struct compute_batch {

@@ -372,6 +372,7 @@ static void receive_slices(struct coordinator *c, struct seat *seat, const struc
     const struct slices *slices = &message->slices;
     struct gathering *batch = &c->batches[seat->buffer];
     struct command_slices *command;
+    struct row_schema schema;
     size_t bytes;
 
     if (slices->learner_epoch != c->config.epoch)
@@ -393,7 +394,8 @@ static void receive_slices(struct coordinator *c, struct seat *seat, const struc
                             "seed_steps or lower horizon");
         return;
     }
-    bytes = slices_bytes(c->config.horizon, slices->count, c->spec.obs_dim, c->spec.action_dim);
+    schema = spec_schema(&c->spec);
+    bytes = row_slices_bytes(&schema, c->config.horizon, slices->count);
     if (slices->count != seat->request.count || message->bulk[0].size != bytes) {
         coordinator_log(c, LOG_ERROR, "shard %d sent slices of the wrong shape; asking again",
                         (int)(seat - c->seats));

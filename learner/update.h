@@ -30,9 +30,14 @@ struct update_config {
 void update_config_init(struct update_config *update, const struct config *config,
                         uint64_t episode_length);
 
-/* B slices of H + 1 rows, time-major, contiguous, borrowed for the call. */
+/*
+ * B slices of H + 1 rows, time-major, contiguous, borrowed for the call. A model of pixels reads `frames`
+ * in place of `obs`: observation t of slice b is the three frames (t * frame_step + k) * B + b, k = 0, 1, 2.
+ */
 struct batch {
     const float *obs;        /* [H+1, B, obs_dim] */
+    const uint8_t *frames;   /* [H+3, B, 3*64*64] with frame_step 1, [H+1, 3, B, 3*64*64] with 3 */
+    int frame_step;
     const float *action;     /* [H, B, action_dim] */
     const float *reward;     /* [H, B] */
     const float *terminated; /* [H, B] 0 or 1 */

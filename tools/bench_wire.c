@@ -26,6 +26,8 @@
 #define TIMES_MAX  200000
 #define STUCK_MS   10000u
 
+static const struct row_schema schema = {OBS_STATE, OBS, ACTION};
+
 /* The other end, on its own thread: answers everything. */
 struct answerer {
     pthread_t thread;
@@ -72,7 +74,7 @@ static void answer(void *context, const struct peer *peer, const struct message 
         reply.slices.count = message->sample_request.count;
         reply.slices.status.store = 1;
         reply.bulks = 1;
-        reply.bulk[0] = (struct bulk){answerer->slices, slices_bytes(HORIZON, answerer->batch, OBS, ACTION)};
+        reply.bulk[0] = (struct bulk){answerer->slices, row_slices_bytes(&schema, HORIZON, answerer->batch)};
         break;
     default:
         reply = *message;
@@ -108,7 +110,7 @@ static int start_answerer(struct answerer *answerer, enum port port, const char 
 {
     *answerer = (struct answerer){.port = port, .batch = batch};
     snprintf(answerer->address, sizeof(answerer->address), "%s", address);
-    answerer->slices = calloc(1, slices_bytes(HORIZON, batch, OBS, ACTION));
+    answerer->slices = calloc(1, row_slices_bytes(&schema, HORIZON, batch));
     if (answerer->slices == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     if (pthread_create(&answerer->thread, NULL, answer_all, answerer) != 0) {
@@ -179,7 +181,6 @@ static double run(struct asker *asker, int depth, double seconds)
 
 static void fill_question(struct asker *asker, uint32_t kind, uint32_t batch, void *rows)
 {
-    struct row_schema schema = {OBS_STATE, OBS, ACTION};
     size_t stride = row_stride(&schema);
 
     memset(&asker->message, 0, sizeof(asker->message));

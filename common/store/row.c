@@ -21,6 +21,22 @@ size_t row_stride(const struct row_schema *schema)
     return sizeof(struct row_head) + row_obs_bytes(schema) + schema->action_dim * sizeof(float);
 }
 
+size_t row_slices_obs_bytes(const struct row_schema *schema, uint32_t horizon, uint32_t count)
+{
+    size_t wide = schema->obs_type == OBS_STATE ? sizeof(float) : 1;
+    size_t rows = ((size_t)horizon + 1 + row_history(schema)) * count;
+
+    return (rows * schema->obs_dim * wide + 3) / 4 * 4;
+}
+
+size_t row_slices_bytes(const struct row_schema *schema, uint32_t horizon, uint32_t count)
+{
+    size_t h = horizon, b = count;
+
+    return row_slices_obs_bytes(schema, horizon, count) +
+           sizeof(float) * (h * b * schema->action_dim + 2 * h * b + b);
+}
+
 const char *row_schema_check(const struct row_schema *schema)
 {
     if (schema->obs_type != OBS_STATE && schema->obs_type != OBS_RGB)

@@ -37,6 +37,7 @@ struct row_head {
 
 #define ROW_BYTES_MAX  ((size_t)192 * 1024) /* so that a message and a segment hold at least one row */
 #define ROW_ACTION_MAX 1024u
+#define ROW_STACK      3u /* an observation of frames: this one and those of the two rows before */
 
 /* Check a schema that came from outside. Returns NULL or what is wrong with it. */
 const char *row_schema_check(const struct row_schema *schema);
@@ -44,6 +45,20 @@ const char *row_schema_check(const struct row_schema *schema);
 /* Bytes of the observation, padded to 4, and of a whole row. */
 size_t row_obs_bytes(const struct row_schema *schema);
 size_t row_stride(const struct row_schema *schema);
+
+/* Rows in front of a row that its observation is made of too; the first row stands in for missing ones. */
+static inline uint32_t row_history(const struct row_schema *schema)
+{
+    return schema->obs_type == OBS_RGB ? ROW_STACK - 1 : 0;
+}
+
+/*
+ * Bytes of `count` slices of horizon + 1 rows in time-major order: the observations (floats [H+1][count][O],
+ * or frames [H+3][count][O] with the history in front, padded to 4), then floats action [H][count][A],
+ * reward and terminated [H][count], and task [count] (u32).
+ */
+size_t row_slices_obs_bytes(const struct row_schema *schema, uint32_t horizon, uint32_t count);
+size_t row_slices_bytes(const struct row_schema *schema, uint32_t horizon, uint32_t count);
 
 static inline struct row_head *row_head(void *row)
 {

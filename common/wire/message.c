@@ -77,10 +77,3 @@ int announcement_compare(const struct announcement *a, const struct announcement
         return a->version < b->version ? -1 : 1;
     return 0;
 }
-
-size_t slices_bytes(uint32_t horizon, uint32_t count, uint32_t obs_dim, uint32_t action_dim)
-{
-    size_t h = horizon, b = count;
-
-    return 4 * ((h + 1) * b * obs_dim + h * b * action_dim + 2 * h * b + b);
-}

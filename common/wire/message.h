@@ -15,6 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/store/row.h"
+
 #define PROTOCOL_VERSION 1u
 
 #define WIRE_ADDRESS_MAX 256            /* bytes with the NUL */
@@ -567,7 +569,10 @@ const char *phase_name(uint32_t phase);
 /* (learner epoch, version), epoch first: negative, 0, positive as a is older, same, newer. */
 int announcement_compare(const struct announcement *a, const struct announcement *b);
 
-/* Bytes of bulk 0 of Slices: [H+1][B][O] + [H][B][A] + 2 [H][B] floats + [B] task ids. */
-size_t slices_bytes(uint32_t horizon, uint32_t count, uint32_t obs_dim, uint32_t action_dim);
+/* What a spec says of rows. Bulk 0 of Slices has row_slices_bytes of it. */
+static inline struct row_schema spec_schema(const struct message_spec *spec)
+{
+    return (struct row_schema){spec->obs_type, spec->obs_dim, spec->action_dim};
+}
 
 #endif

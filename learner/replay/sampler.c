@@ -276,66 +276,88 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last)
 
 size_t sampler_bytes(const sampler_t *sampler, uint32_t count)
 {
-    size_t h = sampler->config.horizon, b = count;
-
-    return sizeof(float) * ((h + 1) * b * sampler->schema.obs_dim + h * b * sampler->schema.action_dim +
-                            2 * h * b + b);
+    return row_slices_bytes(&sampler->schema, sampler->config.horizon, count);
 }
 
 /* The parts of the block. */
 struct block {
-    float *obs, *action, *reward, *terminated;
+    char *obs; /* floats, or frames of which the first `history` precede a slice */
+    size_t obs_bytes;
+    uint32_t history;
+    float *action, *reward, *terminated;
     uint32_t *task;
     size_t count;
 };
 
 static struct block block_of(const struct sampler *sampler, void *out, uint32_t count)
 {
+    const struct row_schema *schema = &sampler->schema;
     size_t h = sampler->config.horizon;
-    struct block block = {.obs = out, .count = count};
+    struct block block = {
+        .obs = out,
+        .obs_bytes = schema->obs_dim * (schema->obs_type == OBS_STATE ? sizeof(float) : 1),
+        .history = row_history(schema),
+        .count = count,
+    };
 
-    block.action = block.obs + (h + 1) * count * sampler->schema.obs_dim;
-    block.reward = block.action + h * count * sampler->schema.action_dim;
+    block.action = (float *)(block.obs + row_slices_obs_bytes(schema, sampler->config.horizon, count));
+    block.reward = block.action + h * count * schema->action_dim;
     block.terminated = block.reward + h * count;
     block.task = (uint32_t *)(block.terminated + h * count);
     return block;
 }
 
-/* Row t of slice b: its observation at time t; its action and reward led from t-1. */
-static void put_row(const struct sampler *sampler, const struct block *block, size_t t, size_t b,
-                    const char *row)
+/* The i-th observation of slice b. */
+static void put_obs(const struct block *block, size_t i, size_t b, const char *row)
 {
-    size_t o = sampler->schema.obs_dim, a = sampler->schema.action_dim;
-    const char *obs = row + sizeof(struct row_head);
+    memcpy(block->obs + (i * block->count + b) * block->obs_bytes, row + sizeof(struct row_head),
+           block->obs_bytes);
+}
+
+/* What row t of slice b says beside its observation: the action and the reward that led to it. */
+static void put_step(const struct sampler *sampler, const struct block *block, size_t t, size_t b,
+                     const char *row)
+{
+    size_t a = sampler->schema.action_dim;
     struct row_head head;
 
     memcpy(&head, row, sizeof(head));
-    memcpy(block->obs + (t * block->count + b) * o, obs, o * sizeof(float));
     if (t == 0) {
         block->task[b] = head.task;
         return;
     }
     t--;
-    memcpy(block->action + (t * block->count + b) * a, obs + o * sizeof(float), a * sizeof(float));
+    memcpy(block->action + (t * block->count + b) * a,
+           row + sizeof(head) + row_obs_bytes(&sampler->schema), a * sizeof(float));
     block->reward[t * block->count + b] = head.reward;
     block->terminated[t * block->count + b] = head.flags & ROW_TERMINATED ? 1.0f : 0.0f;
 }
 
-/* TD_ECORRUPT: a segment is bad, and the episode has been quarantined. */
+/*
+ * Slice b, beginning at row `start`, with the rows that its first observation is stacked from; the
+ * episode's first stands in for those before it. TD_ECORRUPT: a segment is bad, and the episode has
+ * been quarantined.
+ */
 static int put_slice(struct sampler *sampler, const struct block *block, size_t b, uint64_t id,
                      uint32_t start)
 {
     size_t stride = row_stride(&sampler->schema);
-    uint32_t rows = sampler->config.horizon + 1;
+    uint32_t rows = sampler->config.horizon + 1 + block->history;
+    uint32_t missing = start < block->history ? block->history - start : 0;
 
-    for (uint32_t done = 0; done < rows;) {
+    for (uint32_t done = missing; done < rows;) {
         uint32_t count = rows - done;
-        const char *row = store_rows(sampler->store, id, start + done, &count);
+        const char *row = store_rows(sampler->store, id, start + done - block->history, &count);
 
         if (row == NULL)
             return TD_ECORRUPT;
-        for (uint32_t i = 0; i < count; i++, done++, row += stride)
-            put_row(sampler, block, done, b, row);
+        for (uint32_t i = 0; done == missing && i < missing; i++)
+            put_obs(block, i, b, row);
+        for (uint32_t i = 0; i < count; i++, done++, row += stride) {
+            put_obs(block, done, b, row);
+            if (done >= block->history)
+                put_step(sampler, block, done - block->history, b, row);
+        }
     }
     return TD_OK;
 }

@@ -45,8 +45,8 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last);
 
 /*
  * Draw `count` slices of H+1 rows from the current window, keyed by (seed, shard, update), as one block
- * of float32 (learner/update.h): obs [H+1][count][O], action [H][count][A], reward [H][count],
- * terminated [H][count], task [count] (u32).
+ * (row_slices_bytes in common/store/row.h). Frames are preceded by the two that the first observation is
+ * stacked from, where the episode begins by its first frame again.
  *
  *   out  [sampler_bytes(count)]
  *

@@ -132,7 +132,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
 {
     struct store_config config = {
         .dir = shard->dir,
-        .schema = {hello->spec.obs_type, hello->spec.obs_dim, hello->spec.action_dim},
+        .schema = spec_schema(&hello->spec),
         .run_id = run,
         .shard = shard->config.shard,
         .rows = hello->map_rows,
@@ -143,8 +143,6 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
     uint64_t free_bytes = 0;
     int rc;
 
-    if (config.schema.obs_type != OBS_STATE)
-        return error_set(err, TD_EINVAL, "only state observations can be sampled");
     if (hello->map_rows > SHARD_ROWS_MAX)
         return error_set(err, TD_EINVAL, "no store holds %llu rows", (unsigned long long)hello->map_rows);
     if (shard->store != NULL)
@@ -172,8 +170,8 @@ static int make_sampler(struct shard *shard, const struct sample_hello *hello, s
         .shard = shard->config.shard,
         .lockstep = hello->lockstep,
     };
-    size_t bytes = slices_bytes(hello->horizon, hello->batch_size, hello->spec.obs_dim,
-                                hello->spec.action_dim);
+    struct row_schema schema = spec_schema(&hello->spec);
+    size_t bytes = row_slices_bytes(&schema, hello->horizon, hello->batch_size);
 
     if (hello->horizon == 0 || hello->batch_size == 0 || hello->capacity == 0 ||
         bytes > WIRE_SLICES_MAX)

@@ -38,7 +38,7 @@ void test_row_fill(void *row, const struct row_schema *schema, const struct test
 void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,
                      uint32_t flags)
 {
-    char expected[4096];
+    static char expected[16384];
 
     assert_true(row_stride(schema) <= sizeof(expected));
     test_row_fill(expected, schema, id, flags);

@@ -11,6 +11,8 @@
 #define HORIZON    3
 #define DEADLINE_MS 60000
 
+static const struct row_schema schema = {OBS_STATE, OBS, ACTION};
+
 static struct run make_run(const char *name, bool lockstep)
 {
     struct run run = {.lock = -1, .run_id = 77, .epoch = 1};
@@ -70,7 +72,7 @@ static size_t build(compute_t *compute, checkpoint_t *checkpoint)
 static float *make_slices(uint32_t seed)
 {
     struct rng_key key = {.seed = seed, .purpose = RNG_TEST};
-    size_t floats = slices_bytes(HORIZON, BATCH, OBS, ACTION) / sizeof(float);
+    size_t floats = row_slices_bytes(&schema, HORIZON, BATCH) / sizeof(float);
     float *slices = malloc(floats * sizeof(float));
     size_t action = (HORIZON + 1) * BATCH * OBS, flags = action + HORIZON * BATCH * (ACTION + 1);
     struct rng rng;
@@ -101,7 +103,7 @@ static void updates(compute_t *compute, uint64_t from, uint64_t to)
 {
     for (uint64_t i = from; i < to; i++) {
         float *slices = make_slices((uint32_t)i);
-        struct compute_batch batch = {.part = {{slices, slices_bytes(HORIZON, BATCH, OBS, ACTION), BATCH}}};
+        struct compute_batch batch = {.part = {{slices, row_slices_bytes(&schema, HORIZON, BATCH), BATCH}}};
 
         update(compute, i, &batch, 1, 1);
         free(slices);
@@ -143,7 +145,7 @@ static void save(compute_t *compute, const struct run *run, uint32_t kind, const
 static float *cut(const float *whole, uint32_t from, uint32_t count)
 {
     static const uint32_t widths[] = {OBS, ACTION, 1, 1, 1}, steps[] = {HORIZON + 1, HORIZON, HORIZON, HORIZON, 1};
-    float *part = malloc(slices_bytes(HORIZON, count, OBS, ACTION)), *to = part;
+    float *part = malloc(row_slices_bytes(&schema, HORIZON, count)), *to = part;
 
     for (size_t field = 0; field < TD_LEN(widths); field++)
         for (uint32_t t = 0; t < steps[field]; t++) {
@@ -159,9 +161,9 @@ static void parts_of_a_batch_count_as_the_whole(void **state)
     struct run run = make_run("parts", false);
     compute_t *one = make_compute(&run, 1), *two = make_compute(&run, 2);
     float *whole = make_slices(1), *first = cut(whole, 0, 3), *second = cut(whole, 3, 5);
-    struct compute_batch together = {.part = {{whole, slices_bytes(HORIZON, BATCH, OBS, ACTION), BATCH}}};
-    struct compute_batch apart = {.part = {{first, slices_bytes(HORIZON, 3, OBS, ACTION), 3},
-                                           {second, slices_bytes(HORIZON, 5, OBS, ACTION), 5}}};
+    struct compute_batch together = {.part = {{whole, row_slices_bytes(&schema, HORIZON, BATCH), BATCH}}};
+    struct compute_batch apart = {.part = {{first, row_slices_bytes(&schema, HORIZON, 3), 3},
+                                           {second, row_slices_bytes(&schema, HORIZON, 5), 5}}};
     size_t bytes = build(one, NULL);
 
     (void)state;

@@ -243,7 +243,7 @@ static void a_later_learner_fences_this_one(void **state)
 
 static void slices_of_the_wrong_shape_are_asked_for_again(void **state)
 {
-    size_t size = slices_bytes(2, 4, OBS, ACTION);
+    size_t size = row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4);
     uint64_t id;
 
     (void)state;
@@ -269,7 +269,7 @@ static void divergence_stops_everyone_with_3(void **state)
     start(false);
     get_going();
     status(30, 3, 20);
-    answer_request(slices_bytes(2, 4, OBS, ACTION));
+    answer_request(row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4));
     coordinator_updated(at.coordinator, at.now, 0, false);
     drain();
     assert_int_equal(at.exit.exit.code, TD_EXIT_DIVERGED);
@@ -298,7 +298,7 @@ static void sigterm_waits_for_update_and_checkpoint(void **state)
     start(false);
     get_going();
     status(30, 3, 20);
-    answer_request(slices_bytes(2, 4, OBS, ACTION));
+    answer_request(row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4));
     coordinator_terminate(at.coordinator, at.now);
     drain();
     assert_int_equal(command(COMMAND_SAVE)->kind, 0);

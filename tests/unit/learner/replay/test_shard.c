@@ -591,7 +591,7 @@ static void requests_wait_for_the_rows_they_name(void **state)
     assert_int_equal(slices->status.rows, 12);
     assert_int_equal(slices->status.steps, 10);
     assert_int_equal(said(rig, MESSAGE_SLICES, 0)->bulk[0].size,
-                     slices_bytes(HORIZON, 8, schema.obs_dim, schema.action_dim));
+                     row_slices_bytes(&schema, HORIZON, 8));
     ask = request(2, 0, 3); /* only when */
     feed(rig, PORT_SAMPLE, LEARNER, &ask);
     assert_int_equal(said(rig, MESSAGE_SLICES, 0)->slices.count, 0);
