@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/nn/adam.h"
+#include "common/nn/pixels.h"
 #include "learner/update_internal.h"
 
 static const struct adam model_adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
@@ -51,7 +52,10 @@ static void rng_noise(const void *context, enum update_draw kind, float *out, si
     struct rng rng;
 
     rng_draw(&rng, context, kind, 0);
-    rng_normal(&rng, out, count);
+    if (kind == UPDATE_SHIFT || kind == UPDATE_NEXT_SHIFT)
+        pixels_draw_shifts(&rng, out, count);
+    else
+        rng_normal(&rng, out, count);
 }
 
 static void rng_dropout(const void *context, enum update_draw kind, int head, uint8_t *out, size_t count,

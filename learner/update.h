@@ -31,13 +31,16 @@ void update_config_init(struct update_config *update, const struct config *confi
                         uint64_t episode_length);
 
 /*
- * B slices of H + 1 rows, time-major, contiguous, borrowed for the call. A model of pixels reads `frames`
- * in place of `obs`: observation t of slice b is the three frames (t * frame_step + k) * B + b, k = 0, 1, 2.
+ * B slices of H + 1 rows, time-major, contiguous, borrowed for the call. Observations are `obs`, or with
+ * pixels `frames`: what is seen at time t of slice b are three frames, oldest first,
+ * frames[((t * frame_step + k) * B + b) * PIXEL_FRAME_BYTES], k = 0, 1, 2. frame_step is 1 where each frame
+ * is there once ([H+3, B, 3, 64, 64], the slices of replay), 3 where each observation has its own
+ * ([H+1, 3, B, 3, 64, 64], recorded vectors).
  */
 struct batch {
-    const float *obs;        /* [H+1, B, obs_dim] */
-    const uint8_t *frames;   /* [H+3, B, 3*64*64] with frame_step 1, [H+1, 3, B, 3*64*64] with 3 */
-    int frame_step;
+    const float *obs;        /* [H+1, B, obs_dim]; NULL with pixels */
+    const uint8_t *frames;   /* NULL without */
+    int frame_step;          /* 1 or 3 */
     const float *action;     /* [H, B, action_dim] */
     const float *reward;     /* [H, B] */
     const float *terminated; /* [H, B] 0 or 1 */
@@ -74,6 +77,8 @@ enum update_draw {
     UPDATE_POLICY_NOISE, /* [H+1, B, A]  normal */
     UPDATE_POLICY_MASK,  /* [H+1, B, M]  dropout of Q head `head` in the policy's loss */
     UPDATE_POLICY_HEADS, /* the two detached Qs */
+    UPDATE_NEXT_SHIFT,   /* [H, B, 2]    pixels: (column, row) of obs[1..H]'s crops, whole numbers 0 .. 6 */
+    UPDATE_SHIFT,        /* [B, 2]       pixels: of obs[0]'s */
 };
 
 /*
@@ -82,7 +87,7 @@ enum update_draw {
  */
 struct update_draws {
     const void *context;
-    void (*noise)(const void *context, enum update_draw kind, float *out, size_t count);
+    void (*noise)(const void *context, enum update_draw kind, float *out, size_t count); /* and shifts */
     void (*mask)(const void *context, enum update_draw kind, int head, uint8_t *out, size_t count,
                  float keep);
     void (*heads)(const void *context, enum update_draw kind, int num_q, int two[2]);

@@ -1,8 +1,10 @@
 #include "common/model/dims.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "common/nn/layer.h"
+#include "common/nn/pixels.h"
 
 #define INPUTS_MAX 65536 /* observations; everything else is some layer's output */
 
@@ -33,6 +35,14 @@ int model_dims_check(const struct model_dims *dims, struct error *err)
                          "enc_dim, mlp_dim, latent_dim, num_bins: at most %d; num_q: at most 64", NN_DIM_MAX);
     if (dims->enc_layers > 16)
         return error_set(err, TD_EINVAL, "num_enc_layers=%d: at most 16", dims->enc_layers);
+    if (dims->rgb && (dims->obs_dim != PIXEL_FRAME_BYTES || dims->task_dim != 0))
+        return error_set(err, TD_EINVAL, "obs=rgb: frames are 3 x 64 x 64 = %d bytes and tasks are not "
+                                         "embedded, got %d bytes and task_dim=%d",
+                         PIXEL_FRAME_BYTES, dims->obs_dim, dims->task_dim);
+    if (dims->rgb && (dims->num_channels < 1 || dims->latent_dim != PIXEL_CELLS * dims->num_channels))
+        return error_set(err, TD_EINVAL, "obs=rgb: the convolutions give 16 x num_channels=%d values, "
+                                         "latent_dim=%d must be just that (512 with 32 channels)",
+                         dims->num_channels, dims->latent_dim);
     if (dims->simnorm_dim < 1 || dims->latent_dim % dims->simnorm_dim != 0)
         return error_set(err, TD_EINVAL, "latent_dim=%d is not a multiple of simnorm_dim=%d",
                          dims->latent_dim, dims->simnorm_dim);
@@ -56,6 +66,8 @@ int model_dims_init(struct model_dims *dims, const struct config *config, int ob
     *dims = (struct model_dims){
         .obs_dim = obs_dim,
         .action_dim = action_dim,
+        .rgb = strcmp(config->obs, "rgb") == 0,
+        .num_channels = (int)config->num_channels,
         .enc_dim = (int)config->enc_dim,
         .enc_layers = (int)config->num_enc_layers,
         .mlp_dim = (int)config->mlp_dim,

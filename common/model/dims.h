@@ -13,7 +13,9 @@
 #include "common/util/error.h"
 
 struct model_dims {
-    int obs_dim, action_dim;
+    int obs_dim, action_dim; /* obs_dim: floats of a state, or bytes of one frame [3, 64, 64] */
+    bool rgb;                /* observations are three stacked frames, seen by convolutions */
+    int num_channels;        /* of those; latent_dim is 16 times as much */
     int task_dim; /* width of the task embedding between z and the action; 0 in single-task runs */
     int enc_dim, enc_layers; /* enc_layers as the option num_enc_layers */
     int mlp_dim, latent_dim, simnorm_dim;

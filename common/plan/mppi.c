@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/nn/pixels.h"
 #include "common/plan/mppi_internal.h"
 
 #define TILE 256 /* candidates rolled out together; fixed, so that threads do not change the bits */
@@ -59,6 +60,8 @@ static void rng_fill(const void *context, enum mppi_draw kind, int index, float 
     rng_draw(&rng, context, kind, index);
     if (kind == MPPI_GUMBEL)
         rng_exponential(&rng, out, count);
+    else if (kind == MPPI_SHIFT)
+        pixels_draw_shifts(&rng, out, count);
     else
         rng_normal(&rng, out, count);
 }
@@ -494,7 +497,7 @@ static void assert_same_sizes(const struct model_dims *a, const struct model_dim
               "planner and model differ in size");
 }
 
-int mppi_plan(mppi_t *mppi, const world_model_t *model, const float *obs, bool first, bool eval,
+int mppi_plan(mppi_t *mppi, const world_model_t *model, const void *obs, bool first, bool eval,
               const struct mppi_draws *draws, float *action)
 {
     assert_same_sizes(&mppi->dims, &model->layout.dims);

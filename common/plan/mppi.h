@@ -44,6 +44,7 @@ enum mppi_draw {
     MPPI_HEADS,           /* index = iter   permutation of the Q heads */
     MPPI_GUMBEL,          /* [elites]  exponential */
     MPPI_ACTION_NOISE,    /* [A]  normal; also of the policy when mpc is false */
+    MPPI_SHIFT,           /* [2]  pixels: (column, row) of the crop, whole numbers 0 .. 6 */
 };
 
 /*
@@ -79,7 +80,8 @@ void mppi_destroy(mppi_t **mppi);
  * Choose the action for one observation.
  *
  *   model   of the sizes given at creation; may be another one at every call
- *   obs     [obs_dim]     in   environment units
+ *   obs     [obs_dim]     in   float, environment units; pixels: uint8 [9, 64, 64], three frames,
+ *                              oldest first
  *   first                 in   step 0 of an episode: forget the previous plan
  *   eval                  in   without the final noise (policy: its mean)
  *   action  [action_dim]  out  in [-1, 1]
@@ -87,7 +89,7 @@ void mppi_destroy(mppi_t **mppi);
  * Non-finite values score 0, as in the reference. Never allocates.
  * Returns TD_OK, or TD_EDIVERGED when the action is not finite (the parameters are not).
  */
-int mppi_plan(mppi_t *mppi, const world_model_t *model, const float *obs, bool first, bool eval,
+int mppi_plan(mppi_t *mppi, const world_model_t *model, const void *obs, bool first, bool eval,
               const struct mppi_draws *draws, float *action);
 
 /* The mean of the last plan [horizon, A], which the next one starts from; may be written. */
