@@ -8,7 +8,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "common/env/env.h"
+#include "common/env/stack.h"
 #include "common/plan/mppi.h"
 #include "common/tensor/gemm.h"
 #include "common/util/clock.h"
@@ -52,7 +52,9 @@ struct worker {
     struct answer *popped; /* with its observation and action */
     /* the thread's */
     struct answer *answer; /* likewise; made here, then pushed */
-    float *obs, *action;   /* behind answer */
+    void *obs;             /* behind answer: what the environment said last */
+    float *action;         /* behind that */
+    void *seen;            /* what the planner sees: the state, or the last frames */
     env_t *env;
     uint32_t env_seed;
     bool env_untouched;    /* made with that seed and not used since */
@@ -64,7 +66,7 @@ struct worker {
 
 static size_t obs_bytes(const struct worker *worker)
 {
-    return ((size_t)worker->spec.obs_dim * sizeof(float) + 7) & ~(size_t)7;
+    return (env_obs_bytes(&worker->spec) + 7) & ~(size_t)7;
 }
 
 static size_t answer_bytes(const struct worker *worker)
@@ -99,15 +101,21 @@ static void fail(worker_t *worker, int rc, const struct error *err)
 
 /* --- the thread: environment ------------------------------------------------- */
 
+static struct env_options options_of(const worker_t *worker)
+{
+    return env_options(worker->options.config.obs, worker->options.config.render);
+}
+
 /* An environment whose random state begins with this seed. */
 static int make_env(worker_t *worker, uint64_t seed, struct error *err)
 {
+    struct env_options options = options_of(worker);
     int rc;
 
     if (worker->env != NULL && worker->env_untouched && worker->env_seed == (uint32_t)seed)
         return TD_OK;
     env_close(&worker->env);
-    rc = env_create(&worker->env, worker->options.config.task, (uint32_t)seed, err);
+    rc = env_create_with(&worker->env, worker->options.config.task, &options, (uint32_t)seed, err);
     worker->env_seed = (uint32_t)seed;
     worker->env_untouched = true;
     return rc;
@@ -115,8 +123,12 @@ static int make_env(worker_t *worker, uint64_t seed, struct error *err)
 
 static int reset_env(worker_t *worker, struct error *err)
 {
+    int rc = env_reset(worker->env, worker->obs, err);
+
     worker->env_untouched = false;
-    return env_reset(worker->env, worker->obs, err);
+    if (rc == TD_OK)
+        stack_push(&worker->spec, worker->seen, worker->obs, true);
+    return rc;
 }
 
 static int step_env(worker_t *worker, struct env_result *result, struct error *err)
@@ -125,6 +137,8 @@ static int step_env(worker_t *worker, struct env_result *result, struct error *e
     int rc = env_step(worker->env, worker->action, worker->obs, result, err);
 
     metrics_record(worker->options.metrics, METRIC_env_ms, (double)(clock_ns() - begun) / 1e6);
+    if (rc == TD_OK)
+        stack_push(&worker->spec, worker->seen, worker->obs, false);
     return rc;
 }
 
@@ -183,7 +197,7 @@ static int plan(worker_t *worker, const struct rng_key *key, bool first, bool ev
 
     rng_init(&rng, key);
     draws = mppi_draws_rng(&rng);
-    rc = mppi_plan(worker->planner, worker->acting, worker->obs, first, eval, &draws, worker->action);
+    rc = mppi_plan(worker->planner, worker->acting, worker->seen, first, eval, &draws, worker->action);
     metrics_record(worker->options.metrics, METRIC_plan_ms, (double)(clock_ns() - begun) / 1e6);
     if (rc != TD_OK)
         error_set(err, rc, "planning gave an action that is not finite: the parameters have diverged");
@@ -432,9 +446,10 @@ static int create_queues(worker_t *worker)
                       worker->options.context);
     worker->answer = calloc(1, bytes);
     worker->popped = calloc(1, bytes);
-    if (rc != TD_OK || worker->answer == NULL || worker->popped == NULL)
+    worker->seen = calloc(1, stack_bytes(&worker->spec));
+    if (rc != TD_OK || worker->answer == NULL || worker->popped == NULL || worker->seen == NULL)
         return TD_ENOMEM;
-    worker->obs = (float *)(worker->answer + 1);
+    worker->obs = worker->answer + 1;
     worker->action = (float *)((char *)worker->obs + obs_bytes(worker));
     return TD_OK;
 }
@@ -442,15 +457,15 @@ static int create_queues(worker_t *worker)
 int worker_create(worker_t **out, const struct worker_options *options, struct error *err)
 {
     worker_t *worker = calloc(1, sizeof(*worker));
+    struct env_options seen;
     int rc;
 
     *out = NULL;
     if (worker == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for the environment");
     worker->options = *options;
-    rc = env_find(options->config.task, &worker->spec, err);
-    if (rc == TD_OK && worker->spec.obs_type != ENV_OBS_STATE)
-        rc = error_set(err, TD_EINVAL, "task=%s does not observe states", options->config.task);
+    seen = options_of(worker);
+    rc = env_find_with(options->config.task, &seen, &worker->spec, err);
     if (rc == TD_OK && (rc = create_queues(worker)) != TD_OK)
         error_set(err, rc, "out of memory for the environment");
     if (rc == TD_OK && pthread_create(&worker->thread, NULL, run, worker) != 0)
@@ -583,6 +598,7 @@ void worker_destroy(worker_t **out)
     env_close(&worker->env);
     free(worker->answer);
     free(worker->popped);
+    free(worker->seen);
     free(worker);
     *out = NULL;
 }

@@ -183,11 +183,14 @@ static int build(learner_t *learner, struct error *err)
 /* Whatever can be known to be wrong before the run directory is touched. */
 static int check(learner_t *learner, const struct config *config, const bool *given, struct error *err)
 {
+    struct env_options options;
     struct run look;
     int rc;
 
-    if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK ||
-        (rc = env_find(look.config.task, &learner->env, err)) != TD_OK)
+    if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK)
+        return rc;
+    options = env_options(look.config.obs, look.config.render);
+    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK)
         return rc;
     return learner_check_bind(&look.config, err);
 }

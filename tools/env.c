@@ -5,12 +5,14 @@
 
 #include "common/env/env.h"
 #include "common/env/probe.h"
+#include "common/util/config.h"
 #include "tools/commands.h"
 
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 env list               every task: observation and action sizes, time limit\n"
-                 "       tdmpc2 env check TASK...      shapes, bounds, determinism, saved states, steps per second\n"
+                 "       tdmpc2 env check TASK... [obs=rgb] [render=fast]\n"
+                 "                                     shapes, bounds, determinism, saved states, steps per second\n"
                  "       tdmpc2 env replay FILE...     recorded trajectories (*.traj.safetensors) to the bit\n"
                  "              replay --exact FILE... the same even where this machine can't be exact\n"
                  "       tdmpc2 env bench [--json]     agent steps per second beside bare mj_step\n");
@@ -41,16 +43,35 @@ static int worse(int exit_code, int rc, const struct error *err)
     return here > exit_code ? here : exit_code;
 }
 
+/* Take the options out from between the tasks; returns how many words are left, or an error. */
+static int take_options(int count, char **words, struct env_options *options, struct error *err)
+{
+    struct config config;
+    int kept = 0, rc;
+
+    config_init(&config);
+    for (int i = 0; i < count; i++)
+        if (strncmp(words[i], "obs=", 4) != 0 && strncmp(words[i], "render=", 7) != 0)
+            words[kept++] = words[i];
+        else if ((rc = config_set(&config, words[i], err)) != TD_OK)
+            return rc;
+    *options = env_options(config.obs, config.render);
+    return kept;
+}
+
 static int check(int count, char **tasks)
 {
+    struct env_options options;
+    struct error err = {0};
     int exit_code = TD_EXIT_OK;
 
+    if ((count = take_options(count, tasks, &options, &err)) < 0)
+        return worse(exit_code, count, &err);
     for (int i = 0; i < count; i++) {
-        struct error err = {0};
         int rc;
 
         printf("%s%s\n", i == 0 ? "" : "\n", tasks[i]);
-        rc = env_check_task(tasks[i], stdout, &err);
+        rc = env_check_task(tasks[i], &options, stdout, &err);
         fflush(stdout);
         exit_code = worse(exit_code, rc, &err);
     }

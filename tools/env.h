@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-#include "common/util/error.h"
+#include "common/env/env.h"
 
 /*
  * Replay one file of recorded trajectories and print one line. Returns TD_OK when the observations
@@ -20,6 +20,6 @@ int env_replay_file(const char *path, bool exact, FILE *out, struct error *err);
  * Check a task: shapes, bounds, finiteness, determinism, exactness of saved states; measure its rate.
  * Prints what it found. TD_OK, TD_EAGAIN when a check failed, or an error.
  */
-int env_check_task(const char *task, FILE *out, struct error *err);
+int env_check_task(const char *task, const struct env_options *options, FILE *out, struct error *err);
 
 #endif

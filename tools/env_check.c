@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/env/env.h"
+#include "common/env/stack.h"
 #include "common/util/clock.h"
 #include "common/util/rng.h"
 #include "tools/env.h"
@@ -17,7 +17,9 @@ struct check {
     struct env_spec spec;
     FILE *out;
     bool failed;
-    float *action, *obs, *other;
+    struct env_options options;
+    float *action;
+    void *obs, *other;
     void *state;
 
     /* what was seen while following */
@@ -57,10 +59,14 @@ static void choose_action(struct check *check, uint64_t n)
 
 static void see_obs(struct check *check)
 {
+    bool frame = check->spec.obs_type == ENV_OBS_RGB;
+
     for (uint32_t i = 0; i < check->spec.obs_dim; i++) {
-        check->not_finite += !isfinite(check->obs[i]);
-        check->obs_least = fminf(check->obs_least, check->obs[i]);
-        check->obs_most = fmaxf(check->obs_most, check->obs[i]);
+        float value = frame ? ((const uint8_t *)check->obs)[i] : ((const float *)check->obs)[i];
+
+        check->not_finite += !isfinite(value);
+        check->obs_least = fminf(check->obs_least, value);
+        check->obs_most = fmaxf(check->obs_most, value);
     }
 }
 
@@ -87,7 +93,7 @@ static void see_result(struct check *check, const struct env_result *result, uin
 /* --- following ----------------------------------------------------------------------------- */
 
 /* The n-th step, or a reset when the episode is over. */
-static int advance(struct check *check, env_t *env, uint64_t n, float *obs,
+static int advance(struct check *check, env_t *env, uint64_t n, void *obs,
                    struct env_result *result, struct error *err)
 {
     memset(result, 0, sizeof(*result));
@@ -121,7 +127,7 @@ static int follow(struct check *check, env_t *a, env_t *b, uint64_t count, bool 
             (rc = advance(check, b, n, check->other, &other, err)) != TD_OK)
             return rc;
         if (*differ < 0 && (!same_result(&result, &other) ||
-                            memcmp(check->obs, check->other, check->spec.obs_dim * sizeof(float)) != 0))
+                            memcmp(check->obs, check->other, env_obs_bytes(&check->spec)) != 0))
             *differ = (int64_t)n;
         if (!see)
             continue;
@@ -147,11 +153,11 @@ static int check_behaviour(struct check *check, struct error *err)
     int64_t differ = -1;
     int rc;
 
-    if ((rc = env_create(&a, check->spec.task, SEED, err)) == TD_OK &&
-        (rc = env_create(&b, check->spec.task, SEED, err)) == TD_OK &&
+    if ((rc = env_create_with(&a, check->spec.task, &check->options, SEED, err)) == TD_OK &&
+        (rc = env_create_with(&b, check->spec.task, &check->options, SEED, err)) == TD_OK &&
         (rc = follow(check, a, b, two_episodes(check), true, &differ, err)) == TD_OK) {
-        verdict(check, true, "shapes", "obs [%u] float32, action [%u] in [-1, 1], repeat %u, limit %u",
-                check->spec.obs_dim, check->spec.action_dim, check->spec.action_repeat,
+        verdict(check, true, "shapes", "obs [%u] %s, action [%u] in [-1, 1], repeat %u, limit %u",
+                check->spec.obs_dim, check->spec.obs_type == ENV_OBS_RGB ? "bytes" : "float32", check->spec.action_dim, check->spec.action_repeat,
                 check->spec.episode_length);
         verdict(check, check->not_finite == 0, "finite", "%llu of the values seen are not finite",
                 (unsigned long long)check->not_finite);
@@ -181,7 +187,7 @@ static int check_state(struct check *check, struct error *err)
     int64_t differ = -1;
     int rc;
 
-    if ((rc = env_create(&a, check->spec.task, SEED, err)) != TD_OK)
+    if ((rc = env_create_with(&a, check->spec.task, &check->options, SEED, err)) != TD_OK)
         goto out;
     for (size_t i = 0; i < TD_LEN(pause) && differ < 0; i++) {
         for (uint64_t n = 0; n < pause[i]; n++)
@@ -189,7 +195,7 @@ static int check_state(struct check *check, struct error *err)
                 goto out;
         env_state_get(a, check->state);
         env_close(&b);
-        if ((rc = env_create(&b, check->spec.task, SEED + 1, err)) != TD_OK ||
+        if ((rc = env_create_with(&b, check->spec.task, &check->options, SEED + 1, err)) != TD_OK ||
             (rc = env_state_set(b, check->state, env_state_size(a), err)) != TD_OK ||
             (rc = follow(check, a, b, two_episodes(check) / 4, false, &differ, err)) != TD_OK)
             goto out;
@@ -210,7 +216,7 @@ static int check_rate(struct check *check, struct error *err)
     env_t *env;
     int rc;
 
-    if ((rc = env_create(&env, check->spec.task, SEED, err)) != TD_OK)
+    if ((rc = env_create_with(&env, check->spec.task, &check->options, SEED, err)) != TD_OK)
         return rc;
     start = now = clock_ns();
     while (rc == TD_OK && now - start < RATE_MS * 1000000ull) {
@@ -230,14 +236,14 @@ static int check_init(struct check *check, const char *task, struct error *err)
     env_t *env;
     int rc;
 
-    if ((rc = env_create(&env, task, SEED, err)) != TD_OK)
+    if ((rc = env_create_with(&env, task, &check->options, SEED, err)) != TD_OK)
         return rc;
     check->spec = *env_spec(env);
     check->least = check->least_return = check->obs_least = INFINITY;
     check->most = check->most_return = check->obs_most = -INFINITY;
     check->action = calloc(check->spec.action_dim, sizeof(float));
-    check->obs = calloc(check->spec.obs_dim, sizeof(float));
-    check->other = calloc(check->spec.obs_dim, sizeof(float));
+    check->obs = calloc(1, env_obs_bytes(&check->spec));
+    check->other = calloc(1, env_obs_bytes(&check->spec));
     check->state = malloc(env_state_size(env));
     env_close(&env);
     if (check->action == NULL || check->obs == NULL || check->other == NULL || check->state == NULL)
@@ -245,9 +251,9 @@ static int check_init(struct check *check, const char *task, struct error *err)
     return TD_OK;
 }
 
-int env_check_task(const char *task, FILE *out, struct error *err)
+int env_check_task(const char *task, const struct env_options *options, FILE *out, struct error *err)
 {
-    struct check check = {.out = out};
+    struct check check = {.out = out, .options = *options};
     int rc;
 
     if ((rc = check_init(&check, task, err)) == TD_OK &&

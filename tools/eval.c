@@ -99,6 +99,13 @@ static int take_options(struct eval *eval, const struct manifest *manifest, stru
     return config_check(&eval->config, err);
 }
 
+static int find_env(const struct eval *eval, struct env_spec *spec, struct error *err)
+{
+    struct env_options options = env_options(eval->config.obs, eval->config.render);
+
+    return env_find_with(eval->config.task, &options, spec, err);
+}
+
 static int make_model(struct eval *eval, const safetensors_t *file, const char *name, struct error *err)
 {
     struct model_dims dims;
@@ -106,7 +113,7 @@ static int make_model(struct eval *eval, const safetensors_t *file, const char *
     struct error why = {0};
     int rc;
 
-    if ((rc = env_find(eval->config.task, &spec, err)) != TD_OK ||
+    if ((rc = find_env(eval, &spec, err)) != TD_OK ||
         (rc = model_dims_init(&dims, &eval->config, (int)spec.obs_dim, (int)spec.action_dim, err)) != TD_OK ||
         (rc = world_model_create(&eval->model, &dims, false, err)) != TD_OK)
         return rc;
@@ -227,12 +234,13 @@ static void print_mean(const struct eval *eval, int count)
 static int evaluate(struct eval *eval, struct error *err)
 {
     struct evaluation_options options = {.task = eval->config.task,
+                                         .env = env_options(eval->config.obs, eval->config.render),
                                          .seed = (uint64_t)eval->config.seed,
                                          .episodes = (int)eval->config.eval_episodes,
                                          .model = eval->model,
                                          .noisy = eval->noisy};
     struct env_spec spec;
-    int rc = env_find(options.task, &spec, err);
+    int rc = find_env(eval, &spec, err);
 
     options.threads = eval->config.threads > 0 ? (int)eval->config.threads : cores_available();
     if (rc != TD_OK || (rc = gemm_start(options.threads, err)) != TD_OK)
@@ -282,7 +290,7 @@ static int run(struct eval *eval, int argc, char **argv, bool *given, struct err
     config_init(&eval->config);
     argc = take_flags(eval, argc, argv);
     if ((rc = config_parse(&eval->config, argc, argv, given, err)) != TD_OK ||
-        (rc = config_check(&eval->config, err)) != TD_OK || (rc = env_find(eval->config.task, &spec, err)) != TD_OK)
+        (rc = config_check(&eval->config, err)) != TD_OK || (rc = find_env(eval, &spec, err)) != TD_OK)
         return rc;
     if (eval->random && eval->noisy)
         return error_set(err, TD_EINVAL, "--random and --noisy exclude each other");

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "common/env/stack.h"
 #include "common/util/rng.h"
 
 #define THREADS_MAX 256
@@ -22,7 +23,8 @@ struct shared {
 struct worker {
     struct shared *shared;
     mppi_t *mppi;
-    float *obs, *action;
+    void *obs, *seen; /* as the environment said, as the planner sees */
+    float *action;
 };
 
 static int random_action(const struct evaluation_options *options, int index, int step, float *action, int count)
@@ -51,7 +53,7 @@ static int planned_action(struct worker *worker, int index, int step, struct err
 
     rng_init(&rng, &key);
     draws = mppi_draws_rng(&rng);
-    rc = mppi_plan(worker->mppi, options->model, worker->obs, step == 0, !options->noisy, &draws, worker->action);
+    rc = mppi_plan(worker->mppi, options->model, worker->seen, step == 0, !options->noisy, &draws, worker->action);
     if (rc != TD_OK)
         error_set(err, rc, "the planner's action at step %d of episode %d is not finite", step, index + 1);
     return rc;
@@ -67,6 +69,8 @@ static int play(struct worker *worker, env_t *env, int index, struct error *err)
     *episode = (struct evaluation_episode){0};
     for (int i = 0; i <= index && rc == TD_OK; i++)
         rc = env_reset(env, worker->obs, err);
+    if (rc == TD_OK)
+        stack_push(env_spec(env), worker->seen, worker->obs, true);
     while (rc == TD_OK && !result.terminated && !result.truncated) {
         rc = options->model == NULL ? random_action(options, index, episode->length, worker->action,
                                                     (int)env_spec(env)->action_dim)
@@ -74,6 +78,7 @@ static int play(struct worker *worker, env_t *env, int index, struct error *err)
         if (rc == TD_OK)
             rc = env_step(env, worker->action, worker->obs, &result, err);
         if (rc == TD_OK) {
+            stack_push(env_spec(env), worker->seen, worker->obs, false);
             episode->reward += result.reward;
             episode->length++;
             episode->success = result.success;
@@ -110,7 +115,7 @@ static int run_one(struct worker *worker, int index, struct error *err)
 {
     const struct evaluation_options *options = worker->shared->options;
     env_t *env = NULL;
-    int rc = env_create(&env, options->task, (uint32_t)options->seed, err);
+    int rc = env_create_with(&env, options->task, &options->env, (uint32_t)options->seed, err);
 
     if (rc == TD_OK)
         rc = play(worker, env, index, err);
@@ -137,9 +142,10 @@ static int make_worker(struct worker *worker, struct shared *shared, const struc
     const struct evaluation_options *options = shared->options;
 
     worker->shared = shared;
-    worker->obs = calloc(spec->obs_dim, sizeof(float));
+    worker->obs = calloc(1, env_obs_bytes(spec));
+    worker->seen = calloc(1, stack_bytes(spec));
     worker->action = calloc(spec->action_dim, sizeof(float));
-    if (worker->obs == NULL || worker->action == NULL)
+    if (worker->obs == NULL || worker->seen == NULL || worker->action == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     if (options->model == NULL)
         return TD_OK;
@@ -150,6 +156,7 @@ static void release_worker(struct worker *worker)
 {
     mppi_destroy(&worker->mppi);
     free(worker->obs);
+    free(worker->seen);
     free(worker->action);
 }
 
@@ -161,7 +168,7 @@ int evaluation_run(const struct evaluation_options *options, struct evaluation_e
     pthread_t thread[THREADS_MAX];
     struct worker *workers;
     struct env_spec spec;
-    int rc = env_find(options->task, &spec, err);
+    int rc = env_find_with(options->task, &options->env, &spec, err);
 
     if (rc != TD_OK)
         return rc;

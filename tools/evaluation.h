@@ -15,6 +15,7 @@
 
 struct evaluation_options {
     const char *task;
+    struct env_options env;
     uint64_t seed;
     int episodes;
     int threads;                /* at least 1 */

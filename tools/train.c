@@ -25,8 +25,9 @@ static void usage(FILE *out)
 /* The task exists, library, model files and programs are there, and the address may be bound. */
 static int check_world(const struct config *config, struct error *err)
 {
+    struct env_options options = env_options(config->obs, config->render);
     env_t *env = NULL;
-    int rc = env_create(&env, config->task, 0, err);
+    int rc = env_create_with(&env, config->task, &options, 0, err);
 
     env_close(&env);
     if (rc == TD_OK)

@@ -212,17 +212,18 @@ static void an_impossible_action_is_refused(void **state)
 /* The check of a task as a person runs it, on the cheap ones. */
 static void tasks_pass_their_check(void **state)
 {
-    static const char *const tasks[] = {"toy", "toy-episodic:30", "toy:1", "cartpole-swingup"};
+    static const char *const tasks[] = {"toy", "toy-episodic:30", "toy:1", "cartpole-swingup", "toy:9"};
 
     (void)state;
     for (size_t i = 0; i < TD_LEN(tasks); i++) {
         char *printed = NULL;
         size_t size;
         FILE *out = open_memstream(&printed, &size);
+        struct env_options options = {.obs_type = i == 4 ? ENV_OBS_RGB : ENV_OBS_STATE};
         struct error err = {0};
 
         assert_non_null(out);
-        assert_ok(env_check_task(tasks[i], out, &err), err);
+        assert_ok(env_check_task(tasks[i], &options, out, &err), err);
         fclose(out);
         assert_null(strstr(printed, "FAILED"));
         assert_non_null(strstr(printed, "steps per second"));
