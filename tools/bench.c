@@ -146,6 +146,7 @@ static void report_json(const struct bench_options *options, const struct bench_
     add_number(json, "rate", result->rate);
     if (result->unit != NULL)
         cJSON_AddStringToObject(json, "unit", result->unit);
+    add_number(json, "mib", result->mib);
     add_number(json, "gflops", result->gflops);
     add_number(json, "peak_fraction", result->peak_fraction);
     add_number(json, "count", result->count);
@@ -168,6 +169,8 @@ static void report_text(const struct bench_options *options, const struct bench_
         printf("  p99 %9.3f ms", result->p99_ms);
     if (result->rate > 0 && result->gflops <= 0)
         printf("  %12.0f %s", result->rate, result->unit == NULL ? "/s" : result->unit);
+    if (result->mib > 0)
+        printf("  %9.1f MiB", result->mib);
     if (result->gflops > 0)
         printf("  %8.1f GFLOP/s", result->gflops);
     if (result->peak_fraction > 0)

@@ -31,6 +31,7 @@ struct bench_result {
     double peak_fraction;
     double p99_ms;
     int count;          /* timings taken */
+    double mib;         /* memory */
 };
 
 /* Print a result as a line of text or a JSON object, adding threads, cpu, BLAS core and SIMD path. */

@@ -12,7 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/store/store.h"
 #include "common/util/clock.h"
 #include "common/util/fs.h"
 #include "tools/bench.h"
@@ -108,33 +107,6 @@ static int bench_ack(const struct bench_options *options, const char *dir, struc
     return rc;
 }
 
-/* A table of a million rows, made without a shard. */
-static int fill_table(const char *dir, struct error *err)
-{
-    struct store_config config = {.dir = dir, .schema = walker, .run_id = STRAW_RUN,
-                                  .rows = TABLE_ROWS + TABLE_ROWS / 4};
-    struct store_record record = {.epoch = 1, .rows = EPISODE_ROWS, .flags = EPISODE_TRUNCATED};
-    size_t stride = row_stride(&walker);
-    char *rows = malloc(EPISODE_ROWS * stride);
-    store_t *store;
-    int rc = rows == NULL ? TD_ENOMEM : store_open(&store, &config, err);
-
-    while (rc == TD_OK && store_counts(store)->rows < TABLE_ROWS) {
-        for (uint32_t i = 0; i < EPISODE_ROWS; i++)
-            straw_row(rows + i * stride, &walker, 0, 1, record.sequence + i, EPISODE_ROWS);
-        rc = store_insert(store, &record, rows, err);
-        record.sequence += EPISODE_ROWS;
-        if (rc == TD_OK && store_counts(store)->sealed % 64 == 0)
-            rc = store_commit(store, err);
-    }
-    if (rc == TD_OK)
-        rc = store_commit(store, err);
-    if (rows != NULL)
-        store_close(&store);
-    free(rows);
-    return rc;
-}
-
 static int bench_slices(const struct bench_options *options, const char *dir, struct error *err)
 {
     struct straw_config config = straw_for(dir, &options->config);
@@ -145,7 +117,8 @@ static int bench_slices(const struct bench_options *options, const char *dir, st
     int rc;
 
     config.chunk = 1;
-    if ((rc = fill_table(dir, err)) != TD_OK || (rc = straw_start(&straw, &config, err)) != TD_OK)
+    if ((rc = straw_fill(dir, &walker, STRAW_RUN, TABLE_ROWS, EPISODE_ROWS, err)) != TD_OK ||
+        (rc = straw_start(&straw, &config, err)) != TD_OK)
         return rc;
     straw_sample(straw, 2);
     straw_run(straw, 500);

@@ -8,6 +8,7 @@
 #include "common/net/post.h"
 #include "common/net/process.h"
 #include "common/net/rundir.h"
+#include "common/store/store.h"
 #include "common/util/clock.h"
 #include "common/util/fs.h"
 
@@ -85,6 +86,42 @@ void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64
     value = place == 0 ? 0 : (float)(sequence % 16) / 16;
     for (uint32_t i = 0; i < schema->action_dim; i++)
         memcpy(action + i * sizeof(value), &value, sizeof(value));
+}
+
+static int fill(store_t *store, const struct row_schema *schema, uint64_t rows, uint32_t episode,
+                char *bytes, struct error *err)
+{
+    struct store_record record = {.epoch = 1, .rows = episode, .flags = EPISODE_TRUNCATED};
+    size_t stride = row_stride(schema);
+    int rc = TD_OK;
+
+    while (rc == TD_OK && store_counts(store)->rows < rows) {
+        for (uint32_t i = 0; i < episode; i++)
+            straw_row(bytes + i * stride, schema, 0, 1, record.sequence + i, episode);
+        rc = store_insert(store, &record, bytes, err);
+        record.sequence += episode;
+        if (rc == TD_OK && store_counts(store)->sealed % 64 == 0)
+            rc = store_commit(store, err);
+    }
+    return rc != TD_OK ? rc : store_commit(store, err);
+}
+
+int straw_fill(const char *dir, const struct row_schema *schema, uint64_t run, uint64_t rows,
+               uint32_t episode, struct error *err)
+{
+    struct store_config config = {.dir = dir, .schema = *schema, .run_id = run, .rows = rows + rows / 4};
+    char *bytes = malloc(episode * row_stride(schema));
+    store_t *store;
+    int rc;
+
+    if (bytes == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a table of rows");
+    if ((rc = store_open(&store, &config, err)) == TD_OK) {
+        rc = fill(store, schema, rows, episode, bytes, err);
+        store_close(&store);
+    }
+    free(bytes);
+    return rc;
 }
 
 /* --- writers --------------------------------------------------------------- */

@@ -70,6 +70,13 @@ void straw_writer(const straw_t *straw, uint32_t writer, uint64_t *epoch, uint64
 /* Acknowledgement times since the last call: a copy of at most `max`, in milliseconds. */
 int straw_latencies(straw_t *straw, double *ms, int max);
 
+/*
+ * A store of `rows` rows in published episodes of `episode` rows, written without a shard; its map has
+ * room for a quarter more. TD_OK or what the store says.
+ */
+int straw_fill(const char *dir, const struct row_schema *schema, uint64_t run, uint64_t rows,
+               uint32_t episode, struct error *err);
+
 /* The row with this place in its stream, as writers send it. */
 void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64_t epoch,
                uint64_t sequence, uint32_t episode);
