@@ -63,6 +63,19 @@ struct store_identity {
  */
 int store_open(store_t **out, const struct store_config *config, struct error *err);
 
+/* What store_open would find. */
+struct store_outlook {
+    bool exists;
+    uint64_t run_id;                   /* whose it is; 0: there is none, or it cannot be read yet */
+    uint64_t needed_bytes, free_bytes; /* for config->rows rows, and on the disk */
+};
+
+/*
+ * Would store_open succeed, and make or find what? Leaves nothing behind. Errors as store_open's; a
+ * missing store is none. The schema must be given.
+ */
+int store_look(struct store_outlook *outlook, const struct store_config *config, struct error *err);
+
 /* Drop the open transaction and let go; what was committed stays. Accepts NULL and half-built ones. */
 void store_close(store_t **store);
 
