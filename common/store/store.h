@@ -229,6 +229,9 @@ int store_record(store_t *store, uint64_t id, struct store_record *record, struc
 const void *store_rows(store_t *store, uint64_t id, uint32_t row, uint32_t *count);
 void store_rows_end(store_t *store);
 
+/* These rows will be wanted soon: let the disk begin. Reads nothing itself; ends with store_rows_end. */
+void store_prefetch(store_t *store, uint64_t id, uint32_t row, uint32_t count);
+
 /* A whole segment as it lies in the store, unchecked; NULL when there is none. */
 const void *store_segment(store_t *store, uint64_t id, uint32_t index, size_t *length);
 
