@@ -97,8 +97,18 @@ static uint64_t map_bytes_for(const struct store_config *config)
     return bytes / 65536 * 65536;
 }
 
+#define PAGE ((uint64_t)4096) /* LMDB's, where nothing is open yet */
+
+/* Full segments of frames fill their pages but for a percent; as much again is for an episode's last one. */
 uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows)
 {
+    uint32_t most = segment_rows_max(schema);
+
+    if (schema->obs_type == OBS_RGB && most > 1) {
+        uint64_t full = (segment_bytes(schema, most) + 16 + PAGE - 1) / PAGE * PAGE;
+
+        return rows * (full / most + full / most / 64);
+    }
     return rows * (row_stride(schema) + row_stride(schema) / 8 + 16);
 }
 
