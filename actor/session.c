@@ -393,13 +393,37 @@ void session_adopted(session_t *session, uint64_t now_ms, uint64_t token, bool f
 
 /* --- time ------------------------------------------------------------------- */
 
-static void resend_ends(session_t *session)
+/* Are its rows acknowledged (or given up with their epoch)? */
+static bool end_may_go(const session_t *session, const struct pending_end *end)
 {
+    const struct lane *lane = &session->lanes[end->end.environment];
+
+    return end->used && session->welcomed &&
+           (lane->epoch != end->end.stream_epoch ||
+            outbox_next(lane->outbox) - outbox_held(lane->outbox) >= end->after);
+}
+
+/* The earliest of those that are due: of one stream they must arrive in order. */
+static struct pending_end *due_end(session_t *session)
+{
+    struct pending_end *first = NULL;
+
     for (int i = 0; i < SESSION_ENDS; i++) {
         struct pending_end *end = &session->ends[i];
 
-        if (!end->used || session->now < end->send_ms || !session->welcomed)
-            continue;
+        if (end_may_go(session, end) && session->now >= end->send_ms &&
+            (first == NULL || end->end.stream_epoch < first->end.stream_epoch ||
+             (end->end.stream_epoch == first->end.stream_epoch && end->after < first->after)))
+            first = end;
+    }
+    return first;
+}
+
+static void resend_ends(session_t *session)
+{
+    struct pending_end *end;
+
+    while ((end = due_end(session)) != NULL) {
         session_send(session, PORT_CONTROL, MESSAGE_EPISODE_END)->episode_end = end->end;
         end->send_ms = session->now + SESSION_RESEND_MS;
     }
@@ -570,7 +594,7 @@ uint64_t session_deadline(const session_t *session)
     if (session->puller != NULL)
         at = sooner(at, puller_deadline(session->puller));
     for (int i = 0; i < SESSION_ENDS; i++)
-        if (session->ends[i].used && session->welcomed)
+        if (end_may_go(session, &session->ends[i]))
             at = sooner(at, session->ends[i].send_ms);
     at = sooner(at, streams_deadline(session));
     at = sooner(at, turns_deadline(session));

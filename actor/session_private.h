@@ -53,9 +53,11 @@ struct lane {
     bool renew;
 };
 
+/* Sent once its rows are acknowledged: the learner's count of steps then holds them. */
 struct pending_end {
     bool used;
     uint64_t send_ms;
+    uint64_t after; /* its rows are those before this sequence */
     struct episode_end end;
 };
 

@@ -457,6 +457,7 @@ static void report_end(session_t *session, struct lane *lane, const struct sessi
     }
     place->used = true;
     place->send_ms = session->now;
+    place->after = outbox_next(lane->outbox);
     place->end = (struct episode_end){
         .slot = session->slot,
         .environment = lane->environment,

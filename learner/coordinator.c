@@ -295,6 +295,7 @@ static void ending_advance(struct coordinator *c)
 
     if (coordinator_updating(c) || c->publishing != 0)
         return;
+    async_flush_ends(c);
     if (c->saving != 0) {
         coordinator_wait(c, WAIT_CHECKPOINT, "the checkpoint that is being written");
         return;

@@ -122,19 +122,19 @@ void async_evaluated(struct coordinator *c, const struct peer *peer,
 
 /* --- training episodes ------------------------------------------------------ */
 
-void async_episode_end(struct coordinator *c, const struct peer *peer, struct member *member,
-                       const struct episode_end *end)
+static void acknowledge_end(struct coordinator *c, const struct peer *peer, const struct episode_end *end)
 {
     struct episode_ack *ack = &coordinator_send(c, peer, MESSAGE_EPISODE_ACK)->episode_ack;
-    struct command_train_row *row;
-    uint64_t *epoch = &member->ends[end->environment].epoch;
-    uint64_t *next = &member->ends[end->environment].next;
 
     *ack = (struct episode_ack){end->slot, end->environment, end->stream_epoch, end->episode, 0};
-    if (end->stream_epoch < *epoch || (end->stream_epoch == *epoch && end->episode < *next))
-        return;
-    *epoch = end->stream_epoch;
-    *next = end->episode + 1;
+}
+
+static void log_episode(struct coordinator *c, const struct held_end *held)
+{
+    const struct episode_end *end = &held->end;
+    struct command_train_row *row;
+
+    acknowledge_end(c, &held->peer, end);
     row = &coordinator_command(c, COMMAND_TRAIN_ROW)->train;
     *row = (struct command_train_row){
         .step = shards_steps(c),
@@ -146,6 +146,62 @@ void async_episode_end(struct coordinator *c, const struct peer *peer, struct me
         .success = end->success,
         .terminated = end->terminated,
         .slot = end->slot,
+    };
+}
+
+/* Its rows are stored; do our counts hold them? The shard's next word does. */
+static bool end_is_counted(const struct coordinator *c, const struct held_end *held)
+{
+    return c->seats[held->shard].statuses != held->statuses ||
+           c->now >= held->since_ms + COORDINATOR_HOLD_MS;
+}
+
+/* Write the lines of episodes whose steps are counted; all: of every one. */
+static void log_episodes(struct coordinator *c, bool all)
+{
+    uint32_t done = 0;
+
+    while (done < c->held_count && (all || end_is_counted(c, &c->held[done])))
+        log_episode(c, &c->held[done++]);
+    c->held_count -= done;
+    memmove(c->held, c->held + done, c->held_count * sizeof(*c->held));
+}
+
+void async_flush_ends(struct coordinator *c)
+{
+    log_episodes(c, true);
+}
+
+static bool is_held(const struct coordinator *c, const struct episode_end *end)
+{
+    for (uint32_t i = 0; i < c->held_count; i++)
+        if (c->held[i].end.slot == end->slot && c->held[i].end.environment == end->environment &&
+            c->held[i].end.stream_epoch == end->stream_epoch && c->held[i].end.episode == end->episode)
+            return true;
+    return false;
+}
+
+void async_episode_end(struct coordinator *c, const struct peer *peer, struct member *member,
+                       const struct episode_end *end)
+{
+    uint64_t *epoch = &member->ends[end->environment].epoch;
+    uint64_t *next = &member->ends[end->environment].next;
+
+    if (end->stream_epoch < *epoch || (end->stream_epoch == *epoch && end->episode < *next)) {
+        if (!is_held(c, end))
+            acknowledge_end(c, peer, end);
+        return;
+    }
+    *epoch = end->stream_epoch;
+    *next = end->episode + 1;
+    if (c->held_count == COORDINATOR_HELD)
+        log_episodes(c, true);
+    c->held[c->held_count++] = (struct held_end){
+        .peer = *peer,
+        .shard = member->shard,
+        .statuses = c->seats[member->shard].statuses,
+        .since_ms = c->now,
+        .end = *end,
     };
 }
 
@@ -243,6 +299,7 @@ void async_advance(struct coordinator *c)
 {
     int ready;
 
+    log_episodes(c, false);
     if (!counts_known(c)) {
         for (uint32_t i = 0; i < c->config.shards; i++)
             if (!c->seats[i].has_status)
@@ -271,9 +328,11 @@ uint64_t async_deadline(const struct coordinator *c)
 {
     uint64_t at = UINT64_MAX;
 
+    if (c->held_count > 0)
+        at = c->held[0].since_ms + COORDINATOR_HOLD_MS;
     if (!c->model_ready || !counts_known(c))
         return at;
-    if (c->saving == 0 && !coordinator_updating(c))
+    if (c->saving == 0 && !coordinator_updating(c) && c->saved_ms + c->config.checkpoint_every_ms < at)
         at = c->saved_ms + c->config.checkpoint_every_ms;
     if (c->orders.running && c->orders.send_ms < at && c->orders.send_ms > c->now)
         at = c->orders.send_ms;

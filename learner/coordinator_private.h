@@ -17,6 +17,8 @@
 
 #define COORDINATOR_MEMBERS   1024
 #define COORDINATOR_FENCED    16
+#define COORDINATOR_HELD      64
+#define COORDINATOR_HOLD_MS   1000 /* an EpisodeEnd waits for newer counts at most */
 #define COORDINATOR_RESEND_MS 1000 /* of what has not been answered */
 #define COORDINATOR_HELLO_MS  500  /* of SampleHello */
 #define COORDINATOR_BEATS     5    /* heartbeats of silence that mean gone */
@@ -48,6 +50,7 @@ struct seat {
     char ingest_ipc[WIRE_ADDRESS_MAX], ingest_tcp[WIRE_ADDRESS_MAX], sample[WIRE_ADDRESS_MAX];
     bool has_status;
     struct status status;
+    uint32_t statuses; /* heard so far */
     uint64_t heard_ms, hello_ms, beat_ms;
     uint64_t credit;
     bool gone_said;
@@ -77,6 +80,14 @@ struct orders {
     uint64_t ids;
     uint64_t next; /* agent steps at which the next is due */
     bool final_done;
+};
+
+/* An EpisodeEnd whose line waits for counts that hold its steps. */
+struct held_end {
+    struct peer peer;
+    uint32_t shard, statuses; /* heard from it when the message came */
+    uint64_t since_ms;
+    struct episode_end end;
 };
 
 enum stage {
@@ -148,6 +159,8 @@ struct coordinator {
     uint64_t episodes;
     bool finished;            /* asynchronous: all steps are in, no update is due */
     struct orders orders;
+    struct held_end held[COORDINATOR_HELD]; /* the oldest first */
+    uint32_t held_count;
     struct lockstep_run run;
     struct progress restored;
     bool resumed;
@@ -240,6 +253,7 @@ uint64_t async_deadline(const struct coordinator *c);
 void async_updated(struct coordinator *c);
 void async_episode_end(struct coordinator *c, const struct peer *peer, struct member *member,
                        const struct episode_end *end);
+void async_flush_ends(struct coordinator *c);
 void async_evaluated(struct coordinator *c, const struct peer *peer,
                      const struct evaluated *evaluated);
 bool async_finished(const struct coordinator *c);

@@ -165,6 +165,7 @@ static void seat_status(struct coordinator *c, struct seat *seat, const struct s
                         (int)(seat - c->seats), (unsigned long long)seat->status.steps);
     seat->status = *status;
     seat->has_status = true;
+    seat->statuses++;
     if (status->store != 0)
         store_of(c, status->store)->steps = status->steps;
     if (status->asks_checkpoint)

@@ -77,6 +77,21 @@ static void check_counts(const struct cluster *cluster)
     }
 }
 
+/* An episode's line says at least the steps of all episodes that had ended, and no future ones. */
+static void check_train_rows(const struct cluster *cluster)
+{
+    uint64_t ended = 0;
+
+    assert_true(cluster->train_count > 5);
+    for (int i = 0; i < cluster->train_count; i++) {
+        uint64_t open = (uint64_t)cluster->options.actors * (7 + (uint64_t)cluster->options.slack);
+
+        ended += cluster->train[i].length;
+        if (cluster->train[i].step < ended || cluster->train[i].step > ended + 2 * open)
+            fail_msg("line %d: step %llu, yet %llu steps were in ended episodes", i,
+                     (unsigned long long)cluster->train[i].step, (unsigned long long)ended);
+    }
+}
 
 static void a_quiet_run(void **state)
 {
@@ -92,6 +107,7 @@ static void a_quiet_run(void **state)
     check_counts(cluster);
     progress = last_progress(cluster);
     assert_true(steps_of(&progress) == options.steps + 1);
+    check_train_rows(cluster);
     cluster_destroy(&cluster);
 }
 

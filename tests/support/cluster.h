@@ -64,6 +64,7 @@ struct cluster_row {
     uint64_t step, episode, version;
     double reward;
     bool final;
+    uint64_t length; /* of a training episode */
 };
 
 struct durable { /* a checkpoint that survived */

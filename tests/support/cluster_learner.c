@@ -256,7 +256,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
                                               .rows = output->train.step});
         add_row(&cluster->train, &cluster->train_count,
                 (struct cluster_row){output->train.step, output->train.episode, 0,
-                                     output->train.reward, false});
+                                     output->train.reward, false, output->train.length});
         break;
     case COMMAND_EVAL_ROW:
         cluster_trace(cluster, (struct trace){TRACE_EVAL, .episodes = output->eval.episode,
@@ -264,7 +264,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
         add_row(&cluster->eval, &cluster->eval_count,
                 (struct cluster_row){output->eval.step, output->eval.episode,
                                      output->eval.version, output->eval.reward,
-                                     output->eval.final});
+                                     output->eval.final, 0});
         break;
     case COMMAND_RAISE_EPOCH:
         job.version = output->epoch;

@@ -187,6 +187,9 @@ static void it_joins_and_steps(void **state)
     assert_true(step(2, false));
     assert_false(command(COMMAND_STEP)->step.first);
     assert_true(step(3, true));
+    acknowledge(1, 2, LIMIT_NONE);
+    assert_int_equal(at.last[MESSAGE_EPISODE_END].kind, 0); /* its last row is still on the way */
+    acknowledge(1, 3, LIMIT_NONE);
     assert_true(at.last[MESSAGE_EPISODE_END].message.episode_end.length == 2);
     assert_true(command(COMMAND_RESET)->kind != 0);
     assert_int_equal(at.exit.kind, 0);

@@ -413,9 +413,48 @@ static void a_tool_may_stop_the_run(void **state)
 
 #define COORDINATOR_TEST(f) cmocka_unit_test_teardown(f, finish)
 
+static void episode_end(uint64_t episode)
+{
+    struct message message = {.kind = MESSAGE_EPISODE_END};
+
+    message.episode_end = (struct episode_end){.slot = 0, .stream_epoch = 1, .episode = episode,
+                                               .length = 7, .reward = 3};
+    feed(PORT_CONTROL, ACTOR, &message);
+}
+
+/* The line of an episode waits for counts that hold its steps; only then is it acknowledged. */
+static void an_episode_is_logged_with_its_steps(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    episode_end(0);
+    episode_end(0);
+    assert_true(command(COMMAND_TRAIN_ROW)->kind == 0 && at.last[MESSAGE_EPISODE_ACK].kind == 0);
+    status(7, 0, 0);
+    assert_true(command(COMMAND_TRAIN_ROW)->train.step == 7);
+    assert_true(sent(MESSAGE_EPISODE_ACK)->episode_ack.episode == 0);
+    memset(at.last, 0, sizeof(at.last));
+    episode_end(0); /* the answer was lost: again, and no second line */
+    assert_true(sent(MESSAGE_EPISODE_ACK)->kind != 0 && command(COMMAND_TRAIN_ROW)->kind == 0);
+    episode_end(1); /* the shard is silent: not for ever */
+    assert_true(command(COMMAND_TRAIN_ROW)->kind == 0);
+    assert_true(coordinator_deadline(at.coordinator) <= at.now + 1000);
+    at.now += 1000;
+    coordinator_tick(at.coordinator, at.now);
+    drain();
+    assert_true(command(COMMAND_TRAIN_ROW)->train.episode == 1);
+    memset(at.last, 0, sizeof(at.last));
+    episode_end(2); /* and none is lost when the run ends */
+    coordinator_terminate(at.coordinator, at.now);
+    drain();
+    assert_true(command(COMMAND_TRAIN_ROW)->train.episode == 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        COORDINATOR_TEST(an_episode_is_logged_with_its_steps),
         COORDINATOR_TEST(who_may_join),
         COORDINATOR_TEST(slots_are_granted_above_all_that_is_known),
         COORDINATOR_TEST(strangers_are_told_to_say_hello),
