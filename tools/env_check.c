@@ -23,7 +23,7 @@ struct check {
     void *state;
 
     /* what was seen while following */
-    uint64_t episodes, steps, not_finite, wrong_end;
+    uint64_t episodes, steps, not_finite, wrong_end, early, ended;
     double least, most;             /* reward of a step */
     double total, least_return, most_return;
     float obs_least, obs_most;
@@ -40,6 +40,18 @@ verdict(struct check *check, bool good, const char *name, const char *format, ..
     va_end(arguments);
     fputc('\n', check->out);
     check->failed |= !good;
+}
+
+/* Worth knowing, no fault. */
+static void __attribute__((format(printf, 3, 4))) note(struct check *check, const char *name, const char *format, ...)
+{
+    va_list arguments;
+
+    fprintf(check->out, "note    %-12s  ", name);
+    va_start(arguments, format);
+    vfprintf(check->out, format, arguments);
+    va_end(arguments);
+    fputc('\n', check->out);
 }
 
 /* The action of the n-th step: random, the same in every run, now and then at the bounds. */
@@ -80,7 +92,10 @@ static void see_result(struct check *check, const struct env_result *result, uin
     check->least = fmin(check->least, result->reward);
     check->most = fmax(check->most, result->reward);
     check->total += result->reward;
-    check->wrong_end += result->truncated != (length == check->spec.episode_length && !result->terminated);
+    if (!check->spec.may_truncate || length == check->spec.episode_length)
+        check->wrong_end += result->truncated != (length == check->spec.episode_length && !result->terminated);
+    check->ended += result->terminated;
+    check->early += over && length < check->spec.episode_length;
     check->wrong_end += result->terminated && !check->spec.terminates;
     if (over) {
         check->episodes++;
@@ -168,10 +183,17 @@ static int check_behaviour(struct check *check, struct error *err)
         if (check->episodes > 0)
             verdict(check, true, "returns", "%llu episodes of random actions earn %.2f to %.2f",
                     (unsigned long long)check->episodes, check->least_return, check->most_return);
-        verdict(check, differ < 0, "determinism",
-                differ < 0 ? "two runs of one seed agree in every bit"
-                           : "two runs of one seed differ from step %lld on",
-                (long long)differ);
+        if (check->early > 0)
+            note(check, "ends", "%llu episodes ended before the limit%s", (unsigned long long)check->early,
+                 check->ended > 0 ? ", some in a terminal state: train with episodic=true" : ", truncated");
+        if (differ >= 0 && !check->spec.exact_state)
+            note(check, "determinism", "two runs of one seed differ from step %lld on: runs can't be repeated exactly",
+                 (long long)differ);
+        else
+            verdict(check, differ < 0, "determinism",
+                    differ < 0 ? "two runs of one seed agree in every bit"
+                               : "two runs of one seed differ from step %lld on",
+                    (long long)differ);
     }
     env_close(&a);
     env_close(&b);
@@ -187,6 +209,10 @@ static int check_state(struct check *check, struct error *err)
     int64_t differ = -1;
     int rc;
 
+    if (!check->spec.exact_state) {
+        note(check, "saved state", "not offered: a lock-step run can't be resumed to the bit");
+        return TD_OK;
+    }
     if ((rc = env_create_with(&a, check->spec.task, &check->options, SEED, err)) != TD_OK)
         goto out;
     for (size_t i = 0; i < TD_LEN(pause) && differ < 0; i++) {
@@ -244,7 +270,7 @@ static int check_init(struct check *check, const char *task, struct error *err)
     check->action = calloc(check->spec.action_dim, sizeof(float));
     check->obs = calloc(1, env_obs_bytes(&check->spec));
     check->other = calloc(1, env_obs_bytes(&check->spec));
-    check->state = malloc(env_state_size(env));
+    check->state = malloc(env_state_size(env) + 1);
     env_close(&env);
     if (check->action == NULL || check->obs == NULL || check->other == NULL || check->state == NULL)
         return error_set(err, TD_ENOMEM, "no memory to check %s", task);

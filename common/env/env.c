@@ -7,7 +7,7 @@
 
 #include "common/env/env_class.h"
 
-static const struct env_class *const classes[] = {&dm_class, &toy_class};
+static const struct env_class *const classes[] = {&dm_class, &bridge_class, &toy_class};
 
 /* --- names --------------------------------------------------------------------------------- */
 
@@ -89,9 +89,13 @@ struct env_options env_options(const char *obs, const char *render)
 static int find_with(const char *task, const struct env_options *options,
                      const struct env_class **class, struct env_spec *spec, struct error *err)
 {
+    int rc;
+
     *class = find_class(task, spec);
     if (*class == NULL)
         return unknown_task(task, err);
+    if (spec->obs_dim == 0 && (rc = (*class)->look(spec, err)) != TD_OK)
+        return rc;
     if (options->obs_type != ENV_OBS_RGB)
         return TD_OK;
     if (!(*class)->rgb)
@@ -191,7 +195,7 @@ void env_observe(env_t *env, void *obs)
 /* What env.c adds to what a kind has made. */
 static int complete(struct env *env, struct error *err)
 {
-    env->payload = malloc(env->class->state_size(env));
+    env->payload = malloc(env->class->state_size(env) + 1); /* no state is no error */
     if (env->spec.obs_type == ENV_OBS_RGB)
         env->frame = calloc(2, ENV_FRAME_BYTES);
     if (env->payload == NULL || (env->spec.obs_type == ENV_OBS_RGB && env->frame == NULL))
@@ -264,7 +268,7 @@ int env_reset(env_t *env, void *obs, struct error *err)
         return broken(env, err);
     env->steps = -1;
     if ((rc = env->class->reset(env, err)) != TD_OK || (rc = draw_frame(env, err)) != TD_OK) {
-        env->broken = true;
+        env->broken = rc != TD_ELOST;
         return rc;
     }
     env->steps = 0;
@@ -295,14 +299,13 @@ int env_step(env_t *env, const float *action, void *obs, struct env_result *resu
     memset(result, 0, sizeof(*result));
     if ((rc = env->class->step(env, action, result, err)) != TD_OK ||
         (rc = draw_frame(env, err)) != TD_OK) {
-        env->broken = true;
+        env->broken = rc != TD_ELOST;
         env->steps = -1;
         return rc;
     }
     env->steps++;
     env_observe(env, obs);
-    if (!result->terminated)
-        result->truncated = env->steps == env->spec.episode_length;
+    result->truncated = !result->terminated && (result->truncated || env->steps == env->spec.episode_length);
     if (result->terminated || result->truncated)
         env->steps = -1;
     return TD_OK;
@@ -330,7 +333,7 @@ static uint64_t state_hash(struct state_head head, const void *payload)
 
 size_t env_state_size(const env_t *env)
 {
-    return sizeof(struct state_head) + env->class->state_size(env);
+    return env->spec.exact_state ? sizeof(struct state_head) + env->class->state_size(env) : 0;
 }
 
 void env_state_get(env_t *env, void *bytes)

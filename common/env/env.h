@@ -19,7 +19,7 @@
 
 #include "common/util/error.h"
 
-#define ENV_TASK_MAX 64
+#define ENV_TASK_MAX 192
 
 #define ENV_FRAME_SIDE  64
 #define ENV_FRAME_BYTES (3 * ENV_FRAME_SIDE * ENV_FRAME_SIDE)
@@ -48,6 +48,7 @@ struct env_spec {
     uint32_t action_repeat;  /* environment steps per agent step; their rewards are summed */
     bool terminates;         /* episodes may end in a terminal state (episodic=true is wanted) */
     bool exact_state;        /* env_state_get is possible: a resumed run continues bit by bit */
+    bool may_truncate;       /* episodes may be truncated before episode_length too */
 };
 
 /* What one agent step led to, beside the observation. */
@@ -61,8 +62,10 @@ struct env_result {
 typedef struct env env_t;
 
 /*
- * Look a task up without opening anything (no library or model file is touched).
- * Returns TD_OK, or TD_ENOTFOUND with the nearest name and how to list them.
+ * Look a task up without opening anything (no library or model file is touched); only a task that
+ * tells its sizes itself (gym:, python:) is asked, once per process.
+ * Returns TD_OK, TD_ENOTFOUND with the nearest name and how to list them, or for such a task what
+ * env_create returns.
  */
 int env_find(const char *task, struct env_spec *spec, struct error *err);
 
@@ -77,7 +80,8 @@ const char *env_task_name(int index);
 /*
  * Open a task with a seeded random state. env_reset comes next.
  * Returns TD_OK, TD_ENOTFOUND (as env_find), TD_ESETUP (library or model files missing: what to
- * run), TD_EFOREIGN (another MuJoCo version), TD_ECORRUPT (a model file that does not fit).
+ * run), TD_EFOREIGN (another MuJoCo version), TD_ECORRUPT (a model file that does not fit), TD_EINVAL (an
+ * environment that can't be used: discrete actions) or TD_ELOST (its process failed to start).
  */
 int env_create(env_t **out, const char *task, uint32_t seed, struct error *err);
 
@@ -96,7 +100,9 @@ const struct env_spec *env_spec(const env_t *env);
  *
  *   obs  [obs_dim]  out  float (state) or uint8 (rgb: one frame [3][64][64], rows from the top)
  *
- * Returns TD_OK, or TD_EIO when the simulator gives up: the env can then only be closed.
+ * Returns TD_OK; TD_EIO when the simulator gives up: the env can then only be closed; or TD_ELOST when
+ * the environment's process was lost (it died, raised, was silent too long, returned what is no
+ * observation): the next env_reset starts another, with another seed, and may succeed.
  */
 int env_reset(env_t *env, void *obs, struct error *err);
 
@@ -106,7 +112,8 @@ int env_reset(env_t *env, void *obs, struct error *err);
  *   action  [action_dim]  in   in [-1, 1]; outside or NaN is TD_EINVAL and nothing happens
  *   obs     [obs_dim]     out  what the step led to
  *
- * Never allocates (the graphics library may). Returns TD_OK, TD_EINVAL, or TD_EIO as env_reset.
+ * Never allocates (the graphics library may). Returns TD_OK, TD_EINVAL, or TD_EIO and
+ * TD_ELOST as env_reset; an episode that is lost has no end, and its steps so far are good.
  */
 int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
              struct error *err);

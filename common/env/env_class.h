@@ -13,15 +13,22 @@ struct env_class {
     /* Fill the spec for a task of this kind; false when the name is not one. */
     bool (*find)(const char *task, struct env_spec *spec);
 
+    /*
+     * Where find leaves obs_dim 0, because only the environment itself knows: ask it for the sizes. May
+     * start a process or load a library. NULL where find knows all.
+     */
+    int (*look)(struct env_spec *spec, struct error *err);
+
     /* The public tasks of this kind, NULL past the last. */
     const char *(*name)(int index);
 
-    /* *out, whose `spec` and `class` env.c fills in afterwards, is freed by close. */
+    /* *out, whose `spec` and `class` env.c fills in afterwards, is freed by close. TD_ELOST as in step. */
     int (*create)(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err);
 
+    /* TD_ELOST: this episode is over, another reset may succeed; any other error: none will. */
     int (*reset)(struct env *env, struct error *err);
 
-    /* One agent step; *result is zeroed before. env.c adds the time limit. */
+    /* One agent step; *result is zeroed before. env.c adds the time limit. Errors as reset. */
     int (*step)(struct env *env, const float *action, struct env_result *result, struct error *err);
 
     void (*observe)(struct env *env, void *obs);
@@ -54,6 +61,7 @@ struct env {
     bool drawable; /* render_open succeeded */
 };
 
+extern const struct env_class bridge_class; /* in Python: bridge.h */
 extern const struct env_class dm_class;  /* the DMControl tasks */
 extern const struct env_class toy_class; /* for tests of the distributed system */
 

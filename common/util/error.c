@@ -67,6 +67,8 @@ const char *error_name(int code)
         return "fenced: another process took this place";
     case TD_ESETUP:
         return "not set up";
+    case TD_ELOST:
+        return "lost";
     default:
         return "unknown error";
     }

@@ -25,6 +25,7 @@ enum {
     TD_EDIVERGED = -12, /* non-finite losses or parameters */
     TD_EFENCED = -13,  /* another process took this place */
     TD_ESETUP = -14,   /* the set-up is missing */
+    TD_ELOST = -15,    /* the environment's process is gone: reset begins anew with another */
 };
 
 /* Exit codes of every program (PROTOCOL, section 7). */

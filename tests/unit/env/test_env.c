@@ -1,4 +1,5 @@
 /* The table of environments: names, steps, limits, saved states and what bad input gets. */
+#include "common/env/bridge.h"
 #include "common/env/env.h"
 
 #include <math.h>
@@ -28,19 +29,25 @@ static void tasks_are_found_without_opening_anything(void **state)
 {
     struct env_spec spec;
     struct error err;
+    int native = 0;
 
     (void)state;
-    assert_int_equal(env_task_count(), 19);
-    assert_null(env_task_name(19));
+    assert_null(env_task_name(env_task_count()));
     for (int i = 0; i < env_task_count(); i++) {
+        struct bridge_task bridged;
+
         assert_ok(env_find(env_task_name(i), &spec, &err), err);
         assert_string_equal(spec.task, env_task_name(i));
+        native += !bridge_task_find(env_task_name(i), &bridged);
+        if (bridge_task_find(env_task_name(i), &bridged))
+            continue;
         assert_int_equal(spec.obs_type, ENV_OBS_STATE);
         assert_int_equal(spec.episode_length, 500);
         assert_int_equal(spec.action_repeat, 2);
         assert_true(spec.exact_state);
         assert_false(spec.terminates);
     }
+    assert_int_equal(native, 19);
     assert_ok(env_find("walker-run", &spec, &err), err);
     assert_int_equal(spec.obs_dim, 24);
     assert_int_equal(spec.action_dim, 6);

@@ -1,0 +1,393 @@
+#include "common/env/bridge.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/env/bridge_link.h"
+#include "common/util/rng.h"
+
+#define START_MS   120000 /* until it says its spec: imports, model files */
+#define TIMEOUT_S  60.0   /* a reset or step */
+#define DIM_MAX    (1u << 20)
+#define LENGTH_MAX 1000000000u
+#define KNOWN      32     /* specs that were asked for */
+
+struct bridge {
+    struct env env;
+    struct bridge_task task;
+    bridge_link_t *link;   /* NULL: lost */
+    uint32_t seed;
+    uint32_t restarts;
+    bool seeded;           /* this process has had its seed */
+    size_t state_bytes;    /* of the environment's own state; 0: not offered */
+    uint64_t timeout_ms, env_ns;
+    float *obs;
+};
+
+/* A saved state: this, the observation, the environment's bytes. */
+struct bridge_state {
+    uint64_t magic;
+    uint32_t seed, restarts, seeded, bytes;
+};
+
+#define STATE_MAGIC 0x3154415453475242ull /* "BRGSTAT1" */
+
+static uint64_t timeout_ms(void)
+{
+    const char *text = getenv("TDMPC2_ENV_TIMEOUT");
+    double seconds = text != NULL ? strtod(text, NULL) : TIMEOUT_S;
+
+    if (!(seconds > 0 && seconds <= 86400))
+        seconds = TIMEOUT_S;
+    return (uint64_t)(seconds * 1000) + 1;
+}
+
+/* --- asking a process for its spec ------------------------------------------------------------- */
+
+/* The link's sentence with the task in front of it. */
+static int explain(const struct bridge_task *task, int rc, const struct error *why, struct error *err)
+{
+    return error_set(err, rc, "%s: %s", task->spec.task, why->text);
+}
+
+static bool sane(const struct bridge_reply *reply)
+{
+    return reply->obs_dim >= 1 && reply->obs_dim <= DIM_MAX && reply->action_dim >= 1 &&
+           reply->action_dim <= DIM_MAX && reply->episode_length >= 1 && reply->episode_length <= LENGTH_MAX &&
+           reply->action_repeat >= 1 && reply->action_repeat <= 1000 && reply->state_size <= BRIDGE_BULK_MAX / 2;
+}
+
+/* A running process that has made the environment. */
+static int open_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct bridge_reply *reply,
+                        struct error *err)
+{
+    struct bridge_request request = {.kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed};
+    char python[FS_PATH_MAX], run[FS_PATH_MAX];
+    struct error why = {0};
+    int rc;
+
+    *out = NULL;
+    if ((rc = bridge_find_python(task, python, run, err)) != TD_OK)
+        return rc;
+    if ((rc = bridge_link_open(out, python, run, &why)) == TD_OK)
+        rc = bridge_link_call(*out, &request, reply, START_MS, &why);
+    if (rc == TD_OK && !sane(reply))
+        rc = error_set(&why, TD_ELOST, "its sizes make no sense: observation %u, action %u, limit %u", reply->obs_dim,
+                       reply->action_dim, reply->episode_length);
+    if (rc != TD_OK) {
+        bridge_link_close(out);
+        return explain(task, rc, &why, err);
+    }
+    return TD_OK;
+}
+
+static void take_spec(struct env_spec *spec, const struct bridge_reply *reply)
+{
+    spec->obs_dim = reply->obs_dim;
+    spec->action_dim = reply->action_dim;
+    spec->episode_length = reply->episode_length;
+    spec->action_repeat = reply->action_repeat;
+    spec->exact_state = reply->state_size > 0;
+}
+
+static struct {
+    pthread_mutex_t lock;
+    uint32_t count;
+    struct env_spec spec[KNOWN];
+} known = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool recall(const char *task, struct env_spec *spec)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&known.lock);
+    for (uint32_t i = 0; i < known.count && !found; i++)
+        if ((found = strcmp(known.spec[i].task, task) == 0))
+            *spec = known.spec[i];
+    pthread_mutex_unlock(&known.lock);
+    return found;
+}
+
+static void remember(const struct env_spec *spec)
+{
+    pthread_mutex_lock(&known.lock);
+    if (known.count < KNOWN)
+        known.spec[known.count++] = *spec;
+    pthread_mutex_unlock(&known.lock);
+}
+
+static bool bridge_find(const char *name, struct env_spec *spec)
+{
+    struct bridge_task task;
+    bool found = bridge_task_find(name, &task);
+
+    if (found)
+        *spec = task.spec;
+    return found;
+}
+
+/* Only the process knows: ask one, once per task. */
+static int bridge_look(struct env_spec *spec, struct error *err)
+{
+    struct bridge_reply reply = {0};
+    struct bridge_task task;
+    bridge_link_t *link;
+    int rc;
+
+    if (recall(spec->task, spec))
+        return TD_OK;
+    bridge_task_find(spec->task, &task);
+    if ((rc = open_process(&task, 0, &link, &reply, err)) != TD_OK)
+        return rc;
+    bridge_link_close(&link);
+    take_spec(spec, &reply);
+    remember(spec);
+    return TD_OK;
+}
+
+/* --- life ------------------------------------------------------------------------------------------ */
+
+/* Every process of an environment has a seed of its own: a crash is not repeated step by step. */
+static uint32_t process_seed(const struct bridge *bridge)
+{
+    return bridge->restarts == 0 ? bridge->seed : (uint32_t)rng_hash(bridge->seed, bridge->restarts);
+}
+
+static int start(struct bridge *bridge, const struct env_spec *spec, struct error *err)
+{
+    struct bridge_reply reply = {0};
+    int rc = open_process(&bridge->task, process_seed(bridge), &bridge->link, &reply, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if (reply.obs_dim != spec->obs_dim || reply.action_dim != spec->action_dim ||
+        reply.episode_length != spec->episode_length || reply.action_repeat != spec->action_repeat) {
+        bridge_link_close(&bridge->link);
+        return error_set(err, TD_EFOREIGN, "%s: the process has observation %u, action %u, limit %u, repeat %u; "
+                                           "%u, %u, %u, %u are expected: another version of the package?",
+                         spec->task, reply.obs_dim, reply.action_dim, reply.episode_length, reply.action_repeat,
+                         spec->obs_dim, spec->action_dim, spec->episode_length, spec->action_repeat);
+    }
+    if ((reply.state_size > 0) != spec->exact_state ||
+        (bridge->restarts > 0 && reply.state_size != bridge->state_bytes)) {
+        bridge_link_close(&bridge->link);
+        return error_set(err, TD_EFOREIGN, "%s: the size of a saved state changed to %u", spec->task, reply.state_size);
+    }
+    bridge->state_bytes = reply.state_size;
+    bridge->seeded = false;
+    return TD_OK;
+}
+
+static void bridge_close(struct env *env)
+{
+    struct bridge *bridge = (struct bridge *)env;
+
+    bridge_link_close(&bridge->link);
+    free(bridge->obs);
+    free(bridge);
+}
+
+static int bridge_create(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err)
+{
+    struct bridge *bridge = calloc(1, sizeof(*bridge));
+    int rc = TD_OK;
+
+    if (bridge != NULL)
+        bridge->obs = calloc(spec->obs_dim, sizeof(float));
+    if (bridge == NULL || bridge->obs == NULL)
+        rc = error_set(err, TD_ENOMEM, "no memory for an environment");
+    if (rc == TD_OK) {
+        bridge_task_find(spec->task, &bridge->task);
+        bridge->seed = seed;
+        bridge->timeout_ms = timeout_ms();
+        rc = start(bridge, spec, err);
+    }
+    if (rc != TD_OK) {
+        if (bridge != NULL)
+            bridge_close(&bridge->env);
+        return rc;
+    }
+    *out = &bridge->env;
+    return TD_OK;
+}
+
+/* --- episodes ---------------------------------------------------------------------------------------- */
+
+/* The process cannot be gone on with. */
+static int lose(struct bridge *bridge, const struct error *why, struct error *err)
+{
+    bridge_link_close(&bridge->link);
+    return explain(&bridge->task, TD_ELOST, why, err);
+}
+
+/* The reply's observation, if it is one. */
+static int take_obs(struct bridge *bridge, const struct bridge_reply *reply, struct error *err)
+{
+    uint32_t count = bridge->env.spec.obs_dim;
+    struct error why;
+
+    if (reply->bulk_size != count * sizeof(float)) {
+        error_set(&why, TD_ELOST, "an observation of %zu bytes came, not %zu", reply->bulk_size, count * sizeof(float));
+        return lose(bridge, &why, err);
+    }
+    memcpy(bridge->obs, reply->bulk, reply->bulk_size);
+    for (uint32_t i = 0; i < count; i++)
+        if (!isfinite(bridge->obs[i])) {
+            error_set(&why, TD_ELOST, "component %u of the observation is %g", i, (double)bridge->obs[i]);
+            return lose(bridge, &why, err);
+        }
+    return TD_OK;
+}
+
+static int call(struct bridge *bridge, const struct bridge_request *request, struct bridge_reply *reply,
+                struct error *err)
+{
+    struct error why = {0};
+
+    if (bridge->link == NULL)
+        return error_set(err, TD_ELOST, "%s: the environment's process was lost before", bridge->task.spec.task);
+    if (bridge_link_call(bridge->link, request, reply, bridge->timeout_ms, &why) != TD_OK)
+        return lose(bridge, &why, err);
+    return TD_OK;
+}
+
+static int bridge_reset(struct env *env, struct error *err)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    struct bridge_request request = {.kind = BRIDGE_RESET};
+    struct bridge_reply reply = {0};
+    int rc;
+
+    if (bridge->link == NULL) {
+        bridge->restarts++;
+        if ((rc = start(bridge, &env->spec, err)) != TD_OK)
+            return TD_ELOST;
+    }
+    request.has_seed = !bridge->seeded;
+    request.seed = process_seed(bridge);
+    if ((rc = call(bridge, &request, &reply, err)) != TD_OK)
+        return rc;
+    bridge->seeded = true;
+    return take_obs(bridge, &reply, err);
+}
+
+static int bridge_step(struct env *env, const float *action, struct env_result *result, struct error *err)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    struct bridge_request request = {
+        .kind = BRIDGE_STEP, .bulk = action, .bulk_size = env->spec.action_dim * sizeof(float)};
+    struct bridge_reply reply = {0};
+    struct error why;
+    int rc;
+
+    if ((rc = call(bridge, &request, &reply, err)) != TD_OK || (rc = take_obs(bridge, &reply, err)) != TD_OK)
+        return rc;
+    if (!isfinite((float)reply.reward)) {
+        error_set(&why, TD_ELOST, "the reward is %g", reply.reward);
+        return lose(bridge, &why, err);
+    }
+    bridge->env_ns = reply.env_ns;
+    result->reward = reply.reward;
+    result->terminated = (reply.flags & BRIDGE_TERMINATED) != 0;
+    result->truncated = (reply.flags & BRIDGE_TRUNCATED) != 0;
+    result->success = (reply.flags & BRIDGE_SUCCESS) != 0;
+    return TD_OK;
+}
+
+static void bridge_observe(struct env *env, void *obs)
+{
+    memcpy(obs, ((struct bridge *)env)->obs, env->spec.obs_dim * sizeof(float));
+}
+
+/* --- state ---------------------------------------------------------------------------------------------- */
+
+static size_t bridge_state_size(const struct env *env)
+{
+    const struct bridge *bridge = (const struct bridge *)env;
+
+    if (bridge->state_bytes == 0)
+        return 0;
+    return sizeof(struct bridge_state) + env->spec.obs_dim * sizeof(float) + bridge->state_bytes;
+}
+
+/* A process that cannot give its state leaves zeros, which bridge_state_set refuses. */
+static void bridge_state_get(struct env *env, void *bytes)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    struct bridge_state head = {STATE_MAGIC, bridge->seed, bridge->restarts, bridge->seeded,
+                                (uint32_t)bridge->state_bytes};
+    struct bridge_request request = {.kind = BRIDGE_STATE_GET};
+    size_t obs_bytes = env->spec.obs_dim * sizeof(float);
+    struct bridge_reply reply = {0};
+    char *at = bytes;
+
+    memset(bytes, 0, bridge_state_size(env));
+    if (call(bridge, &request, &reply, NULL) != TD_OK || reply.bulk_size != bridge->state_bytes)
+        return;
+    memcpy(at, &head, sizeof(head));
+    memcpy(at + sizeof(head), bridge->obs, obs_bytes);
+    memcpy(at + sizeof(head) + obs_bytes, reply.bulk, reply.bulk_size);
+}
+
+static int bridge_state_set(struct env *env, const void *bytes, struct error *err)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    size_t obs_bytes = env->spec.obs_dim * sizeof(float);
+    const char *at = bytes;
+    struct bridge_state head;
+    struct bridge_request request = {.kind = BRIDGE_STATE_SET,
+                                     .bulk = at + sizeof(head) + obs_bytes,
+                                     .bulk_size = bridge->state_bytes};
+    struct bridge_reply reply = {0};
+    int rc;
+
+    memcpy(&head, bytes, sizeof(head));
+    if (head.magic != STATE_MAGIC || head.bytes != bridge->state_bytes || head.seeded > 1)
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is none", env->spec.task);
+    for (uint32_t i = 0; i < env->spec.obs_dim; i++) {
+        float value;
+
+        memcpy(&value, at + sizeof(head) + i * sizeof(value), sizeof(value));
+        if (!isfinite(value))
+            return error_set(err, TD_ECORRUPT, "the saved state of %s holds a value that is not finite", env->spec.task);
+    }
+    if ((rc = call(bridge, &request, &reply, err)) != TD_OK)
+        return rc;
+    memcpy(bridge->obs, at + sizeof(head), obs_bytes);
+    bridge->seed = head.seed;
+    bridge->restarts = head.restarts;
+    bridge->seeded = head.seeded == 1;
+    return TD_OK;
+}
+
+/* --- for benchmarks and tests ------------------------------------------------------------------------- */
+
+uint64_t bridge_env_ns(const env_t *env)
+{
+    TD_ASSERT(env->class == &bridge_class, "%s is not in a bridge", env->spec.task);
+    return ((const struct bridge *)env)->env_ns;
+}
+
+int bridge_env_pid(const env_t *env)
+{
+    const struct bridge *bridge = (const struct bridge *)env;
+
+    TD_ASSERT(env->class == &bridge_class, "%s is not in a bridge", env->spec.task);
+    return bridge->link == NULL ? 0 : (int)bridge_link_pid(bridge->link);
+}
+
+const struct env_class bridge_class = {
+    .find = bridge_find,
+    .look = bridge_look,
+    .name = bridge_task_name,
+    .create = bridge_create,
+    .reset = bridge_reset,
+    .step = bridge_step,
+    .observe = bridge_observe,
+    .state_size = bridge_state_size,
+    .state_get = bridge_state_get,
+    .state_set = bridge_state_set,
+    .close = bridge_close,
+};

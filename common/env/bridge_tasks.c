@@ -1,0 +1,217 @@
+/* bridge_tasks.c - the names of the tasks in Python, what is known of them, and who runs them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/env/bridge.h"
+
+/* --- names ------------------------------------------------------------------------------------ */
+
+static const char *const metaworld[] = {
+    "mw-assembly", "mw-basketball", "mw-button-press-topdown", "mw-button-press-topdown-wall", "mw-button-press",
+    "mw-button-press-wall", "mw-coffee-button", "mw-coffee-pull", "mw-coffee-push", "mw-dial-turn", "mw-disassemble",
+    "mw-door-open", "mw-door-close", "mw-drawer-close", "mw-drawer-open", "mw-faucet-open", "mw-faucet-close",
+    "mw-hammer", "mw-handle-press-side", "mw-handle-press", "mw-handle-pull-side", "mw-handle-pull", "mw-lever-pull",
+    "mw-peg-insert-side", "mw-peg-unplug-side", "mw-pick-out-of-hole", "mw-pick-place", "mw-pick-place-wall",
+    "mw-plate-slide", "mw-plate-slide-side", "mw-plate-slide-back", "mw-plate-slide-back-side", "mw-push-back",
+    "mw-push", "mw-push-wall", "mw-reach", "mw-reach-wall", "mw-shelf-place", "mw-soccer", "mw-stick-push",
+    "mw-stick-pull", "mw-sweep-into", "mw-sweep", "mw-window-open", "mw-window-close", "mw-bin-picking",
+    "mw-box-close", "mw-door-lock", "mw-door-unlock", "mw-hand-insert",
+};
+
+struct line {
+    const char *name;
+    enum bridge_suite suite;
+    uint32_t obs, action, limit, repeat;
+    bool terminates;
+};
+
+static const struct line others[] = {
+    {"myo-reach", SUITE_MYOSUITE, 115, 39, 100, 1, false},
+    {"myo-reach-hard", SUITE_MYOSUITE, 115, 39, 100, 1, false},
+    {"myo-pose", SUITE_MYOSUITE, 108, 39, 100, 1, false},
+    {"myo-pose-hard", SUITE_MYOSUITE, 108, 39, 100, 1, false},
+    {"myo-obj-hold", SUITE_MYOSUITE, 91, 39, 100, 1, false},
+    {"myo-obj-hold-hard", SUITE_MYOSUITE, 91, 39, 100, 1, false},
+    {"myo-key-turn", SUITE_MYOSUITE, 93, 39, 100, 1, false},
+    {"myo-key-turn-hard", SUITE_MYOSUITE, 93, 39, 100, 1, false},
+    {"myo-pen-twirl", SUITE_MYOSUITE, 83, 39, 100, 1, false},
+    {"myo-pen-twirl-hard", SUITE_MYOSUITE, 83, 39, 100, 1, false},
+    {"lift-cube", SUITE_MANISKILL, 42, 4, 100, 2, true},
+    {"pick-cube", SUITE_MANISKILL, 51, 4, 100, 2, true},
+    {"stack-cube", SUITE_MANISKILL, 55, 4, 100, 2, true},
+    {"pick-ycb", SUITE_MANISKILL, 51, 7, 100, 2, true},
+    {"turn-faucet", SUITE_MANISKILL, 40, 7, 100, 2, true},
+    {"mujoco-walker", SUITE_GYM, 17, 6, 1000, 1, true},
+    {"mujoco-halfcheetah", SUITE_GYM, 17, 6, 1000, 1, false},
+    {"bipedal-walker", SUITE_GYM, 24, 4, 1600, 1, true},
+    {"lunarlander-continuous", SUITE_GYM, 8, 2, 500, 1, true},
+};
+
+static bool prefixed(const char *name, const char *prefix)
+{
+    size_t length = strlen(prefix);
+
+    return strncmp(name, prefix, length) == 0 && name[length] != '\0';
+}
+
+static void fill(struct bridge_task *task, const char *name, const struct line *line)
+{
+    task->suite = line->suite;
+    task->spec = (struct env_spec){
+        .obs_type = ENV_OBS_STATE,
+        .obs_dim = line->obs,
+        .action_dim = line->action,
+        .episode_length = line->limit,
+        .action_repeat = line->repeat,
+        .terminates = line->terminates,
+        .may_truncate = line->suite == SUITE_GYM || line->suite == SUITE_PYTHON,
+    };
+    snprintf(task->spec.task, sizeof(task->spec.task), "%s", name);
+}
+
+bool bridge_task_find(const char *name, struct bridge_task *task)
+{
+    static const struct line world = {NULL, SUITE_METAWORLD, 39, 4, 100, 2, false};
+    static const struct line gym = {NULL, SUITE_GYM, 0, 0, 0, 1, true};
+    static const struct line own = {NULL, SUITE_PYTHON, 0, 0, 0, 1, true};
+    const struct line *found = NULL;
+
+    if (prefixed(name, "gym:"))
+        found = &gym;
+    else if (prefixed(name, "python:"))
+        found = &own;
+    for (size_t i = 0; found == NULL && i < TD_LEN(metaworld); i++)
+        if (strcmp(metaworld[i], name) == 0)
+            found = &world;
+    for (size_t i = 0; found == NULL && i < TD_LEN(others); i++)
+        if (strcmp(others[i].name, name) == 0)
+            found = &others[i];
+    if (found != NULL)
+        fill(task, name, found);
+    return found != NULL;
+}
+
+const char *bridge_task_name(int index)
+{
+    if (index < 0)
+        return NULL;
+    if ((size_t)index < TD_LEN(metaworld))
+        return metaworld[index];
+    index -= (int)TD_LEN(metaworld);
+    return (size_t)index < TD_LEN(others) ? others[index].name : NULL;
+}
+
+/* --- suites ------------------------------------------------------------------------------------ */
+
+struct suite {
+    const char *name;
+    const char *venv;
+    const char *command;
+    const char *note;
+};
+
+static const struct suite suites[] = {
+    [SUITE_METAWORLD] = {"Meta-World", "venv-metaworld", "make setup-metaworld",
+                         "version 3 of the tasks, the paper had version 2"},
+    [SUITE_MYOSUITE] = {"MyoSuite", "venv-myosuite", "make setup-myosuite", ""},
+    [SUITE_MANISKILL] = {"ManiSkill2", "venv-maniskill", "make setup-maniskill",
+                         "pick-ycb and turn-faucet need assets: starting them names the command"},
+    [SUITE_GYM] = {"Gymnasium", "venv-gym", "make setup-gym", "LunarLander is version 3, the reference had version 2"},
+    [SUITE_PYTHON] = {"Python", "", "", ""},
+};
+
+const char *bridge_suite_name(enum bridge_suite suite)
+{
+    return suites[suite].name;
+}
+
+const char *bridge_suite_note(enum bridge_suite suite)
+{
+    return suites[suite].note;
+}
+
+/* --- who runs them -------------------------------------------------------------------------------- */
+
+static bool join(char out[FS_PATH_MAX], const char *folder, const char *rest)
+{
+    return snprintf(out, FS_PATH_MAX, "%s/%s", folder, rest) < FS_PATH_MAX;
+}
+
+static bool parent(char *path)
+{
+    char *slash = strrchr(path, '/');
+
+    if (slash == NULL || slash == path)
+        return false;
+    *slash = '\0';
+    return true;
+}
+
+/* The folder that holds the innermost `build` above this program: a source tree. */
+static bool source_tree(char folder[FS_PATH_MAX])
+{
+    do {
+        const char *name = strrchr(folder, '/');
+
+        if (name != NULL && strcmp(name, "/build") == 0)
+            return parent(folder);
+    } while (parent(folder));
+    return false;
+}
+
+/* The script, and the folder where virtual environments lie: installed, or in the source tree. */
+static bool find_places(char run[FS_PATH_MAX], char venvs[FS_PATH_MAX])
+{
+    const char *given = getenv("TDMPC2_SUITES");
+    char program[FS_PATH_MAX], folder[FS_PATH_MAX];
+    bool found = false;
+
+    if (fs_program_dir(program, NULL) != TD_OK)
+        return false;
+    strcpy(folder, program);
+    if (parent(folder) && join(run, folder, "share/tdmpc2/bridge/run.py") && access(run, R_OK) == 0) {
+        found = join(venvs, folder, "share/tdmpc2");
+    } else {
+        strcpy(folder, program);
+        found = source_tree(folder) && join(run, folder, "common/env/bridge/run.py") && access(run, R_OK) == 0 &&
+                join(venvs, folder, "third_party");
+    }
+    if (given != NULL && given[0] != '\0')
+        snprintf(venvs, FS_PATH_MAX, "%s", given);
+    return found;
+}
+
+/* The interpreter that the user names for what is his own. */
+static bool users_python(char python[FS_PATH_MAX])
+{
+    const char *given = getenv("TDMPC2_PYTHON"), *active = getenv("VIRTUAL_ENV");
+
+    if (given != NULL && given[0] != '\0')
+        return snprintf(python, FS_PATH_MAX, "%s", given) < FS_PATH_MAX;
+    return active != NULL && active[0] != '\0' && join(python, active, "bin/python");
+}
+
+int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX], char run[FS_PATH_MAX],
+                       struct error *err)
+{
+    const struct suite *suite = &suites[task->suite];
+    bool own = task->spec.obs_dim == 0; /* gym: or python: */
+    char venvs[FS_PATH_MAX], name[64];
+
+    if (!find_places(run, venvs))
+        return error_set(err, TD_ESETUP, "%s: the bridge's files are missing: run `make install` again, or start the "
+                                         "programs of a source tree", task->spec.task);
+    if (own && users_python(python))
+        return TD_OK;
+    if (task->suite == SUITE_PYTHON) {
+        strcpy(python, "python3");
+        return TD_OK;
+    }
+    snprintf(name, sizeof(name), "%s/bin/python", suite->venv);
+    if (!join(python, venvs, name) || access(python, X_OK) != 0)
+        return error_set(err, TD_ESETUP, "%s: %s is not set up: run `%s`%s", task->spec.task, suite->name,
+                         suite->command, own ? ", or name an interpreter that has it with TDMPC2_PYTHON" : "");
+    return TD_OK;
+}

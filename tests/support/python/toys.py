@@ -1,0 +1,227 @@
+"""Environments for tests of the bridge: plain Python, no package needed.
+
+Good            a point in the plane that saves its state
+Sleep ... Thread  the same, but the fifth step of an episode goes wrong
+"""
+import array
+import ctypes
+import os
+import random
+import struct
+import sys
+import threading
+import time
+
+
+class Box:
+    def __init__(self, low, high, shape):
+        self.low, self.high, self.shape = low, high, shape
+
+
+class Good:
+    observation_space = Box(-10.0, 10.0, (3,))
+    action_space = Box([-2.0, 0.0], [2.0, 1.0], (2,))
+    max_episode_steps = 20
+    state_size = 2 * 8 + 4 * 626 + 8
+
+    def __init__(self):
+        self.random = random.Random(0)
+        self.place, self.t = [0.0, 0.0], 0
+
+    def observe(self):
+        return [self.place[0], self.place[1], self.t / 20]
+
+    def reset(self, seed=None, options=None):
+        if seed is not None:
+            self.random = random.Random(seed)
+        self.place, self.t = [self.random.uniform(-1, 1), self.random.uniform(-1, 1)], 0
+        return self.observe(), {}
+
+    def step(self, action):
+        assert -2 <= action[0] <= 2 and 0 <= action[1] <= 1, action
+        self.t += 1
+        self.place = [0.9 * self.place[0] + 0.1 * action[0], 0.9 * self.place[1] + 0.1 * action[1]]
+        return self.observe(), 1 - abs(self.place[0]), False, False, {"success": abs(self.place[0]) < 0.1}
+
+    def get_state(self):
+        _, words, _ = self.random.getstate()
+        return struct.pack("<dd625IIQ", *self.place, *words, 0, self.t)
+
+    def set_state(self, state):
+        values = struct.unpack("<dd625IIQ", state)
+        self.place, self.t = list(values[:2]), values[-1]
+        self.random.setstate((3, tuple(values[2:627]), None))
+
+    def close(self):
+        pass
+
+
+class Faulty(Good):
+    """Goes wrong at step 5 of its first episode in each process."""
+    at = 5
+
+    def step(self, action):
+        result = super().step(action)
+        return self.fault(*result) if self.t == self.at else result
+
+
+class Sleep(Faulty):
+    def fault(self, *result):
+        time.sleep(1000)
+
+
+class HoldsGil(Faulty):
+    """Hangs in C without letting any other Python thread run."""
+
+    def fault(self, *result):
+        ctypes.PyDLL(None).sleep(1000)
+
+
+class Exit(Faulty):
+    def fault(self, *result):
+        print("going away")
+        os._exit(7)
+
+
+class Abort(Faulty):
+    def fault(self, *result):
+        os.abort()
+
+
+class Raise(Faulty):
+    def fault(self, *result):
+        raise RuntimeError("the robot fell\nover")
+
+
+class NanObs(Faulty):
+    def fault(self, obs, reward, *rest):
+        return ([obs[0], float("nan"), obs[2]], reward) + rest
+
+
+class InfReward(Faulty):
+    def fault(self, obs, reward, *rest):
+        return (obs, float("inf")) + rest
+
+
+class BadShape(Faulty):
+    def fault(self, obs, *rest):
+        return (obs[:2],) + rest
+
+
+class BadType(Faulty):
+    def fault(self, obs, *rest):
+        return (["a", "b", "c"],) + rest
+
+
+class BadReward(Faulty):
+    def fault(self, obs, reward, *rest):
+        return (obs, None) + rest
+
+
+class BadFlag(Faulty):
+    def fault(self, obs, reward, terminated, truncated, info):
+        return obs, reward, "no", truncated, info
+
+
+class FourValues(Faulty):
+    def fault(self, obs, reward, terminated, truncated, info):
+        return obs, reward, terminated, info
+
+
+class Garbage(Faulty):
+    """Writes to the bridge's own socket."""
+
+    def fault(self, *result):
+        os.write(3, b"not a message, for certain not one\n" * 20)
+        return result
+
+
+class HalfMessage(Faulty):
+    def fault(self, *result):
+        os.write(3, array.array("I", [60, 12]).tobytes() + b"x" * 20)
+        time.sleep(1000)
+
+
+class ClosesSocket(Faulty):
+    def fault(self, *result):
+        os.close(3)
+        return result
+
+
+class Prints(Good):
+    """Prints a lot, through Python and below it; that is no fault."""
+
+    def step(self, action):
+        print("step", self.t, flush=True)
+        os.write(1, b"\x01binary\xff\n" + b"long " * 3000 + b"\n")
+        sys.stderr.write('with "quotes"\n')
+        return super().step(action)
+
+
+class Children(Exit):
+    """Starts a process of its own that would outlive it."""
+
+    def reset(self, seed=None, options=None):
+        if not hasattr(self, "child"):
+            self.child = os.posix_spawn("/bin/sleep", ["sleep", os.environ.get("TOY_SLEEP", "1000")], os.environ)
+        return super().reset(seed)
+
+
+class SlowClose(Good):
+    def close(self):
+        time.sleep(1000)
+
+
+class Thread(Good):
+    """Leaves a thread behind that is no daemon."""
+
+    def __init__(self):
+        super().__init__()
+        threading.Thread(target=time.sleep, args=(1000,)).start()
+
+
+class BadReset(Good):
+    def reset(self, seed=None, options=None):
+        return self.observe()
+
+
+class FailsToStart(Good):
+    def __init__(self):
+        raise OSError("no robot is connected")
+
+
+class Discrete:
+    observation_space = Good.observation_space
+    n = 4
+
+    def __init__(self):
+        self.action_space = self
+
+    reset = step = close = lambda self, *args, **kwargs: None
+
+
+class Unbounded(Good):
+    action_space = Box(-float("inf"), float("inf"), (2,))
+
+
+class OldMethods:
+    observation_space, action_space = Good.observation_space, Good.action_space
+    reset = Good.reset
+
+
+class Ends(Good):
+    """Terminates at step 3 of the first episode, truncates at step 4 of the second, and so on."""
+    state_size = 0
+
+    def __init__(self):
+        super().__init__()
+        self.episode = 0
+
+    def reset(self, seed=None, options=None):
+        self.episode += 1
+        return super().reset(seed)
+
+    def step(self, action):
+        obs, reward, _, _, info = super().step(action)
+        odd = self.episode % 2 == 1
+        return obs, reward, odd and self.t == 3, not odd and self.t == 4, info

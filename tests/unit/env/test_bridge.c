@@ -1,0 +1,438 @@
+/* The bridge: good environments in Python, and everything that can go wrong with bad ones. */
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "common/env/bridge.h"
+#include "common/env/bridge_link.h"
+#include "common/util/clock.h"
+#include "common/util/log.h"
+#include "tests/support/test.h"
+
+#define TOY(name) "python:tests/support/python/toys.py:" name
+
+static env_t *make(const char *task, uint32_t seed)
+{
+    struct error err = {0};
+    env_t *env;
+
+    assert_ok(env_create(&env, task, seed, &err), err);
+    return env;
+}
+
+static bool alive(int pid)
+{
+    return kill(pid, 0) == 0 || errno != ESRCH;
+}
+
+static const float middle[2] = {0.25f, -0.5f};
+
+/* Steps until the episode ends or is lost; *rc says how. */
+static int run_episode(env_t *env, int *rc, struct env_result *result, struct error *err)
+{
+    float obs[3];
+    int steps = 0;
+
+    memset(result, 0, sizeof(*result));
+    *rc = env_reset(env, obs, err);
+    while (*rc == TD_OK && !result->terminated && !result->truncated)
+        if ((*rc = env_step(env, middle, obs, result, err)) == TD_OK)
+            steps++;
+    return steps;
+}
+
+static void a_good_one_steps_and_maps_its_actions(void **state)
+{
+    env_t *env = make(TOY("Good"), 3);
+    const struct env_spec *spec = env_spec(env);
+    struct env_result result = {0};
+    struct error err = {0};
+    float obs[3], next[3], edge[2] = {1, -1};
+
+    (void)state;
+    assert_int_equal(spec->obs_dim, 3);
+    assert_int_equal(spec->action_dim, 2);
+    assert_int_equal(spec->episode_length, 20);
+    assert_true(spec->exact_state);
+    assert_ok(env_reset(env, obs, &err), err);
+    assert_ok(env_step(env, middle, next, &result, &err), err);
+    /* the box is [-2, 2] x [0, 1]: 0.25 becomes 0.5, -0.5 becomes 0.25 */
+    assert_float_equal(next[0], 0.9f * obs[0] + 0.05f, 1e-6);
+    assert_float_equal(next[1], 0.9f * obs[1] + 0.025f, 1e-6);
+    assert_float_equal(result.reward, 1 - fabsf(next[0]), 1e-6);
+    assert_true(result.success == (fabsf(next[0]) < 0.1f));
+    assert_ok(env_step(env, edge, next, &result, &err), err); /* the toy asserts that it is in the box */
+    for (int i = 2; i < 20; i++) {
+        assert_false(result.truncated);
+        assert_ok(env_step(env, middle, next, &result, &err), err);
+    }
+    assert_true(result.truncated);
+    assert_false(result.terminated);
+    env_close(&env);
+}
+
+static void seeds_name_sequences_of_episodes(void **state)
+{
+    env_t *a = make(TOY("Good"), 3), *b = make(TOY("Good"), 3), *c = make(TOY("Good"), 4);
+    float x[3], y[3], z[3], first[3];
+    struct error err = {0};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(env_reset(a, x, &err), err);
+        assert_ok(env_reset(b, y, &err), err);
+        assert_ok(env_reset(c, z, &err), err);
+        assert_memory_equal(x, y, sizeof(x));
+        assert_memory_not_equal(x, z, sizeof(x));
+        if (i == 0)
+            memcpy(first, x, sizeof(x));
+        else
+            assert_memory_not_equal(first, x, sizeof(x)); /* the stream goes on */
+    }
+    env_close(&a);
+    env_close(&b);
+    env_close(&c);
+}
+
+static void a_saved_state_continues_elsewhere(void **state)
+{
+    env_t *a = make(TOY("Good"), 3), *b = make(TOY("Good"), 99);
+    size_t size = env_state_size(a);
+    unsigned char *bytes = malloc(size);
+    float x[3], y[3];
+    struct env_result result;
+    struct error err = {0};
+
+    (void)state;
+    for (int moment = 0; moment < 3; moment++) { /* before the first reset, within an episode, again */
+        env_state_get(a, bytes);
+        assert_ok(env_state_set(b, bytes, size, &err), err);
+        for (int i = 0; i < 7; i++) {
+            if (env_steps(a) < 0) {
+                assert_ok(env_reset(a, x, &err), err);
+                assert_ok(env_reset(b, y, &err), err);
+            } else {
+                assert_ok(env_step(a, middle, x, &result, &err), err);
+                assert_ok(env_step(b, middle, y, &result, &err), err);
+            }
+            assert_memory_equal(x, y, sizeof(x));
+        }
+    }
+    bytes[size - 1] ^= 1;
+    assert_int_equal(env_state_set(b, bytes, size, &err), TD_ECORRUPT);
+    free(bytes);
+    env_close(&a);
+    env_close(&b);
+}
+
+struct fault {
+    const char *task, *says;
+};
+
+#define SLEEPER "31536000.25" /* what the toy's own child is told, to find it by */
+
+/* Processes, zombies apart, that have this word on their command line. */
+static int processes_with(const char *word)
+{
+    DIR *folder = opendir("/proc");
+    struct dirent *entry;
+    int count = 0;
+
+    while ((entry = readdir(folder)) != NULL) {
+        char path[300], text[512] = "";
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
+        if (atoi(entry->d_name) <= 0 || (file = fopen(path, "r")) == NULL)
+            continue;
+        for (size_t i = 0, length = fread(text, 1, sizeof(text) - 1, file); i < length; i++)
+            text[i] = text[i] == '\0' ? ' ' : text[i];
+        fclose(file);
+        count += strstr(text, word) != NULL;
+    }
+    closedir(folder);
+    return count;
+}
+
+/* Each goes wrong at its fifth step: it is lost, explained, and the next reset brings a new process. */
+static void faults_are_noticed_and_survived(void **state)
+{
+    static const struct fault faults[] = {
+        {TOY("Sleep"), "did not answer within"},
+        {TOY("HoldsGil"), "did not answer within"},
+        {TOY("Exit"), "exit code 7; it said: \"going away\""},
+        {TOY("Abort"), "signal 6"},
+        {TOY("Raise"), "raised RuntimeError: the robot fell over (toys.py line"},
+        {TOY("NanObs"), "component 1 of the observation is nan"},
+        {TOY("InfReward"), "the reward is inf"},
+        {TOY("BadShape"), "the observation has 2 numbers, its space 3"},
+        {TOY("BadType"), "ValueError"},
+        {TOY("BadReward"), "TypeError"},
+        {TOY("BadFlag"), "terminated is 'no', not a truth value"},
+        {TOY("FourValues"), "step returned 4 values"},
+        {TOY("Garbage"), "no message"},
+        {TOY("HalfMessage"), "did not answer within"},
+        {TOY("ClosesSocket"), "the environment's process"},
+        {TOY("Children"), "exit code 7"},
+    };
+
+    (void)state;
+    setenv("TDMPC2_ENV_TIMEOUT", "0.7", 1);
+    setenv("TOY_SLEEP", SLEEPER, 1);
+    for (size_t i = 0; i < TD_LEN(faults); i++) {
+        struct error err = {0};
+        struct env_result result;
+        uint64_t begun;
+        int rc, steps, pid;
+        env_t *env = make(faults[i].task, 1);
+
+        pid = bridge_env_pid(env);
+        begun = clock_ms();
+        steps = run_episode(env, &rc, &result, &err);
+        if (rc != TD_ELOST || steps != 4 || strstr(err.text, faults[i].says) == NULL)
+            fail_msg("%s: after %d steps %d: %s", faults[i].task, steps, rc, err.text);
+        assert_true(clock_ms() - begun < 10000);
+        assert_non_null(strstr(err.text, faults[i].task));
+        assert_int_equal(env_steps(env), -1);
+        assert_int_equal(bridge_env_pid(env), 0);
+        assert_false(alive(pid));
+        if (i % 4 == 0) { /* starting takes long on a busy machine */
+            steps = run_episode(env, &rc, &result, &err);
+            assert_int_equal(steps, 4);
+            assert_int_equal(rc, TD_ELOST);
+        }
+        env_close(&env);
+        for (int left = 200; processes_with(SLEEPER) > 0; left--, usleep(10000))
+            assert_int_not_equal(left, 0);
+    }
+    unsetenv("TOY_SLEEP");
+    unsetenv("TDMPC2_ENV_TIMEOUT");
+}
+
+/* kill -9 from outside; the new process plays other episodes than the old one. */
+static void a_killed_process_is_replaced(void **state)
+{
+    env_t *env = make(TOY("Good"), 5);
+    float first[3], obs[3];
+    struct env_result result;
+    struct error err = {0};
+    int pid = bridge_env_pid(env);
+
+    (void)state;
+    assert_ok(env_reset(env, first, &err), err);
+    kill(pid, SIGKILL);
+    assert_int_equal(env_step(env, middle, obs, &result, &err), TD_ELOST);
+    assert_non_null(strstr(err.text, "signal 9"));
+    assert_ok(env_reset(env, obs, &err), err);
+    assert_int_not_equal(bridge_env_pid(env), pid);
+    assert_memory_not_equal(obs, first, sizeof(obs));
+    assert_ok(env_step(env, middle, obs, &result, &err), err);
+    kill(bridge_env_pid(env), SIGKILL);
+    assert_int_equal(env_reset(env, obs, &err), TD_ELOST); /* between two episodes: the same */
+    assert_ok(env_reset(env, obs, &err), err);
+    env_close(&env);
+}
+
+static void printing_is_no_fault(void **state)
+{
+    env_t *env = make(TOY("Prints"), 1);
+    struct env_result result;
+    struct error err = {0};
+    int rc;
+
+    (void)state;
+    log_set_level(LOG_ERROR);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(run_episode(env, &rc, &result, &err), 20);
+        assert_ok(rc, err);
+    }
+    env_close(&env);
+    log_set_level(LOG_INFO);
+}
+
+static void terminations_and_truncations_are_kept_apart(void **state)
+{
+    env_t *env = make(TOY("Ends"), 1);
+    struct env_result result;
+    struct error err = {0};
+    int rc;
+
+    (void)state;
+    assert_false(env_spec(env)->exact_state);
+    assert_int_equal(env_state_size(env), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(run_episode(env, &rc, &result, &err), i % 2 == 0 ? 3 : 4);
+        assert_ok(rc, err);
+        assert_true(result.terminated == (i % 2 == 0));
+        assert_true(result.truncated == (i % 2 == 1));
+    }
+    env_close(&env);
+}
+
+static void what_cannot_be_used_is_refused_in_a_sentence(void **state)
+{
+    static const struct {
+        const char *task;
+        int code;
+        const char *says;
+    } wrong[] = {
+        {TOY("Discrete"), TD_EINVAL, "continuous"},
+        {TOY("Unbounded"), TD_EINVAL, "component 0 of the action box is [-inf, inf]"},
+        {TOY("OldMethods"), TD_EINVAL, "no method step"},
+        {TOY("Nothing"), TD_EINVAL, "has no class or function Nothing"},
+        {TOY("FailsToStart"), TD_ELOST, "OSError: no robot is connected"},
+        {"python:tests/support/python/none.py:Good", TD_EINVAL, "there is no file"},
+        {"python:no_such_module:Good", TD_ESETUP, "TDMPC2_PYTHON"},
+        {"python:Good", TD_EINVAL, "is expected"},
+        {"gym:", TD_ENOTFOUND, "unknown task"},
+        {"python:", TD_ENOTFOUND, "unknown task"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(wrong); i++) {
+        struct error err = {0};
+        struct env_spec spec;
+        int rc = env_find(wrong[i].task, &spec, &err);
+
+        if (rc != wrong[i].code || strstr(err.text, wrong[i].says) == NULL || strchr(err.text, '\n') != NULL)
+            fail_msg("%s: %d %s", wrong[i].task, rc, err.text);
+    }
+}
+
+static void a_bad_reset_is_lost(void **state)
+{
+    env_t *env = make(TOY("BadReset"), 1);
+    struct error err = {0};
+    float obs[3];
+
+    (void)state;
+    assert_int_equal(env_reset(env, obs, &err), TD_ELOST);
+    assert_non_null(strstr(err.text, "reset did not return"));
+    assert_int_equal(env_reset(env, obs, &err), TD_ELOST);
+    env_close(&env);
+}
+
+static void missing_interpreters_and_suites_say_what_to_run(void **state)
+{
+    struct error err = {0};
+    struct env_spec spec;
+    env_t *env;
+
+    (void)state;
+    setenv("TDMPC2_SUITES", "/nonexistent", 1);
+    assert_int_equal(env_create(&env, "mw-reach", 1, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "make setup-metaworld"));
+    assert_int_equal(env_create(&env, "myo-pose-hard", 1, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "make setup-myosuite"));
+    assert_int_equal(env_create(&env, "pick-ycb", 1, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "make setup-maniskill"));
+    unsetenv("VIRTUAL_ENV");
+    assert_int_equal(env_find("gym:Pendulum-v1", &spec, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "make setup-gym"));
+    setenv("TDMPC2_PYTHON", "/nonexistent/python", 1);
+    assert_int_equal(env_find("gym:Pendulum-v1", &spec, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "/nonexistent/python"));
+    setenv("TDMPC2_PYTHON", "/bin/true", 1); /* starts, and says nothing */
+    assert_int_equal(env_find("gym:Pendulum-v1", &spec, &err), TD_ELOST);
+    assert_non_null(strstr(err.text, "exit code 0"));
+    unsetenv("TDMPC2_PYTHON");
+    unsetenv("TDMPC2_SUITES");
+}
+
+static void the_suites_have_their_tasks(void **state)
+{
+    static const struct {
+        const char *task;
+        unsigned obs, action, limit, repeat;
+    } facts[] = {{"mw-reach", 39, 4, 100, 2},        {"myo-pen-twirl-hard", 83, 39, 100, 1},
+                 {"stack-cube", 55, 4, 100, 2},      {"turn-faucet", 40, 7, 100, 2},
+                 {"mujoco-halfcheetah", 17, 6, 1000, 1}, {"bipedal-walker", 24, 4, 1600, 1},
+                 {"lunarlander-continuous", 8, 2, 500, 1}};
+    int world = 0, myo = 0, all = 0;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(facts); i++) {
+        struct env_spec spec;
+        struct error err = {0};
+
+        assert_ok(env_find(facts[i].task, &spec, &err), err);
+        assert_int_equal(spec.obs_dim, facts[i].obs);
+        assert_int_equal(spec.action_dim, facts[i].action);
+        assert_int_equal(spec.episode_length, facts[i].limit);
+        assert_int_equal(spec.action_repeat, facts[i].repeat);
+        assert_false(spec.exact_state);
+    }
+    for (; bridge_task_name(all) != NULL; all++) {
+        world += strncmp(bridge_task_name(all), "mw-", 3) == 0;
+        myo += strncmp(bridge_task_name(all), "myo-", 4) == 0;
+    }
+    assert_int_equal(world, 50);
+    assert_int_equal(myo, 10);
+    assert_int_equal(all, 50 + 10 + 5 + 4);
+}
+
+/* Neither an environment that will not close nor a thread it left behind keeps its owner. */
+static void closing_has_an_end(void **state)
+{
+    static const char *const tasks[] = {TOY("SlowClose"), TOY("Thread")};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(tasks); i++) {
+        env_t *env = make(tasks[i], 1);
+        int pid = bridge_env_pid(env);
+        uint64_t begun = clock_ms();
+
+        env_close(&env);
+        assert_true(clock_ms() - begun < 8000);
+        assert_false(alive(pid));
+    }
+}
+
+static int open_files(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    int count = 0;
+
+    while (readdir(folder) != NULL)
+        count++;
+    closedir(folder);
+    return count;
+}
+
+static void nothing_is_left_open(void **state)
+{
+    env_t *env = make(TOY("Good"), 1);
+    int before;
+
+    (void)state;
+    env_close(&env);
+    before = open_files();
+    for (int i = 0; i < 3; i++) {
+        env = make(TOY("Good"), 1);
+        env_close(&env);
+    }
+    assert_int_equal(open_files(), before);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_good_one_steps_and_maps_its_actions),
+        cmocka_unit_test(seeds_name_sequences_of_episodes),
+        cmocka_unit_test(a_saved_state_continues_elsewhere),
+        cmocka_unit_test(faults_are_noticed_and_survived),
+        cmocka_unit_test(a_killed_process_is_replaced),
+        cmocka_unit_test(printing_is_no_fault),
+        cmocka_unit_test(terminations_and_truncations_are_kept_apart),
+        cmocka_unit_test(what_cannot_be_used_is_refused_in_a_sentence),
+        cmocka_unit_test(a_bad_reset_is_lost),
+        cmocka_unit_test(missing_interpreters_and_suites_say_what_to_run),
+        cmocka_unit_test(the_suites_have_their_tasks),
+        cmocka_unit_test(closing_has_an_end),
+        cmocka_unit_test(nothing_is_left_open),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
