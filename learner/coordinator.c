@@ -554,6 +554,18 @@ bool coordinator_next(coordinator_t *c, struct coordinator_output *output)
     return true;
 }
 
+/* Lock-step: seed_steps updates at step seed_steps, then one for each. */
+static uint64_t updates_left(const struct coordinator *c)
+{
+    uint64_t done = c->run.schedule.updates, steps = c->config.steps;
+
+    if (c->spec.obs_type == 0)
+        return steps;
+    if (!c->config.lockstep)
+        return limiter_left(&c->limiter);
+    return c->seed_steps <= steps && done < steps ? steps - done : 0;
+}
+
 void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinator_view *view)
 {
     *view = (struct coordinator_view){
@@ -562,6 +574,7 @@ void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinato
         .updates = coordinator_updates(c),
         .target = c->config.lockstep ? c->seed_steps : c->limiter.burst_target,
         .steps_total = c->config.steps + 1,
+        .left = updates_left(c),
         .episodes = c->episodes,
         .limit = c->config.lockstep || c->spec.obs_type == 0 ? LIMIT_NONE : limiter_limit(&c->limiter),
         .actors = roster_live(c, ROLE_ACTOR),

@@ -187,6 +187,7 @@ struct coordinator_view {
     uint32_t phase;
     uint64_t steps, updates, target, rows, episodes, samplable, bytes;
     uint64_t steps_total; /* asked for */
+    uint64_t left;        /* updates still to be done in the whole run */
     int64_t cursor;       /* updates owed */
     uint64_t limit;       /* agent steps allowed in all; LIMIT_NONE */
     uint32_t actors, streams, shards; /* live */

@@ -38,16 +38,21 @@ bool async_finished(const struct coordinator *c)
 
 /* --- evaluation ------------------------------------------------------------- */
 
-/* Evaluations that the steps so far make due; of several only the newest is wanted. */
+/*
+ * Evaluations that the steps so far make due; of several only the newest is wanted. That of the last
+ * step is the final one, once all updates are done.
+ */
 static void order_due(struct coordinator *c)
 {
     uint64_t steps = shards_steps(c), freq = c->config.eval_freq;
 
     if (!c->config.evaluator || steps < c->orders.next || steps > c->config.steps)
         return;
+    c->orders.next = steps / freq * freq + freq;
+    if (c->orders.next - freq == c->config.steps)
+        return;
     c->orders.pending = true;
-    c->orders.pending_step = steps / freq * freq;
-    c->orders.next = c->orders.pending_step + freq;
+    c->orders.pending_step = c->orders.next - freq;
 }
 
 static void send_order(struct coordinator *c, const struct member *evaluator)

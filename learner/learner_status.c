@@ -60,15 +60,13 @@ double status_step_rate(const learner_t *learner)
 
 /* --- what it means ------------------------------------------------------------ */
 
-/* Updates of the whole run: the burst's, then utd for each step. */
-static double updates_in_all(const learner_t *learner, const struct coordinator_view *view)
+/* Share of the run that is done: of its steps or of its updates, whichever is behind. */
+static double progress(const struct coordinator_view *view)
 {
-    double burst = (double)view->target, after;
+    double steps = fmin(1, (double)view->steps / (double)view->steps_total);
 
-    if (view->target == 0) /* not known while seeding */
-        return NAN;
-    after = ((double)view->steps_total - burst / learner->run.config.utd) * learner->run.config.utd;
-    return burst + fmax(after, 0);
+    return view->left == 0 ? steps
+                           : fmin(steps, (double)view->updates / (double)(view->updates + view->left));
 }
 
 /* Seconds to the end of the run; NAN: too early to say. */
@@ -81,7 +79,7 @@ static double time_left(const learner_t *learner, const struct coordinator_view 
     if (view->updates < ESTIMATE_AFTER || seconds <= 0 || to->updates <= from->updates)
         return NAN;
     rate = (double)(to->updates - from->updates) / seconds;
-    return fmax(0, updates_in_all(learner, view) - (double)view->updates) / rate;
+    return (double)view->left / rate;
 }
 
 static const char *bottleneck(const learner_t *learner, const struct coordinator_view *view)
@@ -125,7 +123,7 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
 
     metrics_set(metrics, METRIC_agent_steps, (double)view->steps);
     metrics_set(metrics, METRIC_target_steps, (double)view->steps_total);
-    metrics_set(metrics, METRIC_progress, fmin(1, (double)view->steps / (double)view->steps_total));
+    metrics_set(metrics, METRIC_progress, progress(view));
     metrics_set(metrics, METRIC_learner_epoch, learner->run.epoch);
     metrics_set(metrics, METRIC_parameter_version, (double)view->newest.version);
     if (view->oldest_version != UINT64_MAX)
@@ -151,7 +149,11 @@ static void set_estimates(learner_t *learner, const struct coordinator_view *vie
                     (double)(to->updates - from->updates) / (double)(to->steps - from->steps));
     metrics_set(learner->metrics, METRIC_time_left, left); /* NAN is left out of snapshots */
     metrics_text(learner->metrics, METRIC_bottleneck, "%s", bottleneck(learner, view));
-    metrics_text(learner->metrics, METRIC_phase, "%s", phase_name(view->phase));
+    if (view->phase == PHASE_RUNNING && view->steps >= view->steps_total && view->left > 0)
+        metrics_text(learner->metrics, METRIC_phase, "catching up: %llu updates left",
+                     (unsigned long long)view->left);
+    else
+        metrics_text(learner->metrics, METRIC_phase, "%s", phase_name(view->phase));
     metrics_text(learner->metrics, METRIC_waiting, "%s", view->wait);
 }
 

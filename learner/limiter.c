@@ -50,6 +50,17 @@ static void begin_burst(struct limiter *limiter)
     limiter->burst_target = (uint64_t)floor((double)limiter->config.seed_steps * limiter->config.utd);
 }
 
+uint64_t limiter_left(const struct limiter *limiter)
+{
+    uint64_t end = limiter->config.steps + 1;
+    int64_t left;
+
+    if (never_trains(limiter))
+        return 0;
+    left = cursor_at(limiter, limiter->steps > end ? limiter->steps : end);
+    return left > 0 ? (uint64_t)left : 0;
+}
+
 static void end_burst_if_done(struct limiter *limiter)
 {
     if (limiter->phase == PHASE_BURST && limiter->updates >= limiter->burst_target)

@@ -60,6 +60,9 @@ void limiter_observe(struct limiter *limiter, uint64_t steps, uint64_t episodes,
 /* Updates owed; negative: ahead. Meaningless while seeding. */
 int64_t limiter_cursor(const struct limiter *limiter);
 
+/* Updates still to be done in the whole run, as far as is known. */
+uint64_t limiter_left(const struct limiter *limiter);
+
 /* May update number updates + ahead start? */
 bool limiter_may_update(const struct limiter *limiter, uint64_t ahead);
 

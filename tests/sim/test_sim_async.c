@@ -111,6 +111,25 @@ static void a_quiet_run(void **state)
     cluster_destroy(&cluster);
 }
 
+static void the_final_evaluation_is_that_of_the_last_step(void **state)
+{
+    struct cluster_options options;
+    struct cluster *cluster;
+
+    (void)state;
+    cluster_defaults(&options);
+    options.evaluator = true;
+    options.steps = 4 * options.eval_freq;
+    cluster = cluster_create(&options);
+    run_to_end(cluster, "last evaluation");
+    check_counts(cluster);
+    assert_true(cluster->eval[cluster->eval_count - 1].step == options.steps);
+    for (int i = 1; i < cluster->eval_count; i++)
+        assert_true(cluster->eval[i].step > cluster->eval[i - 1].step);
+    assert_true(cluster_view(cluster).left == 0);
+    cluster_destroy(&cluster);
+}
+
 /* --- random troubles --------------------------------------------------------- */
 
 struct torture {
@@ -547,6 +566,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_quiet_run),
+        cmocka_unit_test(the_final_evaluation_is_that_of_the_last_step),
         cmocka_unit_test(sigterm_in_burst_evaluation_and_running),
         cmocka_unit_test(lost_and_repeated_hellos),
         cmocka_unit_test(a_shard_with_a_new_directory),

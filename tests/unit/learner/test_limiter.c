@@ -230,6 +230,7 @@ static void the_reference_schedule_is_its_special_case(void **state)
     limiter_observe(&limiter, 11, 2, 10, 1, false);
     assert_int_equal(limiter.phase, PHASE_BURST);
     assert_true(limiter.excess == 0 && limiter_limit(&limiter) == 11);
+    assert_true(limiter_left(&limiter) == 100);
     for (int i = 0; i < 10; i++) {
         assert_true(limiter_may_update(&limiter, 0));
         limiter_updated(&limiter);
@@ -237,6 +238,7 @@ static void the_reference_schedule_is_its_special_case(void **state)
     assert_int_equal(limiter.phase, PHASE_RUNNING);
     assert_false(limiter_may_update(&limiter, 0));
     assert_true(limiter_limit(&limiter) == 12); /* one step, one update */
+    assert_true(limiter_left(&limiter) == 90);
     limiter_observe(&limiter, 12, 2, 10, 1, false);
     assert_true(limiter_may_update(&limiter, 0) && limiter_limit(&limiter) == 12);
     assert_false(limiter_may_update(&limiter, 1));
@@ -269,6 +271,7 @@ static void a_flood_of_first_episodes_is_not_owed(void **state)
     (void)state;
     limiter_observe(&limiter, 32000, 64, 32000, 64, false);
     assert_true(limiter.excess == 32000 - 2501);
+    assert_true(limiter_left(&limiter) == 500000 - limiter.excess);
     for (int i = 0; i < 2500; i++)
         limiter_updated(&limiter);
     assert_true(limiter_cursor(&limiter) == 0);
