@@ -15,6 +15,7 @@ static void usage(FILE *out)
                  "                                     shapes, bounds, determinism, saved states, steps per second\n"
                  "       tdmpc2 env replay FILE...     recorded trajectories (*.traj.safetensors) to the bit\n"
                  "              replay --exact FILE... the same even where this machine can't be exact\n"
+                 "              replay render=fast ... frames drawn in less time, within the tolerance\n"
                  "       tdmpc2 env bench [--json]     agent steps per second beside bare mj_step\n");
 }
 
@@ -80,12 +81,15 @@ static int check(int count, char **tasks)
 
 static int replay(int count, char **files)
 {
+    struct env_options options;
     struct error why = {0};
     int exit_code = TD_EXIT_OK;
-    bool exact = probe_exact(&why);
+    enum env_replay_bits bits = probe_exact(&why) ? ENV_REPLAY_EXACT : ENV_REPLAY_STEP;
 
+    if ((count = take_options(count, files, &options, &why)) < 0)
+        return worse(exit_code, count, &why);
     if (count > 0 && strcmp(files[0], "--exact") == 0) {
-        exact = true;
+        bits = ENV_REPLAY_ALL;
         files++;
         count--;
     }
@@ -93,13 +97,13 @@ static int replay(int count, char **files)
         usage(stderr);
         return TD_EXIT_BAD_INPUT;
     }
-    if (exact)
+    if (bits != ENV_REPLAY_STEP)
         printf("observations must be equal, rewards within 1e-9\n");
     else
         printf("%s: only each episode's reset and first step are judged, within 1e-6\n", why.text);
     for (int i = 0; i < count; i++) {
         struct error err = {0};
-        int rc = env_replay_file(files[i], exact, stdout, &err);
+        int rc = env_replay_file(files[i], bits, options.drawing, stdout, &err);
 
         fflush(stdout);
         exit_code = worse(exit_code, rc, &err);

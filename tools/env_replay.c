@@ -5,11 +5,14 @@
 #include <string.h>
 
 #include "common/ckpt/safetensors.h"
-#include "common/env/env.h"
+#include "common/env/gl.h"
 #include "tools/env.h"
+#include "tools/frame_difference.h"
 
 #define REWARD_TOLERANCE 1e-9
 #define STEP_TOLERANCE   1e-6 /* of one step from a known state, where bits can't be equal */
+
+#define STACK            3    /* frames of a recorded observation, oldest first */
 
 /* A file: `episodes` in a row after construction, each of `steps` agent steps. */
 struct recording {
@@ -17,9 +20,11 @@ struct recording {
     char task[ENV_TASK_MAX];
     uint32_t seed;
     uint64_t episodes, steps;
+    struct env_options options;
     uint64_t obs_dim, action_dim;
     float *action;  /* [episodes][steps][action_dim] */
     float *obs;     /* [episodes][steps + 1][obs_dim] */
+    uint8_t *frames; /* with obs=rgb instead: [episodes][steps + 1][STACK][obs_dim] */
     double *reward; /* [episodes][steps] */
 };
 
@@ -30,12 +35,14 @@ struct difference {
     uint64_t unequal;                 /* observation values */
     bool found;
     uint64_t episode, step, component;
+    struct frame_difference frames;
 };
 
 static void recording_release(struct recording *recording)
 {
     free(recording->action);
     free(recording->obs);
+    free(recording->frames);
     free(recording->reward);
 }
 
@@ -63,18 +70,23 @@ static int read_notes(struct recording *recording, const safetensors_t *file, st
 {
     const char *task = safetensors_note(file, "task");
     const char *obs = safetensors_note(file, "obs");
+    int rc;
 
     if (task == NULL)
         return error_set(err, TD_EINVAL, "%s: its metadata names no task: not a trajectory file",
                          recording->path);
-    if (obs != NULL && strcmp(obs, "state") != 0)
-        return error_set(err, TD_EINVAL,
-                         "%s: recorded with obs=%.16s, only obs=state can be replayed so far",
+    if (obs != NULL && strcmp(obs, "state") != 0 && strcmp(obs, "rgb") != 0)
+        return error_set(err, TD_EINVAL, "%s: recorded with obs=%.16s: state and rgb are known",
                          recording->path, obs);
-    if (env_find(task, spec, NULL) != TD_OK)
-        return error_set(err, TD_ENOTFOUND,
+    if (obs != NULL && strcmp(obs, "rgb") == 0)
+        recording->options.obs_type = ENV_OBS_RGB;
+    rc = env_find_with(task, &recording->options, spec, err);
+    if (rc == TD_ENOTFOUND)
+        return error_set(err, rc,
                          "%s: its task '%.60s' is not built yet: `tdmpc2 env list` names those that are",
                          recording->path, task);
+    if (rc != TD_OK)
+        return rc;
     memcpy(recording->task, spec->task, sizeof(recording->task));
     return read_seed(recording->path, safetensors_note(file, "seed"), &recording->seed, err);
 }
@@ -116,22 +128,28 @@ static int read_tensors(struct recording *recording, const safetensors_t *file, 
 {
     uint64_t action[] = {recording->episodes, recording->steps, recording->action_dim};
     uint64_t obs[] = {recording->episodes, recording->steps + 1, recording->obs_dim};
+    uint64_t stacks[] = {recording->episodes, recording->steps + 1, 3 * STACK, ENV_FRAME_SIDE, ENV_FRAME_SIDE};
     uint64_t reward[] = {recording->episodes, recording->steps};
+    bool rgb = recording->options.obs_type == ENV_OBS_RGB;
     int rc;
 
     recording->action = room(file, "action");
-    recording->obs = room(file, "obs");
+    recording->obs = rgb ? NULL : room(file, "obs");
+    recording->frames = rgb ? room(file, "obs") : NULL;
     recording->reward = room(file, "reward");
-    if (recording->action == NULL || recording->obs == NULL || recording->reward == NULL)
+    if (recording->action == NULL || (recording->obs == NULL && recording->frames == NULL) ||
+        recording->reward == NULL)
         return error_set(err, TD_ENOMEM, "%s: no memory for its trajectories", recording->path);
     if ((rc = safetensors_get(file, "action", SAFETENSORS_F32, 3, action, recording->action, err)))
         return rc;
-    if ((rc = safetensors_get(file, "obs", SAFETENSORS_F32, 3, obs, recording->obs, err)))
+    if ((rc = rgb ? safetensors_get(file, "obs", SAFETENSORS_U8, 5, stacks, recording->frames, err)
+                  : safetensors_get(file, "obs", SAFETENSORS_F32, 3, obs, recording->obs, err)))
         return rc;
     return safetensors_get(file, "reward", SAFETENSORS_F64, 2, reward, recording->reward, err);
 }
 
-static int recording_read(struct recording *recording, const char *path, struct error *err)
+static int recording_read(struct recording *recording, const char *path, enum env_drawing drawing,
+                          struct error *err)
 {
     safetensors_t *file = NULL;
     struct env_spec spec;
@@ -139,6 +157,7 @@ static int recording_read(struct recording *recording, const char *path, struct 
 
     memset(recording, 0, sizeof(*recording));
     recording->path = path;
+    recording->options.drawing = drawing;
     if ((rc = safetensors_open(&file, path, err)) == TD_OK &&
         (rc = read_notes(recording, file, &spec, err)) == TD_OK &&
         (rc = read_shapes(recording, file, &spec, err)) == TD_OK)
@@ -157,8 +176,32 @@ static double apart(double a, double b)
     return a == b ? 0 : isnan(distance) ? INFINITY : distance;
 }
 
-static void compare_obs(struct difference *difference, const struct recording *recording,
-                        const float *ours, uint64_t episode, uint64_t step)
+/*
+ * The recorded stack ends with this step's frame and begins with those before it, the reset's
+ * repeated: `ours` holds our last STACK frames, oldest first.
+ */
+static void compare_frames(struct difference *difference, const struct recording *recording,
+                           uint8_t *ours, uint64_t episode, uint64_t step)
+{
+    const size_t bytes = recording->obs_dim;
+    const uint8_t *theirs =
+        recording->frames + (episode * (recording->steps + 1) + step) * STACK * bytes;
+    uint8_t *newest = ours + (STACK - 1) * bytes;
+
+    for (int i = 0; step == 0 && i < STACK - 1; i++)
+        memcpy(ours + (size_t)i * bytes, newest, bytes);
+    for (size_t i = 0; i < STACK; i++)
+        if (!frame_difference_add(&difference->frames, ours + i * bytes, theirs + i * bytes, bytes) &&
+            !difference->found) {
+            difference->found = true;
+            difference->episode = episode;
+            difference->step = step;
+        }
+    memmove(ours, ours + bytes, (STACK - 1) * bytes);
+}
+
+static void compare_state(struct difference *difference, const struct recording *recording,
+                          const float *ours, uint64_t episode, uint64_t step)
 {
     const float *theirs =
         recording->obs + (episode * (recording->steps + 1) + step) * recording->obs_dim;
@@ -182,6 +225,24 @@ static void compare_obs(struct difference *difference, const struct recording *r
     }
 }
 
+/* `obs` is what observe_into named. */
+static void compare_obs(struct difference *difference, const struct recording *recording, void *obs,
+                        uint64_t episode, uint64_t step)
+{
+    if (recording->options.obs_type == ENV_OBS_RGB)
+        compare_frames(difference, recording, obs, episode, step);
+    else
+        compare_state(difference, recording, obs, episode, step);
+}
+
+/* Where the next observation goes: behind the frames before it. */
+static void *observe_into(const struct recording *recording, void *obs)
+{
+    if (recording->options.obs_type != ENV_OBS_RGB)
+        return obs;
+    return (uint8_t *)obs + (STACK - 1) * recording->obs_dim;
+}
+
 static void compare_reward(struct difference *difference, const struct recording *recording,
                            double ours, uint64_t episode, uint64_t step)
 {
@@ -192,7 +253,7 @@ static void compare_reward(struct difference *difference, const struct recording
         difference->judged_reward = fmax(difference->judged_reward, distance);
 }
 
-static int run_episode(env_t *env, const struct recording *recording, uint64_t episode, float *obs,
+static int run_episode(env_t *env, const struct recording *recording, uint64_t episode, void *obs,
                        struct difference *difference, struct error *err)
 {
     const float *action =
@@ -200,7 +261,7 @@ static int run_episode(env_t *env, const struct recording *recording, uint64_t e
     struct env_result result;
     int rc;
 
-    if ((rc = env_reset(env, obs, err)) != TD_OK)
+    if ((rc = env_reset(env, observe_into(recording, obs), err)) != TD_OK)
         return rc;
     compare_obs(difference, recording, obs, episode, 0);
     for (uint64_t step = 0; step < recording->steps; step++) {
@@ -209,7 +270,8 @@ static int run_episode(env_t *env, const struct recording *recording, uint64_t e
                              "%s: episode %llu ends in a terminal state after %llu steps, %llu are recorded",
                              recording->path, (unsigned long long)episode, (unsigned long long)step,
                              (unsigned long long)recording->steps);
-        if ((rc = env_step(env, action + step * recording->action_dim, obs, &result, err)) != TD_OK)
+        if ((rc = env_step(env, action + step * recording->action_dim, observe_into(recording, obs),
+                           &result, err)) != TD_OK)
             return rc;
         compare_obs(difference, recording, obs, episode, step + 1);
         compare_reward(difference, recording, result.reward, episode, step);
@@ -219,13 +281,13 @@ static int run_episode(env_t *env, const struct recording *recording, uint64_t e
 
 static int run(const struct recording *recording, struct difference *difference, struct error *err)
 {
-    float *obs = calloc(recording->obs_dim, sizeof(*obs));
+    void *obs = calloc(recording->obs_dim, recording->frames != NULL ? STACK : sizeof(float));
     env_t *env = NULL;
     int rc = TD_ENOMEM;
 
     if (obs == NULL)
         return error_set(err, TD_ENOMEM, "no memory for an observation");
-    if ((rc = env_create(&env, recording->task, recording->seed, err)) == TD_OK)
+    if ((rc = env_create_with(&env, recording->task, &recording->options, recording->seed, err)) == TD_OK)
         for (uint64_t episode = 0; episode < recording->episodes && rc == TD_OK; episode++)
             rc = run_episode(env, recording, episode, obs, difference, err);
     env_close(&env);
@@ -235,8 +297,28 @@ static int run(const struct recording *recording, struct difference *difference,
 
 /* --- judging ------------------------------------------------------------------------------- */
 
-static void print_line(const struct recording *recording, const struct difference *difference,
-                       bool good, FILE *out)
+static void print_frames(const struct recording *recording, const struct difference *difference,
+                         bool good, FILE *out)
+{
+    const struct frame_difference *frames = &difference->frames;
+
+    fprintf(out, "%-6s %-24s seed %-4u %llu x %llu steps   %s, reward within %.3g\n",
+            good ? "ok" : "DIFFER", recording->task, recording->seed,
+            (unsigned long long)recording->episodes, (unsigned long long)recording->steps,
+            frames->unequal == 0 ? "frames equal" : "frames not equal", difference->reward);
+    if (frames->unequal != 0)
+        fprintf(out, "       %llu of %llu frames differ (%s), the worst by %.3g grey levels on average, "
+                     "%.3g %% of it by more than %d, at most %d\n",
+                (unsigned long long)frames->unequal, (unsigned long long)frames->frames, gl_driver(),
+                frames->worst_mean, 100 * frames->worst_far, FRAME_FAR, frames->most);
+    if (difference->found)
+        fprintf(out, "       %llu are outside the tolerance, first in episode %llu, obs %llu\n",
+                (unsigned long long)frames->outside, (unsigned long long)difference->episode,
+                (unsigned long long)difference->step);
+}
+
+static void print_state(const struct recording *recording, const struct difference *difference,
+                        bool good, FILE *out)
 {
     fprintf(out, "%-6s %-24s seed %-4u %llu x %llu steps   obs within %.3g   reward within %.3g\n",
             good ? "ok" : "DIFFER", recording->task, recording->seed,
@@ -248,19 +330,42 @@ static void print_line(const struct recording *recording, const struct differenc
                 (unsigned long long)difference->step, (unsigned long long)difference->component);
 }
 
-int env_replay_file(const char *path, bool exact, FILE *out, struct error *err)
+static bool judge_frames(const struct recording *recording, const struct frame_difference *frames,
+                         enum env_replay_bits bits)
+{
+    bool same = bits == ENV_REPLAY_EXACT && recording->options.drawing == ENV_DRAW_EXACT &&
+                gl_drew_recordings();
+
+    return same || bits == ENV_REPLAY_ALL ? frames->unequal == 0 : frames->outside == 0;
+}
+
+static bool judge(const struct recording *recording, const struct difference *difference,
+                  enum env_replay_bits bits)
+{
+    bool rgb = recording->options.obs_type == ENV_OBS_RGB;
+
+    if (rgb && !judge_frames(recording, &difference->frames, bits))
+        return false;
+    if (bits == ENV_REPLAY_STEP)
+        return difference->judged_obs <= STEP_TOLERANCE && difference->judged_reward <= STEP_TOLERANCE;
+    return difference->unequal == 0 && difference->reward <= REWARD_TOLERANCE;
+}
+
+int env_replay_file(const char *path, enum env_replay_bits bits, enum env_drawing drawing, FILE *out,
+                    struct error *err)
 {
     struct recording recording;
     struct difference difference = {0};
     bool good;
     int rc;
 
-    if ((rc = recording_read(&recording, path, err)) == TD_OK &&
+    if ((rc = recording_read(&recording, path, drawing, err)) == TD_OK &&
         (rc = run(&recording, &difference, err)) == TD_OK) {
-        good = exact ? difference.unequal == 0 && difference.reward <= REWARD_TOLERANCE
-                     : difference.judged_obs <= STEP_TOLERANCE &&
-                           difference.judged_reward <= STEP_TOLERANCE;
-        print_line(&recording, &difference, good, out);
+        good = judge(&recording, &difference, bits);
+        if (recording.options.obs_type == ENV_OBS_RGB)
+            print_frames(&recording, &difference, good, out);
+        else
+            print_state(&recording, &difference, good, out);
         rc = good ? TD_OK : TD_EAGAIN;
     }
     recording_release(&recording);

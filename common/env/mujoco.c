@@ -204,6 +204,21 @@ static void load_body(void *context)
     load->model = load->mj->mj_loadXML(load->path, NULL, load->text, TEXT_MAX);
 }
 
+/*
+ * The compiler sprinkles marks over textures with srand() and rand(): two threads at once would get
+ * each other's numbers, and frames that differ.
+ */
+static int load_alone(struct load *load, struct error *err)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    int rc;
+
+    pthread_mutex_lock(&lock);
+    rc = mujoco_run(load_body, load, err);
+    pthread_mutex_unlock(&lock);
+    return rc;
+}
+
 int mujoco_load_model(const struct mujoco *mj, const char *file, mjModel **model, struct error *err)
 {
     char path[FS_PATH_MAX], text[TEXT_MAX] = "";
@@ -216,7 +231,8 @@ int mujoco_load_model(const struct mujoco *mj, const char *file, mjModel **model
     if (places.suite[0] == '\0' || !join(path, places.suite, file) || !exists(path))
         return error_set(err, TD_ESETUP, "the model file %s/%s is missing: %s",
                          places.suite[0] == '\0' ? "suite" : places.suite, file, what_to_run);
-    if ((rc = mujoco_run(load_body, &load, err)) != TD_OK)
+    rc = load_alone(&load, err);
+    if (rc != TD_OK)
         return rc;
     if (load.model == NULL) {
         text[strcspn(text, "\n")] = '\0';

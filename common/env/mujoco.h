@@ -25,7 +25,10 @@
 #define MUJOCO_FUNCTIONS(F)                                                                        \
     F(mj_version) F(mj_versionString) F(mj_loadXML) F(mj_deleteModel) F(mj_makeData)               \
     F(mj_deleteData) F(mj_resetData) F(mj_forward) F(mj_step) F(mj_step1) F(mj_step2)              \
-    F(mj_stateSize) F(mj_getState) F(mj_setState) F(mj_name2id) F(mju_error)
+    F(mj_stateSize) F(mj_getState) F(mj_setState) F(mj_name2id) F(mju_error)                       \
+    F(mjv_defaultOption) F(mjv_defaultCamera) F(mjv_defaultScene) F(mjv_makeScene)                 \
+    F(mjv_freeScene) F(mjv_updateScene) F(mjr_defaultContext) F(mjr_makeContext)                   \
+    F(mjr_freeContext) F(mjr_setBuffer) F(mjr_resizeOffscreen) F(mjr_render) F(mjr_readPixels)
 
 struct mujoco {
 #define MUJOCO_FIELD(name) __typeof__(&(name)) name;

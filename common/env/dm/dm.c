@@ -219,6 +219,8 @@ static void dm_close(struct env *env)
 {
     struct dm *dm = (struct dm *)env;
 
+    render_close(&dm->frames);
+    render_close(&dm->pictures);
     if (dm->data != NULL)
         dm->mj->mj_deleteData(dm->data);
     if (dm->model != NULL)
@@ -422,6 +424,31 @@ static int dm_state_set(struct env *env, const void *bytes, struct error *err)
     return mujoco_run(restore_body, &restore, err);
 }
 
+/* --- drawing ------------------------------------------------------------------------------- */
+
+static int dm_render_open(struct env *env, struct error *err)
+{
+    struct dm *dm = (struct dm *)env;
+
+    return render_open(&dm->frames, dm->mj, dm->model, ENV_FRAME_SIDE, ENV_FRAME_SIDE,
+                       env->options.drawing, err);
+}
+
+static int dm_render(struct env *env, const struct env_view *view, uint8_t *pixels,
+                     struct error *err)
+{
+    struct dm *dm = (struct dm *)env;
+    struct env_view from = *view;
+    bool frame = view->width == ENV_FRAME_SIDE && view->height == ENV_FRAME_SIDE && view->camera == -1;
+    int rc = TD_OK;
+
+    if (view->camera == -1)
+        from.camera = dm->domain->camera;
+    if (!frame && dm->pictures == NULL)
+        rc = render_open(&dm->pictures, dm->mj, dm->model, view->width, view->height, ENV_DRAW_EXACT, err);
+    return rc != TD_OK ? rc : render_draw(frame ? dm->frames : dm->pictures, dm->data, &from, pixels, err);
+}
+
 const struct env_class dm_class = {
     .find = dm_find,
     .name = dm_task_name,
@@ -432,5 +459,8 @@ const struct env_class dm_class = {
     .state_size = dm_state_size,
     .state_get = dm_state_get,
     .state_set = dm_state_set,
+    .rgb = true,
+    .render_open = dm_render_open,
+    .render = dm_render,
     .close = dm_close,
 };

@@ -16,6 +16,7 @@
 #include "common/env/env_class.h"
 #include "common/env/mujoco.h"
 #include "common/env/random_state.h"
+#include "common/env/render.h"
 
 #define DM_PI      3.14159265358979323846
 #define DM_IDS     16  /* names a domain may look up */
@@ -50,6 +51,8 @@ struct dm_domain {
     /* At creation: name the model values that resets change (dm_edit). NULL when there are none. */
     void (*prepare)(struct dm *dm);
 
+    int camera; /* that observations are drawn from */
+
     const struct dm_task *tasks; /* ends with a NULL name */
 };
 
@@ -66,6 +69,8 @@ struct dm {
     int edit_count;
     bool rk4;
     bool invalid; /* a warning was raised where dm_control raises an error */
+    render_t *frames;   /* draws observations, as the options say */
+    render_t *pictures; /* draws other sizes, exactly; opened by the first of them */
     const char *failed; /* a reset that found no state says why */
 };
 

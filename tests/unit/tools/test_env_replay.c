@@ -74,7 +74,7 @@ static int replay(const struct recording *recording, bool exact, struct error *e
     snprintf(path, sizeof(path), "%s/toy.safetensors", test_folder());
     assert_ok(safetensors_write(path, tensors, 3, notes, count, NULL, NULL, err), *err);
     assert_non_null(out);
-    rc = env_replay_file(path, exact, out, err);
+    rc = env_replay_file(path, exact ? ENV_REPLAY_EXACT : ENV_REPLAY_STEP, ENV_DRAW_EXACT, out, err);
     fclose(out);
     if (rc == TD_OK)
         assert_non_null(strstr(printed, "ok     toy:9"));
@@ -175,8 +175,10 @@ static void unusable_files_say_why(void **state)
     bad.task = "humanoid-run";
     assert_refused(&bad, "not built yet");
     bad = good;
+    bad.obs_type = "depth";
+    assert_refused(&bad, "obs=depth");
     bad.obs_type = "rgb";
-    assert_refused(&bad, "obs=rgb");
+    assert_refused(&bad, "obs");
     bad = good;
     bad.seed = NULL;
     assert_refused(&bad, "no seed");

@@ -62,7 +62,7 @@ static void recorded_trajectories(void **state)
         int rc;
 
         snprintf(path, sizeof(path), "tests/golden/trajectories/%s.traj.safetensors", env_task_name(i));
-        rc = env_replay_file(path, exact, stdout, &err);
+        rc = env_replay_file(path, exact ? ENV_REPLAY_EXACT : ENV_REPLAY_STEP, ENV_DRAW_EXACT, stdout, &err);
         if (rc != TD_OK)
             fail_msg("%s: %s", path, rc == TD_EAGAIN ? "differs" : err.text);
     }
