@@ -14,6 +14,10 @@
 #include "common/util/clock.h"
 #include "common/util/queue.h"
 
+/* What an environment says of itself goes into rows and onto the wire as it is. */
+_Static_assert(ENV_OBS_STATE == (int)OBS_STATE && ENV_OBS_RGB == (int)OBS_RGB, "kinds of observations");
+_Static_assert(STACK_FRAMES == ROW_STACK, "frames in an observation");
+
 #define BACKGROUND_NICE 10
 
 /* A command on its way to the thread. `state` is the loop's memory, lent until the result. */

@@ -29,7 +29,7 @@ struct compute {
     pool_t *pool;
     world_model_t *model;
     update_t *update;
-    void *gather;                  /* a batch of several parts, put together; NULL until needed */
+    void *gather;                  /* a batch of several parts, put together; NULL with one shard */
     struct row_schema schema;
     bool copied;                   /* numbers are a copy: the writer's while the token is out */
     snapshot_t *numbers;
@@ -86,25 +86,28 @@ static void place_part(struct compute *compute, const struct batch *whole, const
     place(whole->task, part.task, 1, n, total, first, sizeof(uint32_t));
 }
 
-static int batch_of(struct compute *compute, const struct compute_job *job, struct batch *out)
+static size_t batch_bytes(const struct compute *compute)
 {
     const struct config *config = &compute->run->config;
+
+    return row_slices_bytes(&compute->schema, (uint32_t)config->horizon, (uint32_t)config->batch_size);
+}
+
+static void batch_of(struct compute *compute, const struct compute_job *job, struct batch *out)
+{
     const struct compute_batch *batch = job->update.batch;
-    size_t total = (size_t)config->batch_size, first = 0;
-    size_t bytes = row_slices_bytes(&compute->schema, (uint32_t)config->horizon, (uint32_t)total);
+    size_t total = (size_t)compute->run->config.batch_size, first = 0, bytes = batch_bytes(compute);
 
     if (job->update.parts == 1) { /* as it came: nothing is copied */
         TD_ASSERT(batch->part[0].length == bytes, "%zu bytes, expected %zu", batch->part[0].length, bytes);
         *out = split(compute, batch->part[0].slices, total);
-        return TD_OK;
+        return;
     }
-    if (compute->gather == NULL && (compute->gather = malloc(bytes)) == NULL)
-        return TD_ENOMEM;
+    TD_ASSERT(compute->gather != NULL, "%u parts with one shard", job->update.parts);
     *out = split(compute, compute->gather, total);
     for (uint32_t p = 0; p < job->update.parts; first += batch->part[p++].count)
         place_part(compute, out, &batch->part[p], total, first);
     TD_ASSERT(first == total, "%zu slices of %zu", first, total);
-    return TD_OK;
 }
 
 /* --- jobs -------------------------------------------------------------------- */
@@ -122,6 +125,8 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
         (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
         return rc;
+    if (config->shards > 1 && (compute->gather = malloc(batch_bytes(compute))) == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a batch");
     world_model_init(compute->model, (uint64_t)config->seed);
     update_config_init(&update, config, spec->episode_length);
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
@@ -152,10 +157,7 @@ static void run_update(struct compute *compute, struct compute_job *job, struct 
     struct rng rng;
 
     result->update.update = job->update.update;
-    if (batch_of(compute, job, &batch) != TD_OK) {
-        result->rc = error_set(&result->err, TD_ENOMEM, "out of memory for a batch");
-        return;
-    }
+    batch_of(compute, job, &batch);
     pool_set_active(compute->pool, job->update.active);
     rng_init(&rng, &key);
     draws = update_draws_rng(&rng);

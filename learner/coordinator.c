@@ -189,7 +189,8 @@ void coordinator_published(coordinator_t *c, uint64_t now_ms, uint64_t version, 
     if (!finite) {
         params_dropped(c->params);
         coordinator_end(c, ENDING_STOP, TD_EXIT_DIVERGED,
-                        "training diverged: parameters after %llu updates are not finite",
+                        "training diverged: parameters after %llu updates are not finite; "
+                        "the checkpoints are from before: try a lower lr",
                         (unsigned long long)version);
     } else {
         params_filled(c->params, c->config.epoch, version, hash);
@@ -536,7 +537,8 @@ void coordinator_updated(coordinator_t *c, uint64_t now_ms, uint64_t update, boo
     c->batches[buffer].state = BATCH_FREE;
     if (!finite)
         coordinator_end(c, ENDING_STOP, TD_EXIT_DIVERGED,
-                        "training diverged: update %llu gave losses that are not finite",
+                        "training diverged: update %llu gave losses that are not finite; "
+                        "the checkpoints are from before: try a lower lr",
                         (unsigned long long)update);
     else if (c->config.lockstep)
         lockstep_updated(c);

@@ -148,6 +148,10 @@ struct coordinator_output {
     };
 };
 
+/* Rows a shard's map must have room for: its window, what a kept cut may go back to, the open episode. */
+uint64_t coordinator_map_rows(uint64_t buffer_size, uint64_t keep_checkpoints, uint64_t checkpoint_steps,
+                              uint32_t shards, uint32_t episode_length);
+
 /*
  * A coordinator for a new run, or for one resumed from `progress` and `state` (both copied; NULL and
  * 0 for a new run). The host has loaded the newest valid checkpoint or none.

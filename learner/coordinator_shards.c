@@ -89,15 +89,21 @@ static uint64_t seat_capacity(const struct coordinator *c)
     return (rows + c->config.shards - 1) / c->config.shards;
 }
 
-/* And rows its map must have room for: what a kept cut may go back to, and the open episode. */
+uint64_t coordinator_map_rows(uint64_t buffer_size, uint64_t keep_checkpoints, uint64_t checkpoint_steps,
+                              uint32_t shards, uint32_t episode_length)
+{
+    uint64_t kept = (keep_checkpoints + 2) * checkpoint_steps;
+
+    return (buffer_size + kept) / shards + (episode_length > 0 ? episode_length : 1000) + 1;
+}
+
 static void seat_sizes(const struct coordinator *c, struct sample_hello *hello)
 {
     const struct coordinator_config *config = &c->config;
-    uint64_t kept = ((uint64_t)config->keep_checkpoints + 2) * config->checkpoint_steps;
-    uint64_t episode = c->spec.episode_length > 0 ? c->spec.episode_length : 1000;
 
     hello->capacity = seat_capacity(c);
-    hello->map_rows = (config->buffer_size + kept) / config->shards + episode + 1;
+    hello->map_rows = coordinator_map_rows(config->buffer_size, config->keep_checkpoints, config->checkpoint_steps,
+                                           config->shards, c->spec.episode_length);
 }
 
 static void say_hello(struct coordinator *c, struct seat *seat)

@@ -9,6 +9,7 @@
 #include "common/util/fs.h"
 #include "common/util/log.h"
 #include "learner/learner_private.h"
+#include "learner/preflight.h"
 
 #define LINGER_MS 2000 /* for the last words to leave */
 
@@ -180,9 +181,13 @@ static int build(learner_t *learner, struct error *err)
     return learner_start_children(learner, err);
 }
 
-/* Whatever can be known to be wrong before the run directory is touched. */
+/*
+ * Whatever can be known to be wrong before the run directory is touched. The shard of a run that was
+ * begun waits for its store by itself.
+ */
 static int check(learner_t *learner, const struct config *config, const bool *given, struct error *err)
 {
+    struct preflight_replay replay;
     struct env_options options;
     struct run look;
     int rc;
@@ -190,9 +195,11 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
     if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK)
         return rc;
     options = env_options(look.config.obs, look.config.render);
-    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK)
+    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK || look.finished ||
+        (rc = run_wait_unlocked(look.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
+        (rc = preflight_address(&look.config, err)) != TD_OK || look.resumed)
         return rc;
-    return learner_check_bind(&look.config, err);
+    return preflight_replay(&replay, &look, &learner->env, STORE_LOCK_WAIT_MS, err);
 }
 
 int learner_create(learner_t **out, const struct config *config, const bool *given, bool *finished,

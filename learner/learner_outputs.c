@@ -237,10 +237,10 @@ static void updated(learner_t *learner, const struct compute_result *result)
     metrics_add(learner->metrics, METRIC_updates, 1);
     metrics_record(learner->metrics, METRIC_update_ms, result->ms);
     if (!result->update.finite)
-        log_error("an update was not finite", "update=%llu total_loss=%g grad_norm=%g pi_loss=%g pi_grad_norm=%g",
-                  (unsigned long long)result->update.update, (double)result->update.stats.total_loss,
-                  (double)result->update.stats.grad_norm, (double)result->update.stats.pi_loss,
-                  (double)result->update.stats.pi_grad_norm);
+        log_warn("an update was not finite", "update=%llu total_loss=%g grad_norm=%g pi_loss=%g pi_grad_norm=%g",
+                 (unsigned long long)result->update.update, (double)result->update.stats.total_loss,
+                 (double)result->update.stats.grad_norm, (double)result->update.stats.pi_loss,
+                 (double)result->update.stats.pi_grad_norm);
     coordinator_updated(learner->coordinator, loop_now_ms(learner->loop), result->update.update,
                         result->update.finite);
 }

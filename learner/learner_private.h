@@ -87,8 +87,6 @@ void learner_drain(learner_t *learner);
 void learner_computed(void *learner);
 
 /* learner_sockets.c */
-/* What bind= and advertise= say, before anything is made. TD_OK or TD_EINVAL. */
-int learner_check_bind(const struct config *config, struct error *err);
 int learner_bind(learner_t *learner, struct error *err);
 int learner_start_children(learner_t *learner, struct error *err);
 void learner_stop_children(learner_t *learner);

@@ -36,28 +36,6 @@ static int bind_tcp(learner_t *learner, enum port port, const char *address, cha
     return TD_OK;
 }
 
-int learner_check_bind(const struct config *config, struct error *err)
-{
-    char told[ADDRESS_MAX];
-    int rc;
-
-    if (config->bind[0] == '\0')
-        return TD_OK;
-    if (address_is_ipc(config->bind))
-        return error_set(err, TD_EINVAL,
-                         "bind=%.200s: bind= is for tcp://HOST:PORT; an ipc address is there without it",
-                         config->bind);
-    if ((rc = address_check(config->bind, config->insecure, err)) != TD_OK)
-        return rc;
-    if (config->advertise[0] != '\0')
-        return address_with_host(told, config->bind, config->advertise, err);
-    if (address_is_wildcard(config->bind))
-        return error_set(err, TD_EINVAL,
-                         "bind=%.200s listens everywhere but does not say where others connect to: add "
-                         "advertise=HOST", config->bind);
-    return TD_OK;
-}
-
 static int bind_network(learner_t *learner, struct error *err)
 {
     const struct config *config = &learner->run.config;

@@ -130,7 +130,8 @@ int run_look(struct run *run, const struct config *fresh, const bool *given, FIL
     config_init(&run->config);
     if ((rc = config_load(&run->config, path, NULL, err)) != TD_OK ||
         (rc = config_resume(&run->config, fresh, given, report, err)) != TD_OK ||
-        (rc = config_check(&run->config, err)) != TD_OK)
+        (rc = config_check(&run->config, err)) != TD_OK ||
+        (exists(run, "run.json") && (rc = read_identity(run, &run->run_id, &run->epoch, err)) != TD_OK))
         return rc;
     return find_final(run, err);
 }

@@ -27,8 +27,8 @@ struct run {
     bool resumed;         /* the directory held a run already */
     bool finished;        /* its final checkpoint has all the steps that are wanted */
     uint64_t finished_steps;
-    uint64_t run_id;      /* 0 until run_open */
-    uint32_t epoch;       /* of this learner: raised by run_open */
+    uint64_t run_id;      /* of a new run 0 until run_open */
+    uint32_t epoch;       /* of its last learner; run_open raises it */
     int lock;             /* -1 until run_open */
 };
 

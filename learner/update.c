@@ -119,6 +119,7 @@ static void draw_all(struct update *update)
     draws->heads(draws->context, UPDATE_POLICY_HEADS, update->num_q, update->pi_two);
     for (int i = 0; i < 2; i++)
         mlp_head(&update->target_head[i], target, update->target_two[i]);
+    update_draw_shifts(update);
     pool_run(update->pool, draw_task, update, update->dropout ? 2 + update->num_q + 2 : 2);
 }
 
@@ -213,6 +214,7 @@ static void lay_out(struct update *update, struct arena *arena)
     set_head_nets(update);
     lay_out_model(update, arena);
     lay_out_policy(update, arena);
+    update_lay_out_pixels(update, arena);
     for (int i = 0; i < MODEL_PARTS; i++)
         if (model->part[i].layers > 0 && mlp_scratch(&model->part[i]) > mlp_floats)
             mlp_floats = mlp_scratch(&model->part[i]);
@@ -232,6 +234,8 @@ static void set_head_gradients(struct update *update)
     const struct mlp *part = update->part;
 
     model_gradients(&update->model->layout, update->gradient, update->grad);
+    if (update->model->layout.dims.rgb)
+        model_pixel_gradients(&update->model->layout, update->gradient, &update->pixels.grad);
     for (int h = 0; h < update->num_q; h++)
         mlp_head_grad(&update->head[h].grad, &update->grad[MODEL_Q], &part[MODEL_Q], h);
     update->head[update->num_q].grad = update->grad[MODEL_REWARD];

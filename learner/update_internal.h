@@ -4,6 +4,7 @@
  *   update.c         creation, the order of things, optimisers, statistics
  *   update_pack.c    packed copies of the weights
  *   update_model.c   targets, latent rollout, losses of the world model and their gradients
+ *   update_pixels.c  observations of pixels through the encoder and back
  *   update_policy.c  the policy's loss and its gradient
  *
  * Every stage is a list of independent tasks for the pool; what a task computes depends on its
@@ -31,6 +32,16 @@ struct update_scratch {
     float *logits;  /* [MLP_TILE, bins] */
     float *q[2];    /* [MLP_TILE] */
     float *mlp;     /* of mlp_forward and mlp_tape_backward */
+    struct pixel_scratch pixels;
+};
+
+/* With pixels: the encoder's side of a step. */
+struct update_pixels {
+    struct pixel_panels panels;
+    struct pixel_net_grad grad;
+    float *shift;    /* [H + 1, B, 2] */
+    float *tape;     /* [B, pixel_tape_floats] of obs[0] */
+    float *partials; /* [tiles, pixel_partial_floats] */
 };
 
 struct update {
@@ -86,6 +97,7 @@ struct update {
     float *sorted;          /* [2 * B] */
     double pi_terms;        /* see update_view */
 
+    struct update_pixels pixels;
     struct update_scratch *scratch; /* [threads] */
 
     /* Of the step under way. */
@@ -105,6 +117,17 @@ double update_rho(const struct update *update, int t);
 
 /* Losses and gradients of everything but the policy; the gradient is then in update->gradient. */
 void update_model_gradient(struct update *update);
+
+/*
+ * With pixels, and doing nothing without: memory; shifts; latents of all observations, into za and
+ * next_za; then, given the gradient at za, tasks that sum it by tiles, and their sum into the gradient.
+ */
+void update_lay_out_pixels(struct update *update, struct arena *arena);
+void update_draw_shifts(struct update *update);
+void update_encode_pixels(struct update *update);
+int update_pixel_tasks(const struct update *update);
+void update_pixel_backward(struct update *update, int task, int worker);
+void update_pixel_gradient(struct update *update);
 
 /* Statistics of that loss. */
 void update_model_stats(const struct update *update, struct update_stats *stats);

@@ -14,8 +14,8 @@ static int tiles_of(int rows)
 /* --- targets ----------------------------------------------------------------------------------- */
 
 /*
- * One tile of rows of the flattened [H, B]: z' = encode(obs[t+1]), a policy action there, and
- * y = r + discount (1 - terminated) min of the two drawn target Qs.
+ * One tile of rows of the flattened [H, B]: z' = encode(obs[t+1]) (with pixels it is there already), a
+ * policy action there, and y = r + discount (1 - terminated) min of the two drawn target Qs.
  */
 static void target_tile(struct update *update, int tile, struct update_scratch *scratch)
 {
@@ -27,8 +27,9 @@ static void target_tile(struct update *update, int tile, struct update_scratch *
     int rows = row + MLP_TILE < all ? MLP_TILE : all - row;
     float *za = update->next_za + (size_t)row * width;
 
-    mlp_forward(&update->part[MODEL_ENCODER], data->obs + (size_t)(update->batch + row) * obs, obs, rows, za,
-                width, scratch->mlp);
+    if (!model->layout.dims.rgb)
+        mlp_forward(&update->part[MODEL_ENCODER], data->obs + (size_t)(update->batch + row) * obs, obs, rows, za,
+                    width, scratch->mlp);
     mlp_forward(&update->part[MODEL_PI], za, width, rows, scratch->net, 2 * a, scratch->mlp);
     policy_sample(&model->head, scratch->net, 2 * a, update->target_noise + (size_t)row * a, rows,
                   za + update->latent, width);
@@ -51,7 +52,10 @@ static void target_tile(struct update *update, int tile, struct update_scratch *
 
 /* --- rollout ----------------------------------------------------------------------------------- */
 
-/* Tile `tile` of the batch through time: z_0 = encode(obs[0]), z_{t+1} = next(z_t, a_t). */
+/*
+ * Tile `tile` of the batch through time: z_0 = encode(obs[0]), z_{t+1} = next(z_t, a_t). With pixels z_0 is
+ * there already, and the encoder's chain here and in backward is one of no layers.
+ */
 static void rollout_tile(struct update *update, int tile)
 {
     int row, rows = mlp_tape_span(&update->encoder, tile, &row);
@@ -221,13 +225,17 @@ static void chain_task(void *context, int tile, int worker)
 
 /* --- parameter gradients ----------------------------------------------------------------------- */
 
-/* Pool task: one block of one layer's gradient. */
+/* Pool task: pixels of one tile, being longest, or one block of one layer's gradient. */
 static void gradient_task(void *context, int task, int worker)
 {
     struct update *update = context;
     const struct mlp *part = update->part;
 
-    (void)worker;
+    if (task < update_pixel_tasks(update)) {
+        update_pixel_backward(update, task, worker);
+        return;
+    }
+    task -= update_pixel_tasks(update);
     for (int h = update->heads - 1; h >= 0; h--) {
         struct update_head *head = &update->head[h];
         int parts = mlp_gradient_parts(&head->net);
@@ -251,7 +259,7 @@ static void gradient_task(void *context, int task, int worker)
 
 static int gradient_tasks(const struct update *update)
 {
-    int count = mlp_gradient_parts(&update->part[MODEL_DYNAMICS]) +
+    int count = update_pixel_tasks(update) + mlp_gradient_parts(&update->part[MODEL_DYNAMICS]) +
                 mlp_gradient_parts(&update->part[MODEL_ENCODER]);
 
     for (int h = 0; h < update->heads; h++)
@@ -278,10 +286,12 @@ void update_model_gradient(struct update *update)
                           update->value_mask +
                               (size_t)h * (size_t)rows * (size_t)update->model->layout.dims.mlp_dim);
     }
+    update_encode_pixels(update);
     pool_run(update->pool, forward_task, update, tiles + tiles_of(rows));
     pool_run(update->pool, head_task, update, mlp_tape_tiles(&update->head[0].tape) * update->heads);
     pool_run(update->pool, chain_task, update, tiles);
     pool_run(update->pool, gradient_task, update, gradient_tasks(update));
+    update_pixel_gradient(update);
 }
 
 /* --- statistics -------------------------------------------------------------------------------- */

@@ -30,7 +30,7 @@ void update_lay_out_panels(struct update *update, struct arena *arena)
         mlp_panels_init(&update->target_panels[i], &head, 1, fits ? MLP_PACK_FORWARD : 0, arena);
 }
 
-/* Pool task: one layer of one net, head and direction; the two target heads come last. */
+/* Pool task: one layer of one net, head and direction; the two target heads, then convolutions come last. */
 static void pack_task(void *context, int task, int worker)
 {
     struct update *update = context;
@@ -54,11 +54,12 @@ static void pack_task(void *context, int task, int worker)
         }
         task -= tasks;
     }
+    pixel_panels_pack(&update->pixels.panels, &update->model->pixels, task);
 }
 
 void update_pack_all(struct update *update)
 {
-    int tasks = 0;
+    int tasks = update->model->layout.dims.rgb ? PIXEL_LAYERS : 0;
 
     for (int i = 0; i < MODEL_TARGET_Q; i++)
         tasks += mlp_panels_tasks(&update->panels[i], &update->part[i]);

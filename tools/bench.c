@@ -13,6 +13,7 @@
 #include "common/util/clock.h"
 #include "common/util/cores.h"
 #include "tools/commands.h"
+#include "tools/options.h"
 
 #define TIMINGS_MAX 20000
 #define TIMINGS_MIN 5
@@ -149,6 +150,8 @@ static void report_json(const struct bench_options *options, const struct bench_
     add_number(json, "mib", result->mib);
     add_number(json, "gflops", result->gflops);
     add_number(json, "peak_fraction", result->peak_fraction);
+    add_number(json, "best_fraction", result->best_fraction);
+    add_number(json, "cores", result->cores);
     add_number(json, "count", result->count);
     cJSON_AddNumberToObject(json, "threads", options->threads);
     cJSON_AddStringToObject(json, "cpu", cpu_name());
@@ -168,13 +171,18 @@ static void report_text(const struct bench_options *options, const struct bench_
     if (result->p99_ms > 0)
         printf("  p99 %9.3f ms", result->p99_ms);
     if (result->rate > 0 && result->gflops <= 0)
-        printf("  %12.0f %s", result->rate, result->unit == NULL ? "/s" : result->unit);
+        printf("  %12.*f %s", result->rate < 1000 ? 2 : 0, result->rate,
+               result->unit == NULL ? "/s" : result->unit);
     if (result->mib > 0)
         printf("  %9.1f MiB", result->mib);
     if (result->gflops > 0)
         printf("  %8.1f GFLOP/s", result->gflops);
     if (result->peak_fraction > 0)
         printf("  %5.1f %% of peak", result->peak_fraction * 100);
+    if (result->best_fraction > 0)
+        printf("  %5.1f %% of the best", result->best_fraction * 100);
+    if (result->cores > 0)
+        printf("  %.2f cores busy", result->cores);
     printf("  threads=%d  %s, %s, %s\n", options->threads, cpu_name(), gemm_core(),
            isa_name(isa_current()));
 }
@@ -196,7 +204,7 @@ static void usage(FILE *out)
     for (size_t i = 0; i < TD_LEN(benches); i++)
         fprintf(out, "  %-8s %s\n", benches[i].name, benches[i].sentence);
     fprintf(out, "  %-8s each of them in turn\n\n", "all");
-    fprintf(out, "threads: as many as cores by default. seconds: how long each thing is measured (3).\n"
+    fprintf(out, "threads: as many as cores by default. seconds: how long each thing is measured (3; actors: 30).\n"
                  "Other keys are those of `tdmpc2 train`; model_size and batch_size matter most.\n");
 }
 
@@ -208,12 +216,13 @@ static const struct bench *find(const char *name)
     return NULL;
 }
 
-static int parse_seconds(const char *text, double *seconds, struct error *err)
+static int parse_seconds(const char *text, struct bench_options *options, struct error *err)
 {
     char *end;
 
-    *seconds = strtod(text, &end);
-    if (end == text || *end != '\0' || !(*seconds > 0 && *seconds <= 3600))
+    options->seconds = strtod(text, &end);
+    options->seconds_given = true;
+    if (end == text || *end != '\0' || !(options->seconds > 0 && options->seconds <= 3600))
         return error_set(err, TD_EINVAL, "seconds=%.40s: give a number above 0, at most 3600", text);
     return TD_OK;
 }
@@ -222,17 +231,22 @@ static int parse_seconds(const char *text, double *seconds, struct error *err)
 static int parse(int argc, char **argv, struct bench_options *options, bool *wanted, struct error *err)
 {
     char **rest = calloc((size_t)argc, sizeof(*rest));
+    bool *given = options_given();
     int count = 0, rc = TD_OK;
 
-    if (rest == NULL)
+    if (rest == NULL || given == NULL) {
+        free(rest);
+        free(given);
         return error_set(err, TD_ENOMEM, "no memory for the command line");
+    }
+    options->given = given;
     config_init(&options->config);
     options->seconds = 3;
     for (int i = 1; i < argc && rc == TD_OK; i++) {
         if (strcmp(argv[i], "--json") == 0)
             options->json = true;
         else if (strncmp(argv[i], "seconds=", 8) == 0)
-            rc = parse_seconds(argv[i] + 8, &options->seconds, err);
+            rc = parse_seconds(argv[i] + 8, options, err);
         else if (argv[i][0] == '-' || strchr(argv[i], '=') != NULL)
             rest[count++] = argv[i];
         else if (strcmp(argv[i], "all") == 0)
@@ -244,7 +258,7 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
                            argv[i]);
     }
     if (rc == TD_OK)
-        rc = config_parse(&options->config, count, rest, NULL, err);
+        rc = config_parse(&options->config, count, rest, given, err);
     if (rc == TD_OK && options->config.threads > POOL_THREADS_MAX)
         rc = error_set(err, TD_EINVAL, "threads=%lld: at most %d",
                        (long long)options->config.threads, POOL_THREADS_MAX);
@@ -278,5 +292,6 @@ int cmd_bench(int argc, char **argv)
             rc = benches[i].run(&options, &err);
     if (rc != TD_OK)
         fprintf(stderr, "tdmpc2 bench: %s\n", err.text);
+    free((bool *)(uintptr_t)options.given);
     return error_exit_code(rc);
 }

@@ -16,7 +16,9 @@
 struct bench_options {
     struct config config; /* every option of the table: model_size, batch_size, task, ... */
     int threads;          /* threads=N, at least 1 */
+    const bool *given;    /* which of them were named, one flag per option */
     double seconds;       /* seconds=S: how long to measure each thing */
+    bool seconds_given;
     bool json;
 };
 
@@ -30,6 +32,8 @@ struct bench_result {
     double gflops;      /* achieved GFLOP/s over useful work */
     double peak_fraction;
     double p99_ms;
+    double best_fraction; /* of the best rate among those compared */
+    double cores;         /* busy with it */
     int count;          /* timings taken */
     double mib;         /* memory */
 };

@@ -18,6 +18,7 @@
 
 #define GOLDEN_DIFFERS        TD_EAGAIN
 #define GOLDEN_QUANTITIES_MAX 64
+#define GOLDEN_TRIALS         4
 
 /* How an error is measured against what is allowed. */
 enum golden_measure {
@@ -31,13 +32,40 @@ struct golden_quantity {
     enum golden_measure measure;
     double allowed;
     double absolute, relative; /* largest seen */
+    double used;               /* largest share of what was allowed */
+    bool amplified;            /* rounding may be amplified: see golden_compare */
     double crowd;              /* absolute error that 99.9 % of elements must keep; 0: no such rule */
     unsigned long long elements, outside; /* of it: how many, how many past `crowd` */
 };
 
+/* The same replay with parameters moved by rounding errors: everything it computed, in order. */
+struct golden_trial {
+    float *values;
+    size_t count, room;
+};
+
+/*
+ * How far rounding alone moves things, found by trying: the replay is run GOLDEN_TRIALS times with
+ * parameters moved by up to two units in the last place, then once to be judged.
+ */
+struct golden_noise {
+    int running; /* the trial under way; GOLDEN_TRIALS: the replay that is judged */
+    struct golden_trial trial[GOLDEN_TRIALS];
+    size_t at;   /* values judged so far */
+    bool failed; /* out of memory */
+};
+
+void golden_noise_perturb(world_model_t *model, int trial);
+
+/* Keep what a trial computed; the largest distance of what is judged from what trials kept there. */
+void golden_noise_keep(struct golden_noise *noise, const float *ours, size_t count);
+double golden_noise_next(struct golden_noise *noise, const float *ours, size_t count);
+void golden_noise_release(struct golden_noise *noise);
+
 struct golden_report {
     int count;
     struct golden_quantity quantity[GOLDEN_QUANTITIES_MAX];
+    struct golden_noise noise;
 };
 
 /* The quantity of this name, added when new. */
@@ -52,9 +80,15 @@ struct golden_quantity *golden_quantity(struct golden_report *report, const char
  * what cancels to give these numbers (0 when nothing does). float32 carries about 1e-6 of that into
  * them, whoever computes it: a policy loss of 0.09 is the mean of terms around 5, a value of 22 the
  * mean of Qs of +1000 and -960.
+ *
+ * Some quantities amplify rounding without bound: a plan's values follow its last mean, where two elites
+ * that cancelling sums put within a few units of each other are weighed by exp; the gradient at the bias
+ * of the last convolution is 0 but for rounding (SimNorm's groups lie within a channel), and Adam makes
+ * steps of any size from it. Where `amplified`, five times what rounding is seen to do there (struct
+ * golden_noise) is allowed besides.
  */
-void golden_compare(struct golden_quantity *quantity, const float *ours, const float *recorded,
-                    size_t count, double background);
+void golden_compare(struct golden_report *report, struct golden_quantity *quantity, const float *ours,
+                    const float *recorded, size_t count, double background);
 
 /* Print the table; TD_OK or GOLDEN_DIFFERS. */
 int golden_report_print(const struct golden_report *report, FILE *out);
@@ -83,12 +117,21 @@ int golden_open(struct golden_case *recorded, const char *path, const struct gol
                 struct error *err);
 void golden_close(struct golden_case *recorded);
 
-/* The model with the recorded parameters. */
-int golden_model(const struct golden_case *recorded, world_model_t **out, struct error *err);
+/* The model with the recorded parameters, moved when a trial is running. */
+int golden_model(const struct golden_case *recorded, const struct golden_report *report, world_model_t **out,
+                 struct error *err);
 
 /* Read float32 tensor NAME of this shape (printf-style name); *out is malloc'd, the caller's. */
 int golden_floats(const struct golden_case *recorded, float **out, int dims, const uint64_t *shape,
                   struct error *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* As golden_floats for uint8. */
+int golden_bytes(const struct golden_case *recorded, uint8_t **out, int dims, const uint64_t *shape,
+                 struct error *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* Read `count` recorded crops [count, 1, 1, 2], whole numbers 0 .. 6, to out [count, 2]. */
+int golden_shifts(const struct golden_case *recorded, float *out, int count, struct error *err,
+                  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 /* Read the two heads of a recorded permutation of num_q. */
 int golden_heads(const struct golden_case *recorded, int two[2], struct error *err, const char *format,

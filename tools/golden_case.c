@@ -39,20 +39,34 @@ static int whole(struct reader *reader, const char *key, double min, double max)
     return (int)value;
 }
 
+static bool is_stack_of_frames(const cJSON *rgb)
+{
+    static const int sizes[] = {PIXEL_PLANES, PIXEL_SIDE, PIXEL_SIDE};
+
+    for (int i = 0; i < 3; i++) {
+        const cJSON *size = cJSON_GetArrayItem(rgb, i);
+
+        if (!cJSON_IsNumber(size) || size->valuedouble != sizes[i])
+            return false;
+    }
+    return cJSON_GetArraySize(rgb) == 3;
+}
+
 /* What is known but not built must be said, not misread. */
 static int refuse_unsupported(struct reader *reader)
 {
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(reader->object, "obs_shape");
     const cJSON *state = cJSON_GetObjectItemCaseSensitive(shape, "state");
+    const cJSON *rgb = cJSON_GetObjectItemCaseSensitive(shape, "rgb");
 
     if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(reader->object, "multitask")))
         return error_set(reader->err, TD_EINVAL,
                          "%s was recorded from a multi-task run, which this version cannot replay",
                          reader->path);
-    if (cJSON_GetObjectItemCaseSensitive(shape, "rgb") != NULL)
-        return error_set(reader->err, TD_EINVAL,
-                         "%s was recorded from a run on pixels (rgb), which this version cannot replay",
-                         reader->path);
+    if (rgb != NULL && !is_stack_of_frames(rgb))
+        return error_set(reader->err, TD_EINVAL, "%s: config.obs_shape.rgb is not [9, 64, 64]", reader->path);
+    if (rgb != NULL)
+        return TD_OK;
     if (!cJSON_IsArray(state) || cJSON_GetArraySize(state) != 1)
         return error_set(reader->err, TD_EINVAL, "%s: config.obs_shape.state is not one dimension",
                          reader->path);
@@ -62,9 +76,11 @@ static int refuse_unsupported(struct reader *reader)
 static void read_dims(struct reader *reader, struct model_dims *dims)
 {
     const cJSON *shape = cJSON_GetObjectItemCaseSensitive(reader->object, "obs_shape");
-    cJSON *obs = cJSON_GetObjectItemCaseSensitive(shape, "state")->child;
+    const cJSON *state = cJSON_GetObjectItemCaseSensitive(shape, "state");
+    const cJSON *obs = state == NULL ? NULL : state->child;
 
     *dims = (struct model_dims){
+        .rgb = cJSON_GetObjectItemCaseSensitive(shape, "rgb") != NULL,
         .action_dim = whole(reader, "action_dim", 1, 65536),
         .enc_dim = whole(reader, "enc_dim", 1, 65536),
         .enc_layers = whole(reader, "num_enc_layers", 1, 16),
@@ -80,6 +96,11 @@ static void read_dims(struct reader *reader, struct model_dims *dims)
         .log_std_min = (float)number(reader, "log_std_min", -1000, 1000),
         .log_std_max = (float)number(reader, "log_std_max", -1000, 1000),
     };
+    if (dims->rgb) {
+        dims->obs_dim = PIXEL_FRAME_BYTES;
+        dims->num_channels = whole(reader, "num_channels", 1, 65536);
+        return;
+    }
     if (reader->rc == TD_OK && (!cJSON_IsNumber(obs) || !(obs->valuedouble >= 1 && obs->valuedouble <= 65536)))
         reader->rc = error_set(reader->err, TD_EINVAL, "%s: config.obs_shape.state is not a size",
                                reader->path);

@@ -14,6 +14,7 @@ struct draws {
     int (*heads)[2];   /* [N] */
     float *exponential;
     float *action;     /* NULL in eval mode */
+    float shift[2];    /* with pixels */
 };
 
 struct watch {
@@ -32,6 +33,7 @@ static void give(const void *context, enum mppi_draw kind, int index, float *out
                         : kind == MPPI_CANDIDATE_NOISE ? draws->candidate[index]
                         : kind == MPPI_TERMINAL_NOISE  ? draws->terminal[index]
                         : kind == MPPI_GUMBEL          ? draws->exponential
+                        : kind == MPPI_SHIFT           ? draws->shift
                                                        : draws->action;
 
     TD_ASSERT(from != NULL, "draw %d %d was not recorded", (int)kind, index);
@@ -79,6 +81,9 @@ static int read_draws(const struct golden_case *recorded, int call, bool eval, s
     draws->heads = calloc((size_t)plan->iterations, sizeof(*draws->heads));
     if (draws->policy == NULL || draws->candidate == NULL || draws->terminal == NULL || draws->heads == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
+    if (recorded->dims.rgb &&
+        (rc = golden_shifts(recorded, draws->shift, 1, err, "call%d.draw%02d.randint", call, draw++)))
+        return rc;
     /* Without policy candidates the reference draws nothing for them. */
     for (int t = 0; p > 0 && t < plan->horizon; t++)
         if ((rc = golden_floats(recorded, &draws->policy[t], 2, (uint64_t[]){p, a}, err,
@@ -111,6 +116,7 @@ static void compare_named(struct watch *watch, const char *quantity, enum golden
                           double allowed, const float *ours, int dims, const uint64_t *shape,
                           const char *name)
 {
+    struct golden_quantity *target;
     float *theirs;
     size_t count = 1;
 
@@ -123,8 +129,9 @@ static void compare_named(struct watch *watch, const char *quantity, enum golden
         return;
     if (measure == GOLDEN_RELATIVE)
         remember_largest(watch, theirs, count);
-    golden_compare(golden_quantity(watch->report, quantity, measure, allowed), ours, theirs, count,
-                   measure == GOLDEN_RELATIVE ? watch->largest : 0);
+    target = golden_quantity(watch->report, quantity, measure, allowed);
+    target->amplified = true;
+    golden_compare(watch->report, target, ours, theirs, count, measure == GOLDEN_RELATIVE ? watch->largest : 0);
     free(theirs);
 }
 
@@ -156,19 +163,37 @@ static int read_flag(const struct golden_case *recorded, int call, const char *w
     return rc;
 }
 
+/* What the planner is given: floats, or stacked frames. */
+static int read_obs(const struct golden_case *recorded, int call, void **out, struct error *err)
+{
+    uint64_t floats = (uint64_t)recorded->dims.obs_dim, planes[3] = {PIXEL_PLANES, PIXEL_SIDE, PIXEL_SIDE};
+    uint8_t *bytes;
+    float *state;
+    int rc;
+
+    if (recorded->dims.rgb) {
+        rc = golden_bytes(recorded, &bytes, 3, planes, err, "call%d.obs", call);
+        *out = bytes;
+    } else {
+        rc = golden_floats(recorded, &state, 1, &floats, err, "call%d.obs", call);
+        *out = state;
+    }
+    return rc;
+}
+
 static int one_call(struct watch *watch, mppi_t *mppi, const world_model_t *model)
 {
     const struct golden_case *recorded = watch->recorded;
     uint64_t shape[2] = {(uint64_t)recorded->plan.horizon, (uint64_t)recorded->dims.action_dim};
-    uint64_t obs_dim = (uint64_t)recorded->dims.obs_dim;
     struct draws draws = {.recorded = recorded};
     struct mppi_draws source = {.context = &draws, .fill = give, .heads = give_heads};
-    float *obs = NULL, *previous = NULL, *action = malloc(sizeof(float) * (size_t)shape[1]);
+    void *obs = NULL;
+    float *previous = NULL, *action = malloc(sizeof(float) * (size_t)shape[1]);
     bool first = false, eval = false;
     int rc;
 
     if ((rc = action == NULL ? error_set(watch->err, TD_ENOMEM, "out of memory") : TD_OK) ||
-        (rc = golden_floats(recorded, &obs, 1, &obs_dim, watch->err, "call%d.obs", watch->call)) ||
+        (rc = read_obs(recorded, watch->call, &obs, watch->err)) ||
         (rc = golden_floats(recorded, &previous, 2, shape, watch->err, "call%d.prev_mean", watch->call)) ||
         (rc = read_flag(recorded, watch->call, "t0", &first, watch->err)) ||
         (rc = read_flag(recorded, watch->call, "eval_mode", &eval, watch->err)) ||
@@ -215,7 +240,7 @@ int golden_plan(const struct golden_case *recorded, int threads, struct golden_r
     pool_t *pool = NULL;
     int rc;
 
-    if ((rc = check_sizes(recorded, err)) || (rc = golden_model(recorded, &model, err)) ||
+    if ((rc = check_sizes(recorded, err)) || (rc = golden_model(recorded, report, &model, err)) ||
         (rc = pool_create(&pool, threads, err)) ||
         (rc = mppi_create(&mppi, &recorded->plan, &recorded->dims, pool, err)))
         goto done;

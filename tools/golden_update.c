@@ -10,11 +10,13 @@ struct draws {
     uint8_t *value_mask, *policy_mask; /* [num_q, rows, M], NULL without dropout */
     size_t value_rows, policy_rows;    /* bytes of one head's mask */
     int target_heads[2], policy_heads[2];
+    float *next_shift, *shift; /* [H, B, 2] and [B, 2]; NULL without pixels */
 };
 
 struct watch {
     const struct golden_case *recorded;
     const world_model_t *model;
+    struct golden_report *report;
     struct golden_quantity *quantity;
     struct error *err;
     int rc;
@@ -26,8 +28,12 @@ static void give_noise(const void *context, enum update_draw kind, float *out, s
 {
     const struct draws *draws = context;
 
-    memcpy(out, kind == UPDATE_TARGET_NOISE ? draws->target_noise : draws->policy_noise,
-           count * sizeof(float));
+    const float *from = kind == UPDATE_TARGET_NOISE   ? draws->target_noise
+                        : kind == UPDATE_POLICY_NOISE ? draws->policy_noise
+                        : kind == UPDATE_NEXT_SHIFT   ? draws->next_shift
+                                                      : draws->shift;
+
+    memcpy(out, from, count * sizeof(float));
 }
 
 static void give_mask(const void *context, enum update_draw kind, int head, uint8_t *out, size_t count,
@@ -83,7 +89,26 @@ static void free_draws(struct draws *draws)
     free(draws->policy_noise);
     free(draws->value_mask);
     free(draws->policy_mask);
+    free(draws->next_shift);
+    free(draws->shift);
     *draws = (struct draws){0};
+}
+
+/* Crops of `steps` observations from draw *draw on, one batch at a time; none without pixels. */
+static int read_shifts(const struct golden_case *recorded, int step, int *draw, int steps, float **out,
+                       struct error *err)
+{
+    int batch = recorded->update.batch_size, rc = TD_OK;
+
+    if (!recorded->dims.rgb)
+        return TD_OK;
+    *out = calloc((size_t)steps * (size_t)batch, 2 * sizeof(float));
+    if (*out == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    for (int t = 0; t < steps && rc == TD_OK; t++)
+        rc = golden_shifts(recorded, *out + (size_t)t * (size_t)batch * 2, batch, err, "step%d.draw%02d.randint",
+                           step, (*draw)++);
+    return rc;
 }
 
 static int read_draws(const struct golden_case *recorded, int step, struct draws *draws, struct error *err)
@@ -93,9 +118,11 @@ static int read_draws(const struct golden_case *recorded, int step, struct draws
                          (uint64_t)recorded->dims.action_dim};
     bool dropout = recorded->dims.dropout > 0;
 
-    if ((rc = golden_floats(recorded, &draws->target_noise, 3, shape, err, "step%d.draw%02d.randn_like",
+    if ((rc = read_shifts(recorded, step, &draw, horizon, &draws->next_shift, err)) ||
+        (rc = golden_floats(recorded, &draws->target_noise, 3, shape, err, "step%d.draw%02d.randn_like",
                             step, draw++)) ||
         (rc = golden_heads(recorded, draws->target_heads, err, "step%d.draw%02d.randperm", step, draw++)) ||
+        (rc = read_shifts(recorded, step, &draw, 1, &draws->shift, err)) ||
         (dropout && (rc = read_masks(recorded, step, &draw, horizon, &draws->value_mask, err))))
         return rc;
     shape[0]++;
@@ -109,8 +136,8 @@ static int read_draws(const struct golden_case *recorded, int step, struct draws
 /* --- comparisons ------------------------------------------------------------------------------- */
 
 /* Rows of `cols` values, `width` floats apart, against a recorded [steps, batch, cols]. */
-static int compare_rows(const struct golden_case *recorded, struct golden_quantity *quantity,
-                        const float *ours, size_t width, int steps, int cols, const char *what, int step,
+static int compare_rows(const struct golden_case *recorded, struct golden_report *report,
+                        struct golden_quantity *quantity, const float *ours, size_t width, int steps, int cols, const char *what, int step,
                         struct error *err)
 {
     uint64_t shape[3] = {(uint64_t)steps, (uint64_t)recorded->update.batch_size, (uint64_t)cols};
@@ -123,7 +150,7 @@ static int compare_rows(const struct golden_case *recorded, struct golden_quanti
     if (rc == TD_OK) {
         for (size_t i = 0; i < rows; i++)
             memcpy(dense + i * (size_t)cols, ours + i * width, (size_t)cols * sizeof(float));
-        golden_compare(quantity, dense, theirs, rows * (size_t)cols, 0);
+        golden_compare(report, quantity, dense, theirs, rows * (size_t)cols, 0);
     }
     free(dense);
     free(theirs);
@@ -136,12 +163,12 @@ static int compare_view(const struct golden_case *recorded, const update_t *upda
     struct update_view view = update_view(update);
     int horizon = recorded->update.horizon, latent = recorded->dims.latent_dim, rc;
 
-    if ((rc = compare_rows(recorded, golden_quantity(report, "next_z", GOLDEN_ABSOLUTE, 1e-5), view.next_z,
+    if ((rc = compare_rows(recorded, report, golden_quantity(report, "next_z", GOLDEN_ABSOLUTE, 1e-5), view.next_z,
                            view.width, horizon, latent, "next_z", step, err)) ||
-        (rc = compare_rows(recorded, golden_quantity(report, "zs", GOLDEN_ABSOLUTE, 1e-5), view.zs,
+        (rc = compare_rows(recorded, report, golden_quantity(report, "zs", GOLDEN_ABSOLUTE, 1e-5), view.zs,
                            view.width, horizon + 1, latent, "zs", step, err)))
         return rc;
-    return compare_rows(recorded, golden_quantity(report, "td_targets", GOLDEN_RELATIVE, 1e-6),
+    return compare_rows(recorded, report, golden_quantity(report, "td_targets", GOLDEN_RELATIVE, 1e-6),
                         view.targets, 1, horizon, 1, "td_targets", step, err);
 }
 
@@ -174,7 +201,7 @@ static int compare_stats(const struct golden_case *recorded, const struct update
         if ((rc = safetensors_get(recorded->file, name, SAFETENSORS_F32, -1, &one, &theirs, err)))
             return rc;
         snprintf(name, sizeof(name), "info.%s", fields[i].name);
-        golden_compare(golden_quantity(report, name, GOLDEN_RELATIVE, policy ? 5e-5 : 2e-6), ours, &theirs,
+        golden_compare(report, golden_quantity(report, name, GOLDEN_RELATIVE, policy ? 5e-5 : 2e-6), ours, &theirs,
                        1, strcmp(fields[i].name, "pi_loss") == 0 ? view.pi_terms : 0);
     }
     return TD_OK;
@@ -195,7 +222,7 @@ static void compare_gradient(void *context, const float *gradient, size_t first,
         watch->rc = golden_floats(watch->recorded, &theirs, tensor->dims, tensor->shape, watch->err,
                                   "step0.grad.%s", tensor->name);
         if (watch->rc == TD_OK)
-            golden_compare(watch->quantity, gradient + tensor->offset - first, theirs, tensor->count, 0);
+            golden_compare(watch->report, watch->quantity, gradient + tensor->offset - first, theirs, tensor->count, 0);
         free(theirs);
     }
 }
@@ -209,6 +236,7 @@ static int compare_after(const struct golden_case *recorded, const world_model_t
     int rc;
 
     quantity->crowd = 5e-6;
+    quantity->amplified = true;
     for (int i = 0; i < model->layout.tensors; i++) {
         const struct model_tensor *tensor = &model->layout.tensor[i];
         float *theirs;
@@ -216,12 +244,12 @@ static int compare_after(const struct golden_case *recorded, const world_model_t
         rc = golden_floats(recorded, &theirs, tensor->dims, tensor->shape, err, "after.%s", tensor->name);
         if (rc != TD_OK)
             return rc;
-        golden_compare(quantity, model->parameters + tensor->offset, theirs, tensor->count, 0);
+        golden_compare(report, quantity, model->parameters + tensor->offset, theirs, tensor->count, 0);
         free(theirs);
     }
     rc = safetensors_get(recorded->file, "after.scale", SAFETENSORS_F32, -1, &one, &theirs_scale, err);
     if (rc == TD_OK)
-        golden_compare(golden_quantity(report, "scale after", GOLDEN_RELATIVE, 5e-5), &scale, &theirs_scale,
+        golden_compare(report, golden_quantity(report, "scale after", GOLDEN_RELATIVE, 5e-5), &scale, &theirs_scale,
                        1, 0);
     return rc;
 }
@@ -230,7 +258,30 @@ static int compare_after(const struct golden_case *recorded, const world_model_t
 
 struct data {
     float *obs, *action, *reward, *terminated;
+    uint8_t *frames; /* [H+1, 3, B, 3, 64, 64] */
 };
+
+/* batch.obs [H+1, B, 9, 64, 64] as frames; `steps` is H + 1. */
+static int read_frames(const struct golden_case *recorded, uint64_t steps, uint64_t batch, uint8_t **out,
+                       struct error *err)
+{
+    uint64_t shape[5] = {steps, batch, PIXEL_PLANES, PIXEL_SIDE, PIXEL_SIDE};
+    uint8_t *stacked;
+    int rc = golden_bytes(recorded, &stacked, 5, shape, err, "batch.obs");
+
+    if (rc != TD_OK)
+        return rc;
+    *out = malloc((size_t)(steps * batch) * PIXEL_FRAMES * PIXEL_FRAME_BYTES);
+    if (*out == NULL)
+        rc = error_set(err, TD_ENOMEM, "out of memory");
+    for (uint64_t t = 0; rc == TD_OK && t < steps; t++)
+        for (uint64_t b = 0; b < batch; b++)
+            for (uint64_t k = 0; k < PIXEL_FRAMES; k++)
+                memcpy(*out + ((t * PIXEL_FRAMES + k) * batch + b) * PIXEL_FRAME_BYTES,
+                       stacked + ((t * batch + b) * PIXEL_FRAMES + k) * PIXEL_FRAME_BYTES, PIXEL_FRAME_BYTES);
+    free(stacked);
+    return rc;
+}
 
 static int read_batch(const struct golden_case *recorded, struct data *data, struct error *err)
 {
@@ -240,7 +291,8 @@ static int read_batch(const struct golden_case *recorded, struct data *data, str
     uint64_t scalar[3] = {horizon, batch, 1};
     int rc;
 
-    if ((rc = golden_floats(recorded, &data->obs, 3, obs, err, "batch.obs")) ||
+    if ((rc = recorded->dims.rgb ? read_frames(recorded, horizon + 1, batch, &data->frames, err)
+                                 : golden_floats(recorded, &data->obs, 3, obs, err, "batch.obs")) ||
         (rc = golden_floats(recorded, &data->action, 3, action, err, "batch.action")) ||
         (rc = golden_floats(recorded, &data->reward, 3, scalar, err, "batch.reward")))
         return rc;
@@ -254,6 +306,8 @@ static int one_step(const struct golden_case *recorded, update_t *update, const 
     struct update_draws source = {
         .context = &draws, .noise = give_noise, .mask = give_mask, .heads = give_heads};
     struct batch batch = {.obs = data->obs,
+                          .frames = data->frames,
+                          .frame_step = PIXEL_FRAMES,
                           .action = data->action,
                           .reward = data->reward,
                           .terminated = data->terminated};
@@ -272,21 +326,23 @@ int golden_update(const struct golden_case *recorded, int threads, struct golden
                   struct error *err)
 {
     struct data data = {0};
-    struct watch seen = {.recorded = recorded, .err = err};
+    struct watch seen = {.recorded = recorded, .report = report, .err = err};
     struct update_watch watch = {.context = &seen, .gradient = compare_gradient};
     world_model_t *model = NULL;
     update_t *update = NULL;
     pool_t *pool = NULL;
     int rc;
 
-    if ((rc = read_batch(recorded, &data, err)) || (rc = golden_model(recorded, &model, err)) ||
+    if ((rc = read_batch(recorded, &data, err)) || (rc = golden_model(recorded, report, &model, err)) ||
         (rc = pool_create(&pool, threads, err)) ||
         (rc = update_create(&update, model, &recorded->update, pool, err)))
         goto done;
     seen.model = model;
     for (int step = 0; step < recorded->rounds; step++) {
-        if (step == 0)
+        if (step == 0) {
             seen.quantity = golden_quantity(report, "gradients", GOLDEN_RELATIVE, 5e-5);
+            seen.quantity->amplified = true;
+        }
         update_set_watch(update, step == 0 ? &watch : NULL);
         if ((rc = one_step(recorded, update, &data, step, report, err)) || (rc = seen.rc))
             goto done;
@@ -298,6 +354,7 @@ done:
     pool_destroy(&pool);
     world_model_destroy(&model);
     free(data.obs);
+    free(data.frames);
     free(data.action);
     free(data.reward);
     free(data.terminated);

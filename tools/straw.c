@@ -81,7 +81,11 @@ void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64
     float value = (float)slot + (float)(epoch % 64) / 64;
 
     memcpy(row, &head, sizeof(head));
-    for (uint32_t i = 0; i < schema->obs_dim; i++, value += 1)
+    if (schema->obs_type == OBS_RGB) {
+        memset(obs, (int)(sequence * 37 + slot), schema->obs_dim);
+        memcpy(obs, &value, sizeof(value));
+    }
+    for (uint32_t i = 0; schema->obs_type == OBS_STATE && i < schema->obs_dim; i++, value += 1)
         memcpy(obs + i * sizeof(value), &value, sizeof(value));
     value = place == 0 ? 0 : (float)(sequence % 16) / 16;
     for (uint32_t i = 0; i < schema->action_dim; i++)

@@ -7,7 +7,7 @@
 #include "common/net/channel.h"
 #include "common/util/config.h"
 #include "learner/csv.h"
-#include "learner/run.h"
+#include "learner/preflight.h"
 #include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/options.h"
@@ -22,19 +22,29 @@ static void usage(FILE *out)
     config_help(out);
 }
 
-/* The task exists, library, model files and programs are there, and the address may be bound. */
-static int check_world(const struct config *config, struct error *err)
+/* The task exists, library, model files and programs are there. */
+static int check_world(const struct config *config, struct env_spec *spec, struct error *err)
 {
     struct env_options options = env_options(config->obs, config->render);
     env_t *env = NULL;
     int rc = env_create_with(&env, config->task, &options, 0, err);
 
-    env_close(&env);
     if (rc == TD_OK)
-        rc = supervisor_check_programs(err);
-    if (rc == TD_OK && config->bind[0] != '\0')
-        rc = address_check(config->bind, config->insecure, err);
-    return rc;
+        *spec = *env_spec(env);
+    env_close(&env);
+    return rc != TD_OK ? rc : supervisor_check_programs(err);
+}
+
+/* Whoever has the directory is gone; address and replay directory are free, and there is room. */
+static int check_place(const struct run *run, const struct env_spec *spec, struct preflight_replay *replay,
+                       struct error *err)
+{
+    int rc;
+
+    if ((rc = run_wait_unlocked(run->dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
+        (rc = preflight_address(&run->config, err)) != TD_OK)
+        return rc;
+    return preflight_replay(replay, run, spec, STORE_LOCK_WAIT_MS, err);
 }
 
 /* The last evaluation in eval.csv, as a sentence. */
@@ -67,16 +77,28 @@ static void print_finished(const struct run *run)
            2 * (run->finished_steps > wanted ? run->finished_steps : wanted));
 }
 
-/* What will run where, before it does. */
-static void print_plan(const struct run *run)
+static const char *bytes(char out[32], uint64_t count)
 {
-    char steps[32];
+    if (count >= 1000000000)
+        snprintf(out, 32, "%.1f GB", (double)count * 1e-9);
+    else
+        snprintf(out, 32, "%.1f MB", (double)count * 1e-6);
+    return out;
+}
+
+/* What will run where, before it does. */
+static void print_plan(const struct run *run, const struct preflight_replay *replay)
+{
+    char steps[32], rows[32], needed[32], left[32];
 
     printf("%s %s: %s, %s agent steps, %s%" PRId64 " actor%s, seed %" PRId64 "\n",
            run->resumed ? "resuming" : "starting", run->dir, run->config.task,
            console_format_count(steps, sizeof(steps), (double)run->config.steps),
            run->config.lockstep ? "lock-step, " : "", run->config.actors, run->config.actors == 1 ? "" : "s",
            run->config.seed);
+    printf("replay in %s: %s rows need %s, %s are free\n", replay->dir,
+           console_format_count(rows, sizeof(rows), (double)replay->rows), bytes(needed, replay->outlook.needed_bytes),
+           bytes(left, replay->outlook.free_bytes));
     fflush(stdout);
 }
 
@@ -137,21 +159,23 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
 
 static int check_and_train(int argc, char **argv, bool *given, int *exit_code, struct error *err)
 {
+    struct preflight_replay replay;
     struct config fresh;
+    struct env_spec spec;
     struct run run;
     int rc;
 
     config_init(&fresh);
     if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK ||
-        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, err)) != TD_OK)
+        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);
         return TD_OK;
     }
-    if ((rc = run_wait_unlocked(run.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK)
+    if ((rc = check_place(&run, &spec, &replay, err)) != TD_OK)
         return rc;
-    print_plan(&run);
+    print_plan(&run, &replay);
     return train(&fresh, given, &run, exit_code, err);
 }
 

@@ -45,8 +45,12 @@ static int read_manifest(struct manifest *manifest, const char *path, struct err
     int rc;
 
     memset(manifest, 0, sizeof(*manifest));
-    if ((rc = fs_join(name, path, "manifest.json", err)) != TD_OK ||
-        (rc = fs_read_file(name, MANIFEST_BYTES_MAX, &text, &length, err)) != TD_OK)
+    if ((rc = fs_join(name, path, "manifest.json", err)) != TD_OK)
+        return rc;
+    rc = fs_read_file(name, MANIFEST_BYTES_MAX, &text, &length, err);
+    if (rc == TD_ENOTFOUND)
+        return error_set(err, rc, "%s is no checkpoint: it holds no manifest.json", path);
+    if (rc != TD_OK)
         return rc;
     rc = check_manifest_hash(path, text, length, err);
     if (rc == TD_OK)

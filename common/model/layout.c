@@ -47,29 +47,30 @@ static bool part_exists(const struct model_dims *dims, enum model_part part)
     return part != MODEL_TERMINATION || dims->episodic;
 }
 
+static bool is_chain(const struct model_dims *dims, enum model_part part)
+{
+    return part_exists(dims, part) && !(part == MODEL_ENCODER && dims->rgb);
+}
+
 static size_t aligned(size_t floats)
 {
     return (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
-/* One tensor at *end, which moves on; `in` 0 for a vector. */
-static void add_tensor(struct model_layout *layout, enum model_part part, const struct shape *shape,
-                       int layer, const char *field, int out, int in, size_t *end)
+/* One tensor at *end, which moves on; sizes 0 are left out. */
+static void add_tensor(struct model_layout *layout, enum model_part part, const char *prefix, int layer,
+                       const char *field, const int sizes[4], size_t *end)
 {
     struct model_tensor *tensor = &layout->tensor[layout->tensors++];
 
     TD_ASSERT(layout->tensors <= MODEL_TENSORS_MAX, "%d", layout->tensors);
-    *tensor = (struct model_tensor){.part = part, .offset = *end, .count = (size_t)out};
-    snprintf(tensor->name, sizeof(tensor->name), "%s.%d.%s", shape->prefix, layer, field);
-    if (shape->heads > 0) {
-        tensor->shape[tensor->dims++] = (uint64_t)shape->heads;
-        tensor->count *= (size_t)shape->heads;
-    }
-    tensor->shape[tensor->dims++] = (uint64_t)out;
-    if (in > 0) {
-        tensor->shape[tensor->dims++] = (uint64_t)in;
-        tensor->count *= (size_t)in;
-    }
+    *tensor = (struct model_tensor){.part = part, .offset = *end, .count = 1};
+    snprintf(tensor->name, sizeof(tensor->name), "%s.%d.%s", prefix, layer, field);
+    for (int i = 0; i < 4; i++)
+        if (sizes[i] > 0) {
+            tensor->shape[tensor->dims++] = (uint64_t)sizes[i];
+            tensor->count *= (size_t)sizes[i];
+        }
     *end += aligned(tensor->count);
     if (part != MODEL_TARGET_Q)
         layout->parameters += tensor->count;
@@ -82,13 +83,30 @@ static void add_part(struct model_layout *layout, enum model_part part, size_t *
     for (int i = 0, in = shape.in; i <= shape.hidden; i++) {
         int out = i < shape.hidden ? shape.width : shape.out;
 
-        add_tensor(layout, part, &shape, i, "weight", out, in, end);
-        add_tensor(layout, part, &shape, i, "bias", out, 0, end);
+        int matrix[4] = {shape.heads, out, in}, vector[4] = {shape.heads, out};
+
+        add_tensor(layout, part, shape.prefix, i, "weight", matrix, end);
+        add_tensor(layout, part, shape.prefix, i, "bias", vector, end);
         if (i < shape.hidden || shape.last != NN_IDENTITY) {
-            add_tensor(layout, part, &shape, i, "ln.weight", out, 0, end);
-            add_tensor(layout, part, &shape, i, "ln.bias", out, 0, end);
+            add_tensor(layout, part, shape.prefix, i, "ln.weight", vector, end);
+            add_tensor(layout, part, shape.prefix, i, "ln.bias", vector, end);
         }
         in = out;
+    }
+}
+
+/* The reference's sequence: shift, scaling, then convolutions at 2, 4, 6 and 8 with ReLUs between. */
+static void add_pixels(struct model_layout *layout, size_t *end)
+{
+    struct pixel_net net;
+
+    pixel_net_init(&net, layout->dims.num_channels, layout->dims.simnorm_dim);
+    for (int l = 0; l < PIXEL_LAYERS; l++) {
+        const struct conv *conv = &net.layer[l];
+
+        add_tensor(layout, MODEL_ENCODER, "_encoder.rgb", 2 + 2 * l, "weight",
+                   (int[4]){conv->out, conv->in, conv->kernel, conv->kernel}, end);
+        add_tensor(layout, MODEL_ENCODER, "_encoder.rgb", 2 + 2 * l, "bias", (int[4]){conv->out}, end);
     }
 }
 
@@ -99,7 +117,9 @@ void model_layout_init(struct model_layout *layout, const struct model_dims *dim
     *layout = (struct model_layout){.dims = *dims};
     for (int part = 0; part < MODEL_PARTS; part++) {
         layout->part[part] = end;
-        if (part_exists(dims, (enum model_part)part))
+        if (part == MODEL_ENCODER && dims->rgb)
+            add_pixels(layout, &end);
+        else if (part_exists(dims, (enum model_part)part))
             add_part(layout, (enum model_part)part, &end);
     }
     layout->part[MODEL_PARTS] = end;
@@ -154,7 +174,7 @@ static struct mlp view_part(const struct model_layout *layout, const float *memo
 void model_views(const struct model_layout *layout, const float *memory, struct mlp parts[MODEL_PARTS])
 {
     for (int part = 0; part < MODEL_PARTS; part++)
-        if (part_exists(&layout->dims, (enum model_part)part))
+        if (is_chain(&layout->dims, (enum model_part)part))
             parts[part] = view_part(layout, memory, (enum model_part)part);
         else
             parts[part] = (struct mlp){.layers = 0};
@@ -167,7 +187,7 @@ void model_gradients(const struct model_layout *layout, float *memory,
         struct mlp view;
 
         parts[part] = (struct mlp_grad){0};
-        if (!part_exists(&layout->dims, (enum model_part)part))
+        if (!is_chain(&layout->dims, (enum model_part)part))
             continue;
         view = view_part(layout, memory, (enum model_part)part);
         for (int i = 0; i < view.layers; i++)
@@ -177,5 +197,28 @@ void model_gradients(const struct model_layout *layout, float *memory,
                 .gain = view.layer[i].gain == NULL ? NULL : memory + (view.layer[i].gain - memory),
                 .shift = view.layer[i].shift == NULL ? NULL : memory + (view.layer[i].shift - memory),
             };
+    }
+}
+
+void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net)
+{
+    const struct model_tensor *tensor = first_tensor(layout, MODEL_ENCODER);
+
+    TD_ASSERT(layout->dims.rgb, "a model of states");
+    pixel_net_init(net, layout->dims.num_channels, layout->dims.simnorm_dim);
+    for (int l = 0; l < PIXEL_LAYERS; l++) {
+        net->layer[l].weight = memory + tensor++->offset;
+        net->layer[l].bias = memory + tensor++->offset;
+    }
+}
+
+void model_pixel_gradients(const struct model_layout *layout, float *memory, struct pixel_net_grad *grad)
+{
+    const struct model_tensor *tensor = first_tensor(layout, MODEL_ENCODER);
+
+    TD_ASSERT(layout->dims.rgb, "a model of states");
+    for (int l = 0; l < PIXEL_LAYERS; l++) {
+        grad->weight[l] = memory + tensor++->offset;
+        grad->bias[l] = memory + tensor++->offset;
     }
 }

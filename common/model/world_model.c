@@ -1,5 +1,6 @@
 #include "common/model/world_model.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,6 +41,8 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
         .log_std_dif = dims->log_std_max - dims->log_std_min,
     };
     model_views(&model->layout, model->parameters, model->part);
+    if (dims->rgb)
+        model_pixels(&model->layout, model->parameters, &model->pixels);
     *out = model;
     return TD_OK;
 }
@@ -62,6 +65,20 @@ static bool starts_at_zero(const struct model_tensor *tensor)
     return (tensor->part == MODEL_REWARD || tensor->part == MODEL_Q) && strstr(tensor->name, ".2.") != NULL;
 }
 
+/* Inputs of one output of the convolution that this weight or bias belongs to; 0 for other tensors. */
+static int convolution_inputs(const world_model_t *model, const struct model_tensor *tensor)
+{
+    const float *values = model->parameters + tensor->offset;
+
+    for (int l = 0; model->layout.dims.rgb && l < PIXEL_LAYERS; l++) {
+        const struct conv *conv = &model->pixels.layer[l];
+
+        if (values == conv->weight || values == conv->bias)
+            return conv_depth(conv);
+    }
+    return 0;
+}
+
 void world_model_init(world_model_t *model, uint64_t seed)
 {
     struct rng_key key = {.seed = seed, .purpose = RNG_INIT};
@@ -72,11 +89,14 @@ void world_model_init(world_model_t *model, uint64_t seed)
         const struct model_tensor *tensor = &model->layout.tensor[i];
         float *values = model->parameters + tensor->offset;
         bool weight = strstr(tensor->name, "weight") != NULL;
+        int inputs = convolution_inputs(model, tensor);
 
         if (tensor->part == MODEL_TARGET_Q)
             continue;
         rng_fork(&rng, &whole, (uint64_t)i);
-        if (weight && strstr(tensor->name, ".ln.") != NULL)
+        if (inputs > 0)
+            rng_uniform(&rng, values, tensor->count, -1.0f / sqrtf((float)inputs), 1.0f / sqrtf((float)inputs));
+        else if (weight && strstr(tensor->name, ".ln.") != NULL)
             init_constant(values, tensor->count, 1.0f);
         else if (!weight || starts_at_zero(tensor))
             init_constant(values, tensor->count, 0.0f);

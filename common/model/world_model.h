@@ -22,6 +22,7 @@
 #include "common/model/policy_head.h"
 #include "common/model/two_hot.h"
 #include "common/nn/mlp.h"
+#include "common/nn/pixels.h"
 
 #define MODEL_TENSORS_MAX 128
 #define MODEL_NAME_MAX    48
@@ -42,7 +43,7 @@ struct model_tensor {
     char name[MODEL_NAME_MAX]; /* "_Qs.params.0.ln.weight" */
     enum model_part part;
     int dims;
-    uint64_t shape[3];
+    uint64_t shape[4];
     size_t offset, count; /* floats */
 };
 
@@ -79,11 +80,16 @@ const struct model_tensor *model_layout_find(const struct model_layout *layout, 
 /*
  * Every part as a chain of layers over `memory`, an array laid out like this: parameters here,
  * gradients with model_gradients. parts[MODEL_TERMINATION].layers is 0 when there is none.
- * The target part's views are only valid when memory holds all floats.
+ * The target part's views are only valid when memory holds all floats. With pixels the encoder is no such
+ * chain, parts[MODEL_ENCODER].layers is 0 and model_pixels gives its view.
  */
 void model_views(const struct model_layout *layout, const float *memory, struct mlp parts[MODEL_PARTS]);
 void model_gradients(const struct model_layout *layout, float *memory,
                      struct mlp_grad parts[MODEL_PARTS]);
+
+/* The convolutions over such memory; only when dims.rgb. */
+void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net);
+void model_pixel_gradients(const struct model_layout *layout, float *memory, struct pixel_net_grad *grad);
 
 typedef struct world_model {
     struct model_layout layout;
@@ -92,6 +98,7 @@ typedef struct world_model {
     float *parameters; /* [acting or all floats] */
     bool has_targets;
     struct mlp part[MODEL_PARTS];
+    struct pixel_net pixels; /* the encoder when dims.rgb */
     float *support; /* of two_hot */
 } world_model_t;
 
@@ -105,7 +112,8 @@ void world_model_destroy(world_model_t **model);
 
 /*
  * Initialise as the reference does: Linear weights truncated normal 0.02, biases 0, LayerNorm 1 and
- * 0, last-layer weights of reward and Qs zero, targets a copy. Depends on the seed alone.
+ * 0, last-layer weights of reward and Qs zero, targets a copy; convolutions' weights and biases uniform
+ * within 1/sqrt(inputs of one output). Depends on the seed alone.
  */
 void world_model_init(world_model_t *model, uint64_t seed);
 

@@ -620,6 +620,31 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     return TD_OK;
 }
 
+/* In a context of its own: when that has ended the address is free again. */
+int channel_probe(const char *address, bool insecure, struct error *err)
+{
+    char plain[ADDRESS_MAX];
+    void *context, *socket;
+    int rc = address_check(address, insecure, err);
+
+    if (rc != TD_OK)
+        return rc;
+    address_for_zmq(plain, address);
+    context = zmq_ctx_new();
+    socket = context == NULL ? NULL : zmq_socket(context, ZMQ_ROUTER);
+    if (socket == NULL)
+        rc = error_set(err, TD_EIO, "no socket for %s: %s", address, zmq_strerror(errno));
+    else {
+        set_int(socket, ZMQ_IPV6, strchr(plain, '[') != NULL);
+        if (zmq_bind(socket, plain) != 0)
+            rc = explain_bind(address, errno, err);
+        zmq_close(socket);
+    }
+    if (context != NULL)
+        zmq_ctx_term(context);
+    return rc;
+}
+
 const char *channel_address(const channel_t *channel)
 {
     return channel->address;

@@ -103,6 +103,9 @@ void channel_close_linger(channel_t **channel, int linger_ms);
  */
 int channel_bind(channel_t *channel, const char *address, struct error *err);
 
+/* Could that address be listened on now? Tries it and lets go. Returns as channel_bind. */
+int channel_probe(const char *address, bool insecure, struct error *err);
+
 /* The address of the last bind, with the port that was picked. */
 const char *channel_address(const channel_t *channel);
 

@@ -145,7 +145,7 @@ void conv_backward_input(const struct conv *conv, const float *packed_back, cons
     size_t panels = (in + (size_t)width - 1) / (size_t)width;
 
     check(conv);
-    TD_ASSERT(!conv->planes);
+    TD_ASSERT(!conv->planes, "no gradient at planes");
     for (int down = 0; down < conv->stride; down++)
         for (int across = 0; across < conv->stride; across++) {
             int rows = phase_taps(conv, down), columns = phase_taps(conv, across);
@@ -191,12 +191,18 @@ void conv_backward_weight(const struct conv *conv, const float *x, const float *
 
 void conv_unpack_weight(const struct conv *conv, const float *dpacked, int first, int count, float *dweight)
 {
-    TD_ASSERT(first >= 0 && count >= 0 && first + count <= conv->out, "first %d count %d out %d", first, count,
-              conv->out);
-    for (int o = first; o < first + count; o++)
-        for (int i = 0; i < conv->in; i++)
-            for (int u = 0; u < conv->kernel; u++)
-                for (int v = 0; v < conv->kernel; v++)
-                    dweight[((o * conv->in + i) * conv->kernel + u) * conv->kernel + v] +=
-                        dpacked[(size_t)place_of(conv, i, u, v) * (size_t)conv->out + (size_t)o];
+    int depth = conv_depth(conv), kernel = conv->kernel;
+
+    TD_ASSERT(first >= 0 && count >= 0 && first + count <= depth, "first %d count %d depth %d", first, count, depth);
+    for (int i = 0; i < conv->in; i++)
+        for (int u = 0; u < kernel; u++)
+            for (int v = 0; v < kernel; v++) {
+                int place = place_of(conv, i, u, v);
+                float *to = dweight + (i * kernel + u) * kernel + v;
+
+                if (place < first || place >= first + count)
+                    continue;
+                for (int o = 0; o < conv->out; o++)
+                    to[(size_t)o * (size_t)depth] += dpacked[(size_t)place * (size_t)conv->out + (size_t)o];
+            }
 }

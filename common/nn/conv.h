@@ -69,7 +69,7 @@ void conv_backward_input(const struct conv *conv, const float *packed_back, cons
 void conv_backward_weight(const struct conv *conv, const float *x, const float *dy, size_t row_dy,
                           float *dpacked, float *dbias);
 
-/* dweight [out, in, kernel, kernel] += dpacked [depth, out], for output channels first .. first + count - 1. */
+/* dweight [out, in, kernel, kernel] += dpacked [depth, out], of which rows first .. first + count - 1. */
 void conv_unpack_weight(const struct conv *conv, const float *dpacked, int first, int count, float *dweight);
 
 #endif

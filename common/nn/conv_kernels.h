@@ -41,15 +41,24 @@ struct conv_outer {
     float *dpacked;
 };
 
-/* One row of a shifted image: bytes of two rows, weighed, then three neighbours, weighed. */
-#define SHIFT_SIDE 64
-#define SHIFT_PADDED 72 /* 1 + 3 + 64 + 3 + 1 */
+/*
+ * One plane of bytes, padded by its edges, three neighbours weighed along rows, then two rows:
+ *
+ *   across[r][i] = sum over t = 0, 1, 2 of taps[t][i] * padded[r][column + i + t]
+ *   out[r][i]    = weight[0][r] * across[row[0][r]][i] + weight[1][r] * across[row[1][r]][i] - 0.5
+ */
+#define SHIFT_SIDE   64
+#define SHIFT_PADDED 72 /* 0, three times the first, all, three times the last, 0 */
 struct conv_shift {
-    const uint8_t *upper, *lower; /* [SHIFT_SIDE] */
-    float upper_weight, lower_weight;
-    const float *taps; /* [3][SHIFT_SIDE] */
-    int column;        /* out[i] is taps 0 .. 2 times padded[column + i + 0 .. 2] */
-    float *out;        /* [SHIFT_SIDE] */
+    const uint8_t *plane; /* [SHIFT_SIDE][SHIFT_SIDE] */
+    int column;           /* 0 .. 6 */
+    float taps[3][SHIFT_SIDE];
+    int row[2][SHIFT_SIDE];
+    float weight[2][SHIFT_SIDE];
+    uint8_t *padded; /* [SHIFT_SIDE][SHIFT_PADDED] scratch */
+    float *across;   /* [SHIFT_SIDE][SHIFT_SIDE] scratch */
+    float *out;
+    size_t out_row;
 };
 
 struct conv_kernels {

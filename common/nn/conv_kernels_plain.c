@@ -60,22 +60,27 @@ static void outer(const struct conv_outer *a)
         }
 }
 
+/* The byte at a place of the padded plane. */
+static double padded(const struct conv_shift *a, int row, int place)
+{
+    if (place == 0 || place == SHIFT_PADDED - 1)
+        return 0;
+    place = place < 4 ? 0 : place > SHIFT_SIDE + 3 ? SHIFT_SIDE - 1 : place - 4;
+    return (double)a->plane[row * SHIFT_SIDE + place];
+}
+
 static void shift(const struct conv_shift *a)
 {
-    float padded[SHIFT_PADDED] = {0};
+    for (int r = 0; r < SHIFT_SIDE; r++)
+        for (int i = 0; i < SHIFT_SIDE; i++) {
+            double sum = 0;
 
-    for (int i = 0; i < SHIFT_SIDE + 6; i++) {
-        int from = i < 3 ? 0 : i < SHIFT_SIDE + 3 ? i - 3 : SHIFT_SIDE - 1;
-
-        padded[1 + i] = a->upper_weight * (float)a->upper[from] + a->lower_weight * (float)a->lower[from];
-    }
-    for (int i = 0; i < SHIFT_SIDE; i++) {
-        float sum = 0.0f;
-
-        for (int tap = 0; tap < 3; tap++)
-            sum += a->taps[tap * SHIFT_SIDE + i] * padded[a->column + i + tap];
-        a->out[i] = sum * (1.0f / 255.0f) - 0.5f;
-    }
+            for (int tap = 0; tap < 3; tap++)
+                for (int k = 0; k < 2; k++)
+                    sum += (double)a->weight[k][r] * (double)a->taps[tap][i] *
+                           padded(a, a->row[k][r], a->column + i + tap);
+            a->out[(size_t)r * a->out_row + (size_t)i] = (float)(sum - 0.5);
+        }
 }
 
 const struct conv_kernels conv_plain = {.width = WIDTH, .dot = dot, .outer = outer, .shift = shift};

@@ -97,6 +97,18 @@ static void lay_out_tile(const struct mppi *mppi, struct tile *tile, struct aren
     tile->mlp = arena_floats(arena, mlp_floats);
 }
 
+/* The pixel encoder's, whose convolutions only know packed weights. */
+static void lay_out_pixels(struct mppi *mppi, struct arena *arena)
+{
+    struct pixel_net net;
+
+    if (!mppi->dims.rgb)
+        return;
+    pixel_net_init(&net, mppi->dims.num_channels, mppi->dims.simnorm_dim);
+    pixel_panels_init(&mppi->pixel_panels, &net, false, arena);
+    pixel_scratch_init(&mppi->pixel_scratch, &net, false, arena);
+}
+
 /* Packed weights: for every net that many candidates go through, unless that takes too much memory. */
 static void lay_out_panels(struct mppi *mppi, struct arena *arena, size_t model_floats)
 {
@@ -204,10 +216,12 @@ int mppi_create(mppi_t **out, const struct mppi_config *config, const struct mod
     arena_measure(&measure);
     lay_out(mppi, &measure, mlp_floats);
     lay_out_panels(mppi, &measure, model_acting_floats(layout));
+    lay_out_pixels(mppi, &measure);
     if (arena_init(&mppi->arena, measure.used) != TD_OK)
         goto no_memory;
     lay_out(mppi, &mppi->arena, mlp_floats);
     lay_out_panels(mppi, &mppi->arena, model_acting_floats(layout));
+    lay_out_pixels(mppi, &mppi->arena);
     mppi->power[0] = 1.0;
     for (int t = 0; t < config->horizon; t++)
         mppi->power[t + 1] = mppi->power[t] * config->discount;
@@ -265,7 +279,7 @@ static void draw_noise(void *context, int task, int worker)
         draws->fill(draws->context, MPPI_TERMINAL_NOISE, i, mppi->terminal_noise + (size_t)i * s * a, s * a);
 }
 
-/* Pool task: one layer of one head. */
+/* Pool task: one layer of one head; the pixel encoder's come last. */
 static void pack_task(void *context, int task, int worker)
 {
     struct mppi *mppi = context;
@@ -280,6 +294,7 @@ static void pack_task(void *context, int task, int worker)
         }
         task -= tasks;
     }
+    pixel_panels_pack(&mppi->pixel_panels, &mppi->model->pixels, task);
 }
 
 /* Views of the model's nets for this plan: its weights as they are now, packed. */
@@ -294,7 +309,7 @@ static void pack_model(struct mppi *mppi)
         tasks += mlp_panels_tasks(&mppi->panels[i], &mppi->part[i]);
         mlp_panels_use(&mppi->part[i], &mppi->panels[i]);
     }
-    pool_run(mppi->pool, pack_task, mppi, tasks);
+    pool_run(mppi->pool, pack_task, mppi, tasks + (mppi->dims.rgb ? PIXEL_LAYERS : 0));
 }
 
 static void tile_task(void *context, int task, int worker)
@@ -303,15 +318,32 @@ static void tile_task(void *context, int task, int worker)
     rollout_tile(context, task);
 }
 
+/* The latent of what is seen: floats, or nine stacked planes of bytes, cropped also when acting. */
+static void encode(struct mppi *mppi, const void *obs)
+{
+    struct pixel_obs seen;
+    float shift[2];
+
+    if (!mppi->dims.rgb) {
+        mlp_forward(&mppi->part[MODEL_ENCODER], obs, (size_t)mppi->dims.obs_dim, 1, mppi->latent,
+                    (size_t)mppi->width, mppi->policy.mlp);
+        return;
+    }
+    mppi->draws->fill(mppi->draws->context, MPPI_SHIFT, 0, shift, 2);
+    seen = (struct pixel_obs){.column = (int)shift[0], .row = (int)shift[1]};
+    for (int k = 0; k < PIXEL_FRAMES; k++)
+        seen.frame[k] = (const uint8_t *)obs + (size_t)k * PIXEL_FRAME_BYTES;
+    pixel_forward(&mppi->model->pixels, &mppi->pixel_panels, &seen, &mppi->pixel_scratch, NULL, mppi->latent);
+}
+
 /* Encode, fold the shared latent into first-layer biases, set mean and std to begin with. */
-static void begin(struct mppi *mppi, const float *obs, bool first)
+static void begin(struct mppi *mppi, const void *obs, bool first)
 {
     const struct mlp *part = mppi->part;
     int horizon = mppi->config.horizon, dim = mppi->dims.action_dim;
     int shared = mppi->width - dim;
 
-    mlp_forward(&part[MODEL_ENCODER], obs, (size_t)mppi->dims.obs_dim, 1, mppi->latent,
-                (size_t)mppi->width, mppi->policy.mlp);
+    encode(mppi, obs);
     if (!mppi->config.mpc)
         return;
     mlp_share(&mppi->reward0, &part[MODEL_REWARD], mppi->latent, shared, mppi->bias_reward);
@@ -493,7 +525,8 @@ static void assert_same_sizes(const struct model_dims *a, const struct model_dim
     TD_ASSERT(a->obs_dim == b->obs_dim && a->action_dim == b->action_dim &&
                   a->latent_dim == b->latent_dim && a->mlp_dim == b->mlp_dim &&
                   a->enc_dim == b->enc_dim && a->enc_layers == b->enc_layers && a->num_q == b->num_q &&
-                  a->num_bins == b->num_bins && a->episodic == b->episodic,
+                  a->num_bins == b->num_bins && a->episodic == b->episodic && a->rgb == b->rgb &&
+                  (!a->rgb || a->num_channels == b->num_channels),
               "planner and model differ in size");
 }
 

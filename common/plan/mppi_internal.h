@@ -49,6 +49,8 @@ struct mppi {
     /* Of the plan under way. */
     const world_model_t *model;
     struct mlp part[MODEL_PARTS];           /* the model's nets, reading packed weights */
+    struct pixel_panels pixel_panels;       /* of the pixel encoder, if that is what it has */
+    struct pixel_scratch pixel_scratch;
     struct mlp_panels panels[MODEL_PARTS];  /* packed anew for every plan */
     const struct mppi_draws *draws;
     struct mlp dynamics0, reward0; /* at the first step: the latent's part is in the bias */

@@ -63,6 +63,19 @@ struct store_identity {
  */
 int store_open(store_t **out, const struct store_config *config, struct error *err);
 
+/* What store_open would find. */
+struct store_outlook {
+    bool exists;
+    uint64_t run_id;                   /* whose it is; 0: there is none, or it cannot be read yet */
+    uint64_t needed_bytes, free_bytes; /* for config->rows rows, and on the disk */
+};
+
+/*
+ * Would store_open succeed, and make or find what? Leaves nothing behind. Errors as store_open's; a
+ * missing store is none. The schema must be given.
+ */
+int store_look(struct store_outlook *outlook, const struct store_config *config, struct error *err);
+
 /* Drop the open transaction and let go; what was committed stays. Accepts NULL and half-built ones. */
 void store_close(store_t **store);
 
@@ -215,6 +228,9 @@ int store_record(store_t *store, uint64_t id, struct store_record *record, struc
  */
 const void *store_rows(store_t *store, uint64_t id, uint32_t row, uint32_t *count);
 void store_rows_end(store_t *store);
+
+/* These rows will be wanted soon: let the disk begin. Reads nothing itself; ends with store_rows_end. */
+void store_prefetch(store_t *store, uint64_t id, uint32_t row, uint32_t count);
 
 /* A whole segment as it lies in the store, unchecked; NULL when there is none. */
 const void *store_segment(store_t *store, uint64_t id, uint32_t index, size_t *length);

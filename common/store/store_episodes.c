@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "common/store/store_parts.h"
 
@@ -233,6 +234,35 @@ const void *store_rows(store_t *store, uint64_t id, uint32_t row, uint32_t *coun
     if (rows == NULL)
         quarantine(store, episode);
     return rows;
+}
+
+/* Tell the kernel of the pages that hold these bytes. */
+static void advise(const struct store *store, const char *bytes, size_t length)
+{
+    uintptr_t from = (uintptr_t)bytes / store->page * store->page;
+
+    (void)madvise((void *)from, (uintptr_t)bytes + length - from, MADV_WILLNEED);
+}
+
+void store_prefetch(store_t *store, uint64_t id, uint32_t row, uint32_t count)
+{
+    const struct row_schema *schema = &store->identity.schema;
+
+    for (uint32_t inside; count > 0; row += inside, count -= inside) {
+        uint32_t at = row % store->segment_rows;
+        size_t length, first, end;
+        const char *bytes = store_segment(store, id, row / store->segment_rows, &length);
+
+        inside = store->segment_rows - at < count ? store->segment_rows - at : count;
+        if (bytes == NULL)
+            continue;
+        first = sizeof(struct segment_head) + at * store->stride;
+        end = segment_bytes(schema, store->segment_rows) - store->segment_rows * store->stride +
+              (at + inside) * store->stride; /* however long the table of hashes is */
+        advise(store, bytes, sizeof(struct segment_head));
+        if (first < length)
+            advise(store, bytes + first, (end < length ? end : length) - first);
+    }
 }
 
 /* --- going ----------------------------------------------------------------- */

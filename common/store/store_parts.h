@@ -1,7 +1,8 @@
 /*
  * store_parts.h - what the files of the store share; nobody else includes it.
  *
- *   store.c          opening, the transaction, counts, room
+ *   store.c          the transaction, counts, room
+ *   store_open.c     making, finding, checking
  *   store_streams.c  the table of streams
  *   store_rows.c     rows in: appends, sealing, publishing
  *   store_episodes.c the index, rows out, eviction, rewinding
@@ -107,6 +108,14 @@ struct store {
 
 /* LMDB's code as ours, with a sentence: "cannot <verb> the replay store in <dir>: <why>". */
 int store_check(struct store *store, int rc, const char *verb, struct error *err);
+
+/* A value of the table `meta`; the counts as one of them. */
+int store_put(struct store *store, MDB_dbi dbi, const char *name, const void *bytes, size_t length,
+              struct error *err);
+int store_write_counts(struct store *store, struct error *err);
+
+/* How much of the map is free, after a commit. */
+void store_measure_room(struct store *store);
 
 /* Begin the transaction if there is none. */
 int store_begin(struct store *store, struct error *err);

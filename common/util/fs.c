@@ -571,6 +571,23 @@ int fs_free_bytes(const char *path, uint64_t *bytes, struct error *err)
     return TD_OK;
 }
 
+int fs_check_writable(const char *path, struct error *err)
+{
+    char exists[FS_PATH_MAX], probe[FS_PATH_MAX];
+    struct stat info;
+    int rc;
+
+    if ((rc = existing_parent(path, exists, err)) != TD_OK || (rc = fs_join(probe, exists, ".tdmpc2-XXXXXX", err)) != TD_OK)
+        return rc;
+    if (stat(exists, &info) != 0 || !S_ISDIR(info.st_mode))
+        return error_set(err, TD_EINVAL, "%s cannot be a folder: %s is a file", path, exists);
+    if (mkdtemp(probe) == NULL)
+        return error_set_errno(err, TD_EINVAL, errno, "cannot write into %s", exists);
+    if (rmdir(probe) != 0)
+        return io_error(err, "remove", probe);
+    return TD_OK;
+}
+
 int fs_program_dir(char out[FS_PATH_MAX], struct error *err)
 {
     char path[FS_PATH_MAX];

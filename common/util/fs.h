@@ -64,6 +64,12 @@ const char *fs_kind_of_magic(unsigned long magic);
 /* Bytes free to this user on path's file system. */
 int fs_free_bytes(const char *path, uint64_t *bytes, struct error *err);
 
+/*
+ * Can this folder be made, or written into if it exists? Tried out; leaves nothing behind. TD_EINVAL
+ * names the folder that stands in the way.
+ */
+int fs_check_writable(const char *path, struct error *err);
+
 /* The folder of this executable, e.g. to find its sibling programs. */
 int fs_program_dir(char out[FS_PATH_MAX], struct error *err);
 

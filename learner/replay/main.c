@@ -5,6 +5,7 @@
 
 #include "common/net/process.h"
 #include "common/util/config.h"
+#include "common/util/fs.h"
 #include "common/util/log.h"
 #include "learner/replay/daemon.h"
 
@@ -67,7 +68,8 @@ static int configure(const struct config *config, struct daemon_config *daemon, 
         (config->bind[0] != '\0' &&
          (rc = address_check(config->bind, config->insecure, err)) != TD_OK) ||
         (rc = parse_run(config, &daemon->shard.run, err)) != TD_OK ||
-        (rc = find_folders(config, daemon, dir, size, err)) != TD_OK)
+        (rc = find_folders(config, daemon, dir, size, err)) != TD_OK ||
+        (rc = fs_check_writable(dir, err)) != TD_OK)
         return rc;
     daemon->shard.process = process_random_id();
     daemon->shard.shard = (uint32_t)config->shard;

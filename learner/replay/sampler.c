@@ -362,8 +362,13 @@ static int put_slice(struct sampler *sampler, const struct block *block, size_t 
     return TD_OK;
 }
 
-/* All slices, or the id of the episode that is bad. */
-static int draw_once(struct sampler *sampler, uint64_t update, const struct block *block, uint64_t *bad)
+/* The episodes to draw from, and the stream that draws. */
+struct draw {
+    struct rng rng;
+    size_t low, high;
+};
+
+static struct draw draw_begin(const struct sampler *sampler, uint64_t update)
 {
     struct rng_key key = {
         .seed = sampler->config.seed,
@@ -371,15 +376,45 @@ static int draw_once(struct sampler *sampler, uint64_t update, const struct bloc
         .slot = sampler->config.shard,
         .step = update,
     };
-    size_t low = place_of(sampler, sampler->visible.first);
-    size_t high = place_of(sampler, sampler->visible.last);
-    struct rng rng;
+    struct draw draw = {.low = place_of(sampler, sampler->visible.first),
+                        .high = place_of(sampler, sampler->visible.last)};
 
-    rng_init(&rng, &key);
+    rng_init(&draw.rng, &key);
+    return draw;
+}
+
+/* The next slice's episode, uniformly, then its first row. */
+static uint64_t draw_next(const struct sampler *sampler, struct draw *draw, uint32_t *start)
+{
+    uint32_t episodes = (uint32_t)(draw->high - draw->low);
+    uint64_t id = sampler->base + sampler->fit[draw->low + rng_below(&draw->rng, episodes)];
+
+    *start = rng_below(&draw->rng, store_episode(sampler->store, id)->rows - sampler->config.horizon);
+    return id;
+}
+
+/* Let the disk begin with all slices' rows at once: frames are many pages each. */
+static void prefetch(struct sampler *sampler, struct draw draw, const struct block *block)
+{
     for (size_t b = 0; b < block->count; b++) {
-        uint64_t id = sampler->base + sampler->fit[low + rng_below(&rng, (uint32_t)(high - low))];
-        uint32_t rows = store_episode(sampler->store, id)->rows;
-        uint32_t start = rng_below(&rng, rows - sampler->config.horizon);
+        uint32_t start, before;
+        uint64_t id = draw_next(sampler, &draw, &start);
+
+        before = start < block->history ? start : block->history;
+        store_prefetch(sampler->store, id, start - before, before + sampler->config.horizon + 1);
+    }
+}
+
+/* All slices, or the id of the episode that is bad. */
+static int draw_once(struct sampler *sampler, uint64_t update, const struct block *block, uint64_t *bad)
+{
+    struct draw draw = draw_begin(sampler, update);
+
+    if (sampler->schema.obs_type == OBS_RGB)
+        prefetch(sampler, draw, block);
+    for (size_t b = 0; b < block->count; b++) {
+        uint32_t start;
+        uint64_t id = draw_next(sampler, &draw, &start);
 
         if (put_slice(sampler, block, b, id, start) != TD_OK) {
             *bad = id;

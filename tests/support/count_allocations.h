@@ -1,5 +1,5 @@
 /*
- * count_allocations.h - counts what other threads than the main one allocate, libraries included.
+ * count_allocations.h - counts allocations, libraries' included: malloc and its kin, and mmap by hand.
  *
  * Included by one file of a test program: its definitions take the place of the C library's, and pass
  * on to them. Not under the sanitizers, which bring their own: COUNTS_ALLOCATIONS is then 0.
@@ -9,7 +9,11 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -19,8 +23,9 @@
 #define COUNTS_ALLOCATIONS 1
 #endif
 
-/* Allocations of threads other than the main one while `counting_allocations` is set. */
+/* Allocations while `counting_allocations` is set; the main thread's only when counting_main is, too. */
 static atomic_bool counting_allocations;
+static atomic_bool counting_main;
 static atomic_ulong counted_allocations;
 
 #if COUNTS_ALLOCATIONS
@@ -31,7 +36,7 @@ void *__libc_memalign(size_t alignment, size_t size);
 
 static void count_allocation(void)
 {
-    if (atomic_load(&counting_allocations) && gettid() != getpid())
+    if (atomic_load(&counting_allocations) && (atomic_load(&counting_main) || gettid() != getpid()))
         atomic_fetch_add(&counted_allocations, 1);
 }
 
@@ -71,6 +76,12 @@ int posix_memalign(void **out, size_t alignment, size_t size)
     count_allocation();
     *out = __libc_memalign(alignment, size);
     return *out == NULL ? ENOMEM : 0;
+}
+
+void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
+{
+    count_allocation();
+    return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
 }
 #endif
 

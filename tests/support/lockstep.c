@@ -13,7 +13,7 @@
 /* One finished episode; row 0 has no action. */
 struct episode {
     int rows;
-    float *obs;        /* [rows, O] */
+    char *obs;         /* [rows, O] floats, or frames of O bytes */
     float *action;     /* [rows, A] that led to the row */
     float *reward;     /* [rows] */
     float *terminated; /* [rows] */
@@ -22,6 +22,8 @@ struct episode {
 struct run {
     const struct config *config;
     struct env_spec spec;
+    size_t width; /* bytes of an observation */
+    bool rgb;
     struct model_dims dims;
     env_t *env;
     world_model_t *model;
@@ -34,7 +36,9 @@ struct run {
     struct episode *stored; /* [episodes] */
     uint64_t episodes;
     struct episode open; /* with room for a whole episode */
-    float *batch;
+    char *batch;
+    char *trial;   /* [rows] observations of an evaluation's episode */
+    uint8_t *seen; /* three frames */
     double evaluation, random_sum, episode_return;
     uint64_t random_episodes, evaluations;
     struct lockstep_result *result;
@@ -52,11 +56,12 @@ static struct rng stream(const struct run *run, enum rng_purpose purpose, uint32
 
 /* --- replay ------------------------------------------------------------------------------------ */
 
-static bool make_episode(struct episode *episode, const struct env_spec *spec, int rows)
+static bool make_episode(struct episode *episode, const struct run *run, int rows)
 {
+    const struct env_spec *spec = &run->spec;
     size_t n = (size_t)rows;
 
-    *episode = (struct episode){.obs = calloc(n * spec->obs_dim, sizeof(float)),
+    *episode = (struct episode){.obs = calloc(n, run->width),
                                 .action = calloc(n * spec->action_dim, sizeof(float)),
                                 .reward = calloc(n, sizeof(float)),
                                 .terminated = calloc(n, sizeof(float))};
@@ -84,11 +89,11 @@ static int store(struct run *run)
         return error_set(run->err, TD_ENOMEM, "out of memory");
     run->stored = more;
     into = &more[run->episodes];
-    if (!make_episode(into, &run->spec, open->rows))
+    if (!make_episode(into, run, open->rows))
         return error_set(run->err, TD_ENOMEM, "out of memory");
     run->episodes++;
     into->rows = open->rows;
-    memcpy(into->obs, open->obs, rows * run->spec.obs_dim * sizeof(float));
+    memcpy(into->obs, open->obs, rows * run->width);
     memcpy(into->action, open->action, rows * run->spec.action_dim * sizeof(float));
     memcpy(into->reward, open->reward, rows * sizeof(float));
     memcpy(into->terminated, open->terminated, rows * sizeof(float));
@@ -111,27 +116,34 @@ static const struct episode *draw_slice(const struct run *run, struct rng *rng, 
 static struct batch sample(struct run *run, uint64_t update)
 {
     size_t b = (size_t)run->config->batch_size, h = (size_t)run->config->horizon;
-    size_t o = run->spec.obs_dim, a = run->spec.action_dim;
-    float *obs = run->batch, *action = obs + (h + 1) * b * o, *reward = action + h * b * a;
+    size_t w = run->width, a = run->spec.action_dim, before = run->rgb ? 2 : 0;
+    char *obs = run->batch;
+    float *action = (float *)(obs + (h + 1 + before) * b * w), *reward = action + h * b * a;
     float *terminated = reward + h * b;
+    struct batch batch = {.action = action, .reward = reward, .terminated = terminated};
     struct rng rng = stream(run, RNG_SAMPLE, 0, update);
 
     for (size_t i = 0; i < b; i++) {
         int start;
         const struct episode *episode = draw_slice(run, &rng, &start);
 
-        for (size_t t = 0; t <= h; t++) {
+        for (size_t k = 0; k <= h + before; k++) {
+            size_t row = (size_t)start + k < before ? 0 : (size_t)start + k - before;
+
+            memcpy(obs + (k * b + i) * w, episode->obs + row * w, w);
+        }
+        for (size_t t = 1; t <= h; t++) {
             size_t row = (size_t)start + t;
 
-            memcpy(obs + (t * b + i) * o, episode->obs + row * o, o * sizeof(float));
-            if (t == 0)
-                continue;
             memcpy(action + ((t - 1) * b + i) * a, episode->action + row * a, a * sizeof(float));
             reward[(t - 1) * b + i] = episode->reward[row];
             terminated[(t - 1) * b + i] = episode->terminated[row];
         }
     }
-    return (struct batch){.obs = obs, .action = action, .reward = reward, .terminated = terminated};
+    batch.obs = run->rgb ? NULL : (const float *)(const void *)obs;
+    batch.frames = run->rgb ? (const uint8_t *)obs : NULL;
+    batch.frame_step = 1;
+    return batch;
 }
 
 static bool samplable(const struct run *run)
@@ -144,7 +156,7 @@ static bool samplable(const struct run *run)
 
 /* --- acting ------------------------------------------------------------------------------------ */
 
-static int plan(struct run *run, enum rng_purpose purpose, uint32_t env, uint64_t step, const float *obs,
+static int plan(struct run *run, enum rng_purpose purpose, uint32_t env, uint64_t step, const void *obs,
                 bool first, bool eval, float *action)
 {
     struct rng rng = stream(run, purpose, env, step);
@@ -155,29 +167,46 @@ static int plan(struct run *run, enum rng_purpose purpose, uint32_t env, uint64_
     return TD_OK;
 }
 
+/* What is seen at a row: itself, or it and the two before, the first again where there is none. */
+static const void *seen_at(const struct run *run, const char *rows, int row)
+{
+    if (!run->rgb)
+        return rows + (size_t)row * run->width;
+    for (int k = 0; k < 3; k++) {
+        int from = row - 2 + k > 0 ? row - 2 + k : 0;
+
+        memcpy(run->seen + (size_t)k * run->width, rows + (size_t)from * run->width, run->width);
+    }
+    return run->seen;
+}
+
 /* Mean return of whole episodes in place, with the machine that evaluators use. */
 static int evaluate(struct run *run, uint64_t step, double *mean)
 {
     struct evaluation evaluation;
     struct env_result result;
     enum evaluation_kind kind;
-    float obs[256], action[64];
+    char *rows = run->trial;
+    float action[64];
     double sum = 0;
+    int row = 0;
     bool first;
     int rc;
 
     evaluation_init(&evaluation, (uint32_t)run->config->eval_episodes);
     while ((kind = evaluation_next(&evaluation, &first)) != EVALUATION_FINISH) {
         if (kind == EVALUATION_RESET) {
-            if ((rc = env_reset(run->env, obs, run->err)))
+            row = 0;
+            if ((rc = env_reset(run->env, rows, run->err)))
                 return rc;
             evaluation_reset_done(&evaluation);
             continue;
         }
-        if ((rc = plan(run, RNG_EVAL, evaluation.finished, step << 20 | evaluation.episode_steps, obs, first,
-                       true, action)) ||
-            (rc = env_step(run->env, action, obs, &result, run->err)))
+        if ((rc = plan(run, RNG_EVAL, evaluation.finished, step << 20 | evaluation.episode_steps,
+                       seen_at(run, rows, row), first, true, action)) ||
+            (rc = env_step(run->env, action, rows + (size_t)(row + 1) * run->width, &result, run->err)))
             return rc;
+        row++;
         sum += result.reward;
         evaluation_stepped(&evaluation, result.terminated || result.truncated);
     }
@@ -200,7 +229,7 @@ static int reset(struct run *run)
 static int take_step(struct run *run, const struct schedule_event *event)
 {
     struct episode *open = &run->open;
-    size_t row = (size_t)open->rows, o = run->spec.obs_dim, a = run->spec.action_dim;
+    size_t row = (size_t)open->rows, a = run->spec.action_dim;
     float *action = open->action + row * a;
     struct env_result result;
     int rc;
@@ -209,11 +238,11 @@ static int take_step(struct run *run, const struct schedule_event *event)
         struct rng rng = stream(run, RNG_SEED_ACTION, 0, event->step);
 
         rng_uniform(&rng, action, a, -1, 1);
-    } else if ((rc = plan(run, RNG_PLAN, 0, event->step, open->obs + (row - 1) * o, event->first, false,
-                          action))) {
+    } else if ((rc = plan(run, RNG_PLAN, 0, event->step, seen_at(run, open->obs, open->rows - 1),
+                          event->first, false, action))) {
         return rc;
     }
-    if ((rc = env_step(run->env, action, open->obs + row * o, &result, run->err)))
+    if ((rc = env_step(run->env, action, open->obs + row * run->width, &result, run->err)))
         return rc;
     open->reward[row] = (float)result.reward;
     open->terminated[row] = result.terminated;
@@ -276,18 +305,21 @@ static int open_run(struct run *run, int threads)
                                        .eval_first = config->eval_first, .episodic = config->episodic};
     struct update_config learn;
     struct mppi_config act;
+    struct env_options options = env_options(config->obs, config->render);
     size_t rows = (size_t)config->horizon * (size_t)config->batch_size;
     size_t b = (size_t)config->batch_size;
     int rc;
 
-    if ((rc = env_find(config->task, &run->spec, run->err)) ||
-        (rc = env_create(&run->env, config->task, (uint32_t)config->seed, run->err)) ||
+    if ((rc = env_find_with(config->task, &options, &run->spec, run->err)) ||
+        (rc = env_create_with(&run->env, config->task, &options, (uint32_t)config->seed, run->err)) ||
         (rc = model_dims_init(&run->dims, config, (int)run->spec.obs_dim, (int)run->spec.action_dim,
                               run->err)) ||
         (rc = world_model_create(&run->model, &run->dims, true, run->err)) ||
         (rc = gemm_start(threads, run->err)) || (rc = pool_create(&run->pool, threads, run->err)))
         return rc;
-    TD_ASSERT(run->spec.obs_dim <= 256 && run->spec.action_dim <= 64);
+    TD_ASSERT(run->spec.action_dim <= 64);
+    run->rgb = run->spec.obs_type == ENV_OBS_RGB;
+    run->width = run->spec.obs_dim * (run->rgb ? 1 : sizeof(float));
     schedule.seed_steps = derive_seed_steps(config, run->spec.episode_length);
     schedule_init(&run->schedule, &schedule);
     update_config_init(&learn, config, run->spec.episode_length);
@@ -296,8 +328,11 @@ static int open_run(struct run *run, int threads)
     if ((rc = update_create(&run->update, run->model, &learn, run->pool, run->err)) ||
         (rc = mppi_create(&run->mppi, &act, &run->dims, run->pool, run->err)))
         return rc;
-    run->batch = calloc((rows + b) * run->spec.obs_dim + rows * (run->spec.action_dim + 2), sizeof(float));
-    if (run->batch == NULL || !make_episode(&run->open, &run->spec, (int)run->spec.episode_length + 1))
+    run->batch = calloc(1, (rows + 3 * b) * run->width + rows * (run->spec.action_dim + 2) * sizeof(float));
+    run->seen = calloc(3, run->width);
+    run->trial = calloc(run->spec.episode_length + 1, run->width);
+    if (run->batch == NULL || run->seen == NULL || run->trial == NULL ||
+        !make_episode(&run->open, run, (int)run->spec.episode_length + 1))
         return error_set(run->err, TD_ENOMEM, "out of memory");
     return TD_OK;
 }
@@ -309,6 +344,8 @@ static void close_run(struct run *run)
     free(run->stored);
     free_episode(&run->open);
     free(run->batch);
+    free(run->seen);
+    free(run->trial);
     mppi_destroy(&run->mppi);
     update_destroy(&run->update);
     pool_destroy(&run->pool);

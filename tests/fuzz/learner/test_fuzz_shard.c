@@ -13,7 +13,8 @@
 #define RUN   9u
 #define SLOTS 3u
 
-static const struct row_schema schema = {OBS_STATE, 4, 1};
+static struct row_schema states = {OBS_STATE, 4, 1}, frames = {OBS_RGB, 21, 1};
+static struct row_schema schema; /* of the test under way */
 
 struct rig {
     shard_t *shard;
@@ -86,7 +87,7 @@ static void invent(struct rig *rig, struct message *message, struct peer *peer)
         message->kind = MESSAGE_SAMPLE_HELLO;
         message->bulks = 0;
         message->sample_hello = (struct sample_hello){
-            .learner_epoch = 1 + below(30) / 28, .spec = {OBS_STATE, 4, 1, 0, false}, .horizon = 1 + below(4),
+            .learner_epoch = 1 + below(30) / 28, .spec = {schema.obs_type, schema.obs_dim, 1, 0, false}, .horizon = 1 + below(4),
             .batch_size = 1 + below(20), .lockstep = below(3) == 0, .capacity = 20 + below(200),
             .map_rows = 2000, .heartbeat_ms = small(), .timeout_ms = small()};
         break;
@@ -96,7 +97,7 @@ static void invent(struct rig *rig, struct message *message, struct peer *peer)
         memset(&message->ingest_hello, 0, sizeof(message->ingest_hello));
         message->ingest_hello.slot = below(SLOTS);
         message->ingest_hello.process = below(4);
-        message->ingest_hello.spec = (struct message_spec){OBS_STATE, 4, 1, 0, false};
+        message->ingest_hello.spec = (struct message_spec){schema.obs_type, schema.obs_dim, 1, 0, false};
         message->ingest_hello.count = 1 + below(2);
         for (int i = 0; i < 2; i++)
             message->ingest_hello.streams[i] = (struct stream_shown){
@@ -161,14 +162,15 @@ static void invent(struct rig *rig, struct message *message, struct peer *peer)
 static void nothing_that_is_said_breaks_a_shard(void **state)
 {
     static struct rig rig;
-    long rounds = test_long() ? 4000000 : 200000;
+    long rounds = test_long() ? 4000000 : 120000;
     struct verify_report report;
     struct error err = {0};
     uint64_t rows = 0;
 
-    (void)state;
+    schema = **(struct row_schema **)state;
+    memset(&rig, 0, sizeof(rig));
     rig.now = 1;
-    snprintf(rig.dir, sizeof(rig.dir), "%s/shard", test_folder());
+    snprintf(rig.dir, sizeof(rig.dir), "%s/shard%u", test_folder(), schema.obs_type);
     start(&rig);
     for (long round = 0; round < rounds; round++) {
         struct message message;
@@ -201,7 +203,8 @@ static void nothing_that_is_said_breaks_a_shard(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(nothing_that_is_said_breaks_a_shard),
+        cmocka_unit_test_prestate(nothing_that_is_said_breaks_a_shard, &states),
+        cmocka_unit_test_prestate(nothing_that_is_said_breaks_a_shard, &frames),
     };
 
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */

@@ -10,7 +10,8 @@
 #include "tests/support/rows.h"
 #include "tests/support/test.h"
 
-static const struct row_schema schema = {OBS_STATE, 4, 1};
+static struct row_schema states = {OBS_STATE, 4, 1}, frames = {OBS_RGB, 27, 1};
+static struct row_schema schema; /* of the test under way */
 #define STRIDE row_stride(&schema)
 
 static uint32_t below(size_t n)
@@ -27,10 +28,13 @@ static void expect_genuine(const char *rows, uint32_t count)
 
         memcpy(&head, rows, sizeof(head));
         memcpy(part, rows + sizeof(head), sizeof(part));
-        id.slot = (uint32_t)part[0];
-        id.env = (uint32_t)part[1];
-        id.epoch = (uint64_t)part[2];
         id.sequence = head.param_version;
+        id.epoch = 2;
+        if (schema.obs_type == OBS_STATE) {
+            id.slot = (uint32_t)part[0];
+            id.env = (uint32_t)part[1];
+            id.epoch = (uint64_t)part[2];
+        }
         test_row_expect(rows, &schema, &id, head.flags);
     }
 }
@@ -62,7 +66,7 @@ static void segments_never_fault(void **state)
 {
     long rounds = test_long() ? 2000000 : 60000, opened = 0;
 
-    (void)state;
+    schema = **(struct row_schema **)state;
     for (long round = 0; round < rounds; round++) {
         uint32_t rows = 1 + below(60);
         struct segment_head head = {.schema = schema, .rows = rows, .episode_rows = rows, .slot = 1,
@@ -132,8 +136,8 @@ static void salvage_never_faults(void **state)
     char *whole, *bytes;
     int fd;
 
-    (void)state;
-    snprintf(dir, sizeof(dir), "%s/fuzz", test_folder());
+    schema = **(struct row_schema **)state;
+    snprintf(dir, sizeof(dir), "%s/fuzz%u", test_folder(), schema.obs_type);
     snprintf(path, sizeof(path), "%s/data.mdb", dir);
     snprintf(out, sizeof(out), "%s/out", test_folder());
     fill(dir);
@@ -183,8 +187,10 @@ static void salvage_never_faults(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(segments_never_fault),
-        cmocka_unit_test(salvage_never_faults),
+        cmocka_unit_test_prestate(segments_never_fault, &states),
+        cmocka_unit_test_prestate(segments_never_fault, &frames),
+        cmocka_unit_test_prestate(salvage_never_faults, &states),
+        cmocka_unit_test_prestate(salvage_never_faults, &frames),
     };
 
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */

@@ -516,7 +516,7 @@ static void commands_that_are_too_many_are_refused(void **state)
 
 static void acting_allocates_nothing(void **state)
 {
-    struct worker_options options = tiny("cartpole-swingup");
+    struct worker_options options = tiny("walker-walk"); /* contacts take MuJoCo's memory, too */
     struct session_output restore = {.kind = COMMAND_RESTORE};
     worker_t *worker;
     float *parameters;

@@ -4,6 +4,7 @@
 
 #include "common/util/clock.h"
 #include "learner/compute.h"
+#include "tests/support/count_allocations.h"
 
 #define OBS        5
 #define ACTION     2
@@ -28,6 +29,7 @@ static struct run make_run(const char *name, bool lockstep)
     run.config.num_bins = 11;
     run.config.keep_checkpoints = 2;
     run.config.lockstep = lockstep;
+    run.config.shards = lockstep ? 1 : 2; /* so batches may come in parts */
     if (lockstep)
         run.config.actors = 1;
     return run;
@@ -181,6 +183,40 @@ static void parts_of_a_batch_count_as_the_whole(void **state)
     free(second);
 }
 
+/* Batches whole and in parts, with one thread and with two, and copies for the actors between them. */
+static void computing_allocates_nothing(void **state)
+{
+    struct run run = make_run("allocations", false);
+    float *whole = make_slices(1), *first = cut(whole, 0, 3), *second = cut(whole, 3, 5);
+    struct compute_batch together = {.part = {{whole, row_slices_bytes(&schema, HORIZON, BATCH), BATCH}}};
+    struct compute_batch apart = {.part = {{first, row_slices_bytes(&schema, HORIZON, 3), 3},
+                                           {second, row_slices_bytes(&schema, HORIZON, 5), 5}}};
+    unsigned long before;
+    compute_t *compute;
+    size_t bytes;
+
+    (void)state;
+    if (!COUNTS_ALLOCATIONS)
+        skip();
+    compute = make_compute(&run, 2);
+    before = counted_allocations;
+    atomic_store(&counting_allocations, true);
+    bytes = build(compute, NULL);
+    assert_true(counted_allocations > before); /* building does: the count is a count */
+    before = counted_allocations;
+    for (uint64_t i = 0; i < 40; i++) {
+        update(compute, i, i % 2 == 0 ? &together : &apart, i % 2 == 0 ? 1 : 2, 1 + (int)(i % 3 == 0));
+        if (i % 10 == 0)
+            hash_of(compute, bytes);
+    }
+    assert_int_equal(counted_allocations, before);
+    atomic_store(&counting_allocations, false);
+    compute_destroy(&compute);
+    free(whole);
+    free(first);
+    free(second);
+}
+
 static struct progress progress_at(uint64_t updates_done, uint64_t steps)
 {
     struct progress progress = {.updates = updates_done, .learner_epoch = 1, .phase = PHASE_RUNNING, .seed_steps = 10};
@@ -309,6 +345,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_of_a_batch_count_as_the_whole),
+        cmocka_unit_test(computing_allocates_nothing),
         cmocka_unit_test(a_resumed_run_ends_in_the_same_bits),
         cmocka_unit_test(lock_step_goes_back_to_its_newest_cut),
         cmocka_unit_test(foreign_and_damaged_checkpoints_are_told),

@@ -4,76 +4,20 @@
  */
 #include "tests/support/test.h"
 
-#include <errno.h>
-#include <stdatomic.h>
-
 #include "common/plan/mppi.h"
 #include "common/tensor/gemm.h"
+#include "tests/support/count_allocations.h"
 #include "tests/support/models.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define COUNTING 0
-#else
-#define COUNTING 1
-
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t count, size_t size);
-extern void *__libc_realloc(void *old, size_t size);
-extern void *__libc_memalign(size_t alignment, size_t size);
-
-#endif
-
-static atomic_long allocations;
-
-#if COUNTING
-void *malloc(size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    return __libc_malloc(size);
-}
-
-void *calloc(size_t count, size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    return __libc_calloc(count, size);
-}
-
-void *realloc(void *old, size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    return __libc_realloc(old, size);
-}
-
-void *aligned_alloc(size_t alignment, size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    return __libc_memalign(alignment, size);
-}
-
-void *memalign(size_t alignment, size_t size);
-void *memalign(size_t alignment, size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    return __libc_memalign(alignment, size);
-}
-
-int posix_memalign(void **out, size_t alignment, size_t size)
-{
-    atomic_fetch_add(&allocations, 1);
-    *out = __libc_memalign(alignment, size);
-    return *out == NULL ? ENOMEM : 0;
-}
-#endif
 
 /* Does the counter count at all? Through a library too: strdup is the C library's. */
 static void the_counter_counts(void **state)
 {
-    long before = atomic_load(&allocations);
+    unsigned long before = atomic_load(&counted_allocations);
     char *copy = strdup("x");
 
     (void)state;
     free(copy);
-    assert_true(!COUNTING || atomic_load(&allocations) > before);
+    assert_true(!COUNTS_ALLOCATIONS || atomic_load(&counted_allocations) > before);
 }
 
 /* Of sizes that the larger code paths of gemm take. */
@@ -98,12 +42,12 @@ static void updates_allocate_nothing(void **state)
     struct error err;
     update_t *update;
     pool_t *pool;
-    long before;
+    unsigned long before;
 
     (void)state;
     assert_ok(pool_create(&pool, 3, &err), err);
     assert_ok(update_create(&update, model, &config, pool, &err), err);
-    before = atomic_load(&allocations);
+    before = atomic_load(&counted_allocations);
     for (uint64_t i = 0; i < 5; i++) {
         struct rng rng = test_stream(1, i);
         struct update_draws draws = update_draws_rng(&rng);
@@ -113,7 +57,7 @@ static void updates_allocate_nothing(void **state)
         if (rc != TD_OK)
             fail_msg("update %d: %d", (int)i, rc);
     }
-    assert_int_equal(atomic_load(&allocations), before);
+    assert_int_equal(atomic_load(&counted_allocations), before);
     update_destroy(&update);
     pool_destroy(&pool);
     test_batch_free(&batch);
@@ -131,12 +75,12 @@ static void plans_allocate_nothing(void **state)
     struct error err;
     mppi_t *mppi;
     pool_t *pool;
-    long before;
+    unsigned long before;
 
     (void)state;
     assert_ok(pool_create(&pool, 3, &err), err);
     assert_ok(mppi_create(&mppi, &config, &dims, pool, &err), err);
-    before = atomic_load(&allocations);
+    before = atomic_load(&counted_allocations);
     for (uint64_t i = 0; i < 5; i++) {
         struct rng rng = test_stream(1, i);
         struct mppi_draws draws = mppi_draws_rng(&rng);
@@ -144,7 +88,7 @@ static void plans_allocate_nothing(void **state)
         if (mppi_plan(mppi, model, obs, i == 0, false, &draws, action) != TD_OK)
             fail_msg("plan %d", (int)i);
     }
-    assert_int_equal(atomic_load(&allocations), before);
+    assert_int_equal(atomic_load(&counted_allocations), before);
     mppi_destroy(&mppi);
     pool_destroy(&pool);
     world_model_destroy(&model);
@@ -159,6 +103,8 @@ int main(void)
     };
     struct error err;
 
+    atomic_store(&counting_main, true);
+    atomic_store(&counting_allocations, true);
     if (gemm_start(3, &err) != TD_OK) {
         fprintf(stderr, "%s\n", err.text);
         return 1;

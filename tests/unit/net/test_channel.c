@@ -608,6 +608,7 @@ static void refused_addresses_have_a_sentence(void **state)
 {
     loop_t *loop = make_loop();
     struct end first = {0}, second = {0};
+    char address[CHANNEL_ADDRESS_MAX];
     struct error err;
 
     (void)state;
@@ -617,6 +618,18 @@ static void refused_addresses_have_a_sentence(void **state)
     assert_memory_equal(channel_address(first.channel), "tcp://127.0.0.1:", 16);
     assert_int_equal(channel_bind(second.channel, channel_address(first.channel), &err), TD_ELOCKED);
     assert_non_null(strstr(err.text, "another program"));
+    /* asking leaves the address free, whatever the answer */
+    assert_int_equal(channel_probe(channel_address(first.channel), false, &err), TD_ELOCKED);
+    assert_int_equal(channel_probe("tcp://0.0.0.0:*", false, &err), TD_EINVAL);
+    snprintf(address, sizeof(address), "%s", channel_address(first.channel));
+    channel_close(&first.channel);
+    for (int i = 0; channel_probe(address, false, &err) != TD_OK; i++) {
+        assert_true(i < 1000); /* ZeroMQ closes in the background */
+        clock_sleep_ms(5);
+    }
+    assert_ok(channel_probe(address, false, &err), err);
+    open_end(&first, loop, CHANNEL_ROUTER, 0);
+    assert_ok(channel_bind(first.channel, address, &err), err);
     assert_int_equal(channel_bind(second.channel, "tcp://0.0.0.0:*", &err), TD_EINVAL);
     assert_non_null(strstr(err.text, "insecure=true"));
     assert_int_equal(channel_bind(second.channel, "nonsense", &err), TD_EINVAL);

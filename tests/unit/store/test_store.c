@@ -9,6 +9,7 @@
 #include <xxhash.h>
 
 #include "common/store/store.h"
+#include "common/util/fs.h"
 #include "tests/support/rows.h"
 #include "tests/support/test.h"
 
@@ -197,6 +198,77 @@ static void foreign_stores_are_named_and_refused(void **state)
     assert_non_null(strstr(err.text, "disk_limit"));
     config.schema.action_dim = 0;
     assert_int_equal(store_open(&other, &config, &err), TD_EINVAL);
+}
+
+/* store_look says what store_open would, and leaves nothing behind. */
+static void looking_refuses_the_same_and_makes_nothing(void **state)
+{
+    const char *dir = fresh();
+    struct store_config config = config_for(dir);
+    struct store_outlook outlook;
+    struct error err = {0};
+    char parent[600];
+    store_t *store;
+
+    (void)state;
+    assert_ok(store_look(&outlook, &config, &err), err);
+    assert_false(outlook.exists);
+    assert_true(outlook.needed_bytes == store_bytes_needed(&schema, config.rows) && outlook.free_bytes > 0);
+    snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(dir, '/') - dir), dir);
+    assert_int_not_equal(access(parent, F_OK), 0);
+    config.rows = 1000000000000ull;
+    assert_int_equal(store_look(&outlook, &config, &err), TD_EFULL);
+    config = config_for(dir);
+    config.bytes_limit = 1000;
+    assert_int_equal(store_look(&outlook, &config, &err), TD_EFULL);
+
+    config = config_for(dir);
+    store = open_store(dir);
+    assert_int_equal(store_look(&outlook, &config, &err), TD_ELOCKED);
+    store_close(&store);
+    for (int i = 0; i < 2; i++) { /* it is let go each time */
+        assert_ok(store_look(&outlook, &config, &err), err);
+        assert_true(outlook.exists && outlook.run_id == 77);
+    }
+    config.run_id = 78;
+    assert_int_equal(store_look(&outlook, &config, &err), TD_EFOREIGN);
+    config = config_for(dir);
+    config.schema.obs_dim = 7;
+    assert_int_equal(store_look(&outlook, &config, &err), TD_EFOREIGN);
+    store = open_store(dir);
+    store_close(&store);
+
+    /* a file where the folder should be */
+    snprintf(parent, sizeof(parent), "%s/data.mdb/replay", dir);
+    config = config_for(parent);
+    assert_int_equal(store_look(&outlook, &config, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "is a file"));
+}
+
+/* Files that are no store, cut short or damaged, are refused or left to store_open; nothing faults. */
+static void looking_at_damage_is_safe(void **state)
+{
+    const char *dir = fresh();
+    struct store_config config = config_for(dir);
+    struct store_outlook outlook;
+    struct error err = {0};
+    char path[600];
+    store_t *store = open_store(dir);
+
+    (void)state;
+    store_close(&store);
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    for (off_t length = 3 * 4096 + 100; length > 0; length -= 2000) {
+        struct stat before, after;
+
+        assert_int_equal(truncate(path, length), 0);
+        assert_int_equal(stat(path, &before), 0);
+        (void)store_look(&outlook, &config, &err);
+        assert_int_equal(stat(path, &after), 0);
+        assert_int_equal(before.st_size, after.st_size);
+    }
+    assert_int_equal(fs_write_file(path, dir, strlen(dir), NULL), TD_OK);
+    assert_int_equal(store_look(&outlook, &config, &err), TD_ECORRUPT);
 }
 
 static void an_unfinished_creation_is_begun_again(void **state)
@@ -886,6 +958,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_new_store_is_empty_and_stays_itself),
         cmocka_unit_test(foreign_stores_are_named_and_refused),
+        cmocka_unit_test(looking_refuses_the_same_and_makes_nothing),
+        cmocka_unit_test(looking_at_damage_is_safe),
         cmocka_unit_test(an_unfinished_creation_is_begun_again),
         cmocka_unit_test(rows_survive_in_open_and_sealed_episodes),
         cmocka_unit_test(a_chunk_may_span_episodes),

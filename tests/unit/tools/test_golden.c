@@ -9,7 +9,8 @@
 static const char *const vectors[] = {
     "tests/golden/tiny-state.update.safetensors",   "tests/golden/tiny-state-dropout.update.safetensors",
     "tests/golden/tiny-episodic.update.safetensors", "tests/golden/tiny-state.plan.safetensors",
-    "tests/golden/tiny-episodic.plan.safetensors",
+    "tests/golden/tiny-episodic.plan.safetensors",   "tests/golden/tiny-rgb.update.safetensors",
+    "tests/golden/tiny-rgb.plan.safetensors",
 };
 
 /* Replay with the report of errors shown only when it fails. */
@@ -125,7 +126,8 @@ static void unusable_files_are_refused(void **state)
         const char *from, *to, *says;
     } cases[] = {
         {"\"multitask\": false", "\"multitask\": true", "multi-task"},
-        {"\"state\": [9]", "\"rgb\": [9]", "pixels"},
+        {"\"state\": [9]", "\"rgb\": [9]", "obs_shape.rgb is not [9, 64, 64]"},
+        {"\"state\": [9]", "\"rgb\": [9, 64, 64]", "num_channels"},
         {"\"state\": [9]", "\"state\": [8]", "[4, 16, 9], expected F32 [4, 16, 8]"},
         {"\"state\": [9]", "\"state\": [9, 9]", "obs_shape"},
         {"\"mlp_dim\": 48", "\"mlp_dim\": 8192", "size its config implies"},
@@ -155,14 +157,14 @@ static void unusable_files_are_refused(void **state)
 
 static void non_finite_numbers_are_equal_only_to_themselves(void **state)
 {
-    struct golden_report report = {0};
+    struct golden_report report = {.noise = {.running = GOLDEN_TRIALS, .failed = true}};
     struct golden_quantity *quantity = golden_quantity(&report, "x", GOLDEN_RELATIVE, 1e-6);
     float ours[3] = {NAN, INFINITY, 1}, same[3] = {NAN, INFINITY, 1}, other[3] = {NAN, -INFINITY, 1};
 
     (void)state;
-    golden_compare(quantity, ours, same, 3, 0);
+    golden_compare(&report, quantity, ours, same, 3, 0);
     assert_true(quantity->relative == 0);
-    golden_compare(quantity, ours, other, 3, 0);
+    golden_compare(&report, quantity, ours, other, 3, 0);
     assert_true(isinf(quantity->relative));
 }
 

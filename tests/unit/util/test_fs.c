@@ -262,6 +262,23 @@ static void checksums_match_the_standard(void **state)
     free(big);
 }
 
+static void a_folder_that_cannot_be_is_named(void **state)
+{
+    struct error err = {0};
+    char file[FS_PATH_MAX + 8];
+
+    (void)state;
+    assert_ok(fs_check_writable(in_folder("not/yet/there"), &err), err);
+    assert_int_not_equal(access(in_folder("not"), F_OK), 0);
+    assert_ok(fs_check_writable(test_folder(), &err), err);
+    assert_ok(fs_write_file(in_folder("in-the-way"), "x", 1, &err), err);
+    snprintf(file, sizeof(file), "%s/run", in_folder("in-the-way"));
+    assert_int_equal(fs_check_writable(file, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "in-the-way is a file"));
+    assert_int_equal(fs_check_writable("/proc/run", &err), TD_EINVAL); /* even root cannot */
+    assert_non_null(strstr(err.text, "cannot write into /proc"));
+}
+
 static void file_systems_are_told_apart(void **state)
 {
     struct error err = {0};
@@ -293,6 +310,7 @@ int main(void)
         cmocka_unit_test(trees_go_without_following_links),
         cmocka_unit_test(a_lock_names_its_owner_and_waits),
         cmocka_unit_test(checksums_match_the_standard),
+        cmocka_unit_test(a_folder_that_cannot_be_is_named),
         cmocka_unit_test(file_systems_are_told_apart),
     };
 

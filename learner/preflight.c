@@ -1,0 +1,78 @@
+#include "learner/preflight.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/net/channel.h"
+#include "learner/coordinator.h"
+
+static int check_words(const struct config *config, struct error *err)
+{
+    char told[ADDRESS_MAX];
+    int rc;
+
+    if (address_is_ipc(config->bind))
+        return error_set(err, TD_EINVAL,
+                         "bind=%.200s: bind= is for tcp://HOST:PORT; an ipc address is there without it",
+                         config->bind);
+    if ((rc = address_check(config->bind, config->insecure, err)) != TD_OK)
+        return rc;
+    if (config->advertise[0] != '\0')
+        return address_with_host(told, config->bind, config->advertise, err);
+    if (address_is_wildcard(config->bind))
+        return error_set(err, TD_EINVAL,
+                         "bind=%.200s listens everywhere but does not say where others connect to: add "
+                         "advertise=HOST", config->bind);
+    return TD_OK;
+}
+
+int preflight_address(const struct config *config, struct error *err)
+{
+    int rc;
+
+    if (config->bind[0] == '\0')
+        return TD_OK;
+    rc = check_words(config, err);
+    return rc != TD_OK ? rc : channel_probe(config->bind, config->insecure, err);
+}
+
+/* A new run has no store yet, wherever it is told to put it. */
+static int check_owner(const struct preflight_replay *replay, const struct run *look, struct error *err)
+{
+    if (!replay->outlook.exists || look->run_id != 0)
+        return TD_OK;
+    return error_set(err, TD_EFOREIGN,
+                     "%s belongs to run %016" PRIx64 ", this would be a new one: choose another replay_dir",
+                     replay->dir, replay->outlook.run_id);
+}
+
+int preflight_replay(struct preflight_replay *replay, const struct run *look, const struct env_spec *env,
+                     uint64_t lock_wait_ms, struct error *err)
+{
+    const struct config *config = &look->config;
+    struct store_config store = {
+        .dir = replay->dir,
+        .schema = {env->obs_type, env->obs_dim, env->action_dim},
+        .run_id = look->run_id,
+        .bytes_limit = (uint64_t)(config->disk_limit * 1e9),
+        .lock_wait_ms = lock_wait_ms,
+        .force = config->force,
+    };
+    int rc;
+
+    memset(replay, 0, sizeof(*replay));
+    if (!look->resumed && (rc = fs_check_writable(look->dir, err)) != TD_OK)
+        return rc;
+    if (config->replay_dir[0] != '\0')
+        snprintf(replay->dir, sizeof(replay->dir), "%s", config->replay_dir);
+    else if ((rc = run_path(look, "replay", replay->dir, err)) != TD_OK)
+        return rc;
+    replay->rows = store.rows =
+        coordinator_map_rows((uint64_t)config->buffer_size, (uint64_t)config->keep_checkpoints,
+                             (uint64_t)config->checkpoint_steps, (uint32_t)config->shards, env->episode_length);
+    rc = store_look(&replay->outlook, &store, err);
+    if (rc == TD_EFULL) /* nothing has grown full: what was asked for does not fit */
+        return TD_EINVAL;
+    return rc != TD_OK ? rc : check_owner(replay, look, err);
+}

@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# What the real programs say to bad input: one sentence with a name in it, exit 2, and no run directory
+# begun. Wrong protocol versions, runs and rows on the wire are in test_hostile.c, locked directories and
+# divergence in test_refused.c.
+set -u
+bin=${TD_BUILD:-build/release}/bin
+work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+tiny="task=toy enc_dim=16 mlp_dim=16 latent_dim=16 num_samples=16 num_elites=4 num_pi_trajs=4 batch_size=16 num_q=2 eval_episodes=1"
+passed=0 failed=0
+
+# refused NAME TEXT COMMAND...: exit 2, one line that holds TEXT, nothing made
+refused() {
+    local name=$1 text=$2 out code; shift 2
+    out=$(timeout 60 "$@" 2>&1 </dev/null); code=$?
+    if [ $code = 2 ] && [ "$(wc -l <<<"$out")" = 1 ] && [[ $out == *"$text"* ]] && [ ! -e "$work/new" ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1)); echo "$name: exit $code, printed: $out"; ls "$work/new" 2>/dev/null; rm -rf "$work/new"
+    fi
+}
+
+# a short run, whose replay directory and checkpoints are there to be misused
+"$bin/tdmpc2" train $tiny steps=400 seed_steps=200 work_dir="$work/run" >"$work/out" 2>&1 ||
+    { echo "the first run failed:"; cat "$work/out"; echo "[  FAILED  ] 1 test(s)."; exit 1; }
+grep -q "^replay in $work/run/replay: 1,025,051 rows need [0-9.]* MB, [0-9.]* [MG]B are free$" "$work/out" &&
+    passed=$((passed + 1)) || { failed=$((failed + 1)); echo "train does not say what replay needs:"; cat "$work/out"; }
+touch "$work/file"; mkdir "$work/empty" "$work/other"
+
+for program in "tdmpc2 train" tdmpc2-learner; do
+    start="$bin/$program $tiny work_dir=$work/new"
+    refused "$program: unknown key" "'seed_stepz'; the nearest is 'seed_steps'" $start seed_stepz=5
+    refused "$program: out of range" "steps=0 is out of range: it may be 1 to" $start steps=0
+    refused "$program: not a number" "steps" $start steps=many
+    refused "$program: unknown task" "did you mean walker-walk? The tasks: walker-stand" $start task=walker-wlk
+    refused "$program: a file as replay_dir" "$work/file is a file" $start replay_dir="$work/file"
+    refused "$program: a file above replay_dir" "$work/file is a file" $start replay_dir="$work/file/replay"
+    refused "$program: a replay_dir that cannot be made" "cannot write into /proc" $start replay_dir=/proc/replay
+    refused "$program: a foreign replay_dir" "belongs to run" $start replay_dir="$work/run/replay"
+    refused "$program: a work_dir that cannot be made" "cannot write into /proc" $start work_dir=/proc/run
+    refused "$program: too small a disk_limit" "lower buffer_size" $start disk_limit=0.001
+    refused "$program: too big a buffer" "GB free" $start buffer_size=1000000000 batch_size=8 steps=1000000000 \
+        task=cheetah-run checkpoint_steps=1000000000 keep_checkpoints=1000
+    refused "$program: an address of nobody" "no such address" $start bind=tcp://192.0.2.1:5 insecure=true advertise=192.0.2.1
+    refused "$program: beyond loopback" "insecure=true" $start bind=tcp://0.0.0.0:5555
+done
+refused "missing set-up" "run \`make setup\`" env TDMPC2_ASSETS="$work/empty" "$bin/tdmpc2" train task=walker-walk work_dir="$work/new"
+
+# checkpoints: missing, no checkpoint, damaged
+eval="$bin/tdmpc2 eval $tiny"
+refused "no checkpoint" "no checkpoint at $work/none" $eval checkpoint="$work/none"
+refused "not a checkpoint" "no checkpoint in $work/empty" $eval checkpoint="$work/empty"
+cp -r "$work/run/checkpoints/final" "$work/damaged"
+printf 'x' | dd of="$work/damaged/parameters.safetensors" bs=1 seek=3000 conv=notrunc status=none
+refused "a damaged checkpoint" "parameters.safetensors is damaged" $eval checkpoint="$work/damaged"
+refused "a damaged checkpoint shown" "parameters.safetensors is damaged" "$bin/tdmpc2" checkpoint show "$work/damaged"
+printf 'x' | dd of="$work/damaged/manifest.json" bs=1 seek=20 conv=notrunc status=none
+refused "a damaged manifest" "does not have the hash" $eval checkpoint="$work/damaged"
+head -c 100 "$work/run/checkpoints/final/parameters.safetensors" >"$work/cut.safetensors"
+refused "a cut file" "cut.safetensors" $eval checkpoint="$work/cut.safetensors"
+
+# parts by themselves
+refused "a foreign store by hand" "belongs to run" "$bin/tdmpc2-replay" learner=tcp://127.0.0.1:9 bind=tcp://127.0.0.1:* \
+    run_id=abcd replay_dir="$work/run/replay"
+refused "a file for a store by hand" "$work/file" "$bin/tdmpc2-replay" learner=tcp://127.0.0.1:9 bind=tcp://127.0.0.1:* \
+    run_id=abcd replay_dir="$work/file"
+refused "no learner" "learner=ADDRESS" "$bin/tdmpc2-actor"
+refused "a bad address" "tcp://HOST:PORT" "$bin/tdmpc2-actor" learner=somewhere
+refused "an actor's unknown key" "the nearest is 'learner'" "$bin/tdmpc2-actor" lerner=tcp://127.0.0.1:9
+
+[ $passed -gt 0 ] && echo "[  PASSED  ] $passed test(s)."
+[ $failed -gt 0 ] && echo "[  FAILED  ] $failed test(s)."
+exit $((failed > 0))

@@ -1,0 +1,103 @@
+#include <unistd.h>
+
+#include "common/net/channel.h"
+#include "common/util/fs.h"
+#include "learner/coordinator.h"
+#include "learner/preflight.h"
+#include "tests/support/test.h"
+
+static struct config config_of(const char *const *words)
+{
+    struct config config;
+    struct error err = {0};
+    char *argv[8];
+    int argc = 0;
+
+    for (; *words != NULL; words++)
+        argv[argc++] = (char *)(uintptr_t)*words;
+    config_init(&config);
+    assert_ok(config_parse(&config, argc, argv, NULL, &err), err);
+    return config;
+}
+
+static void addresses_that_cannot_be_listened_on(void **state)
+{
+    static const char *const bad[][4] = {
+        {"bind=ipc:///tmp/x", "is for tcp"},
+        {"bind=nonsense", "tcp://HOST:PORT"},
+        {"bind=tcp://0.0.0.0:5", "insecure=true"},
+        {"bind=tcp://0.0.0.0:*", "advertise=HOST", "insecure=true"},
+        {"bind=tcp://127.0.0.1:*", "not a host name", "advertise=a b"},
+        {"bind=tcp://192.0.2.1:5", "no such address", "insecure=true"},
+    };
+    struct error err = {0};
+    struct config config;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(bad); i++) {
+        config = config_of((const char *const[]){bad[i][0], bad[i][2], NULL});
+        assert_int_equal(preflight_address(&config, &err), TD_EINVAL);
+        if (strstr(err.text, bad[i][1]) == NULL)
+            fail_msg("%s: %s", bad[i][0], err.text);
+    }
+    config = config_of((const char *const[]){"bind=tcp://127.0.0.1:*", NULL});
+    assert_ok(preflight_address(&config, &err), err);
+    config = config_of((const char *const[]){NULL});
+    assert_ok(preflight_address(&config, &err), err);
+}
+
+/* A run that is new, or that has this id. */
+static int look(const char *dir, const char *word, uint64_t run_id, struct preflight_replay *replay, struct error *err)
+{
+    struct run run = {.lock = -1, .run_id = run_id, .resumed = run_id != 0};
+    struct env_spec env;
+
+    snprintf(run.dir, sizeof(run.dir), "%s", dir);
+    run.config = config_of((const char *const[]){word, NULL});
+    assert_ok(env_find("toy", &env, err), *err);
+    return preflight_replay(replay, &run, &env, 0, err);
+}
+
+static void a_store_must_be_the_runs_own(void **state)
+{
+    char dir[FS_PATH_MAX], path[FS_PATH_MAX], word[FS_PATH_MAX + 16];
+    struct preflight_replay replay;
+    struct error err = {0};
+    struct env_spec env;
+    store_t *store;
+
+    (void)state;
+    assert_int_equal(fs_join(dir, test_folder(), "run", NULL), TD_OK);
+    assert_int_equal(fs_join(path, dir, "replay", NULL), TD_OK);
+    assert_ok(look(dir, "buffer_size=1000", 0, &replay, &err), err);
+    assert_string_equal(replay.dir, path);
+    assert_ok(env_find("toy", &env, &err), err);
+    assert_true(replay.rows == coordinator_map_rows(1000, 3, 5000, 1, env.episode_length));
+    assert_true(replay.rows > 1000 && replay.outlook.needed_bytes > 0 && !replay.outlook.exists);
+    assert_int_not_equal(access(dir, F_OK), 0);
+    assert_int_equal(look(dir, "disk_limit=0.0001", 0, &replay, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "disk_limit"));
+    assert_int_equal(look("/proc/run", "force=true", 0, &replay, &err), TD_EINVAL);
+
+    struct store_config config = {
+        .dir = path, .schema = {env.obs_type, env.obs_dim, env.action_dim}, .run_id = 7, .rows = 1000};
+    snprintf(word, sizeof(word), "replay_dir=%s", path);
+    assert_ok(store_open(&store, &config, &err), err);
+    assert_int_equal(look("/dev/shm/another", word, 0, &replay, &err), TD_ELOCKED);
+    store_close(&store);
+    assert_int_equal(look("/dev/shm/another", word, 0, &replay, &err), TD_EFOREIGN);
+    assert_non_null(strstr(err.text, "0000000000000007"));
+    assert_int_equal(look(dir, word, 8, &replay, &err), TD_EFOREIGN);
+    assert_ok(look(dir, word, 7, &replay, &err), err);
+    assert_true(replay.outlook.exists && replay.outlook.run_id == 7);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(addresses_that_cannot_be_listened_on),
+        cmocka_unit_test(a_store_must_be_the_runs_own),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
