@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/model/dims.h"
 #include "common/util/cores.h"
 #include "common/util/fs.h"
 #include "common/util/log.h"
@@ -189,13 +190,16 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
 {
     struct preflight_replay replay;
     struct env_options options;
+    struct model_dims dims;
     struct run look;
     int rc;
 
     if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK)
         return rc;
     options = env_options(look.config.obs, look.config.render);
-    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK || look.finished ||
+    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK ||
+        (rc = model_dims_init(&dims, &look.config, (int)learner->env.obs_dim, (int)learner->env.action_dim,
+                              err)) != TD_OK || look.finished ||
         (rc = run_wait_unlocked(look.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
         (rc = preflight_address(&look.config, err)) != TD_OK || look.resumed)
         return rc;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/env/env.h"
+#include "common/model/dims.h"
 #include "common/net/channel.h"
 #include "common/util/config.h"
 #include "learner/csv.h"
@@ -22,16 +23,19 @@ static void usage(FILE *out)
     config_help(out);
 }
 
-/* The task exists, library, model files and programs are there. */
+/* The task exists, library, model files and programs are there, the model's widths fit each other. */
 static int check_world(const struct config *config, struct env_spec *spec, struct error *err)
 {
     struct env_options options = env_options(config->obs, config->render);
+    struct model_dims dims;
     env_t *env = NULL;
     int rc = env_create_with(&env, config->task, &options, 0, err);
 
     if (rc == TD_OK)
         *spec = *env_spec(env);
     env_close(&env);
+    if (rc == TD_OK)
+        rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err);
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
 

@@ -153,7 +153,7 @@ static void wrong_values_are_refused_with_their_range(void **state)
     assert_refused("lr=nan", "not a number", "nan");
     assert_refused("lr=inf", "not a number", "inf");
     assert_refused("mpc=maybe", "neither true nor false", "maybe");
-    assert_refused("obs=rgb", "none of state", "rgb");
+    assert_refused("obs=pixels", "none of state|rgb", "pixels");
     assert_refused("evaluator=", "none of auto|off|remote", "evaluator");
     assert_refused("evaluator=aut", "none of auto|off|remote", "evaluator");
     assert_refused("exp_name=a\nb", "control", "exp_name");
