@@ -204,6 +204,7 @@ int store_commit(store_t *store, struct error *err)
     store->txn = NULL;
     store->committed = store->counts.sealed;
     store_measure_room(store);
+    store_prepare_file(store);
     return staged_to_news(store);
 }
 

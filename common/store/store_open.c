@@ -374,6 +374,8 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
         (rc = store_load(store, err)) != TD_OK)
         goto fail;
     store_measure_room(store);
+    if (store->identity.created)
+        store_prepare_file(store);
     *out = store;
     return TD_OK;
 

@@ -104,6 +104,8 @@ struct store {
     uint64_t room;  /* bytes free after the last commit */
     uint64_t spent; /* and used since, from above */
     uint64_t unwalked; /* spent since the free list was last walked */
+    uint64_t used;     /* bytes of the file that are pages, at the last commit; 0: none yet */
+    uint64_t ahead;    /* the file's bytes before this are there, pages or zeros */
 };
 
 /* LMDB's code as ours, with a sentence: "cannot <verb> the replay store in <dir>: <why>". */
@@ -130,6 +132,9 @@ int store_reader(struct store *store, struct error *err);
 int store_load(struct store *store, struct error *err);
 int store_load_streams(struct store *store, MDB_txn *txn, struct error *err);
 int store_load_episodes(struct store *store, MDB_txn *txn, struct error *err);
+
+/* store_ahead.c: after each commit, keep the file ahead of its pages. */
+void store_prepare_file(struct store *store);
 
 /* store_streams.c */
 struct stream_entry *stream_find(const struct store *store, uint32_t slot, uint32_t env);

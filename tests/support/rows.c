@@ -1,5 +1,10 @@
 #include "tests/support/rows.h"
 
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "tests/support/test.h"
 
 static void put_float(char *at, size_t index, double value)
@@ -43,4 +48,24 @@ void test_row_expect(const void *row, const struct row_schema *schema, const str
     assert_true(row_stride(schema) <= sizeof(expected));
     test_row_fill(expected, schema, id, flags);
     assert_memory_equal(row, expected, row_stride(schema));
+}
+
+uint64_t test_used_bytes(const char *dir)
+{
+    static const char zeros[4096];
+    char path[600], page[4096];
+    struct stat file;
+    off_t end;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    fd = open(path, O_RDONLY);
+    assert_int_equal(fstat(fd, &file), 0);
+    for (end = file.st_size; end > 0; end -= (off_t)sizeof(page)) {
+        assert_int_equal(pread(fd, page, sizeof(page), end - (off_t)sizeof(page)), sizeof(page));
+        if (memcmp(page, zeros, sizeof(page)) != 0)
+            break;
+    }
+    close(fd);
+    return (uint64_t)end;
 }

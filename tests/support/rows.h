@@ -20,4 +20,7 @@ void test_row_fill(void *row, const struct row_schema *schema, const struct test
 void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,
                      uint32_t flags);
 
+/* Bytes of the store's file in `dir` up to the last page that is not all zeros. */
+uint64_t test_used_bytes(const char *dir);
+
 #endif

@@ -65,6 +65,16 @@ static void commit(store_t *store)
     assert_false(store_dirty(store));
 }
 
+static off_t file_bytes(const char *dir)
+{
+    struct stat file;
+    char path[600];
+
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    assert_int_equal(stat(path, &file), 0);
+    return file.st_size;
+}
+
 static void grant(store_t *store, uint32_t slot, uint64_t epoch)
 {
     struct error err = {0};
@@ -763,25 +773,62 @@ static void a_full_map_can_still_close_its_streams(void **state)
     store_close(&store);
 }
 
+/* A sync that also records new blocks waits for the journal: small commits find the file grown already. */
+static void the_file_is_ahead_of_small_commits(void **state)
+{
+    struct store_config config = config_for(fresh());
+    struct error err = {0};
+    int grown = 0, commits = 200;
+    store_t *store;
+    off_t size;
+
+    (void)state;
+    config.map_bytes = 64 << 20; /* a megabyte ahead */
+    assert_ok(store_open(&store, &config, &err), err);
+    grant(store, 0, 1);
+    commit(store);
+    size = file_bytes(config.dir);
+    assert_true(size >= (off_t)test_used_bytes(config.dir) + (1 << 20) - 65536);
+    for (int i = 0; i < commits; i++) {
+        append_ok(store, 0, 100, ROW_TRUNCATED);
+        commit(store);
+        grown += file_bytes(config.dir) != size;
+        size = file_bytes(config.dir);
+        assert_true(size >= (off_t)test_used_bytes(config.dir));
+    }
+    assert_in_range(grown, 1, 5); /* of 200: about 1.5 MB were written */
+    append_ok(store, 0, 20000, ROW_TRUNCATED); /* large: no zeros behind it */
+    commit(store);
+    assert_true(file_bytes(config.dir) - (off_t)test_used_bytes(config.dir) < 65536);
+    store_close(&store);
+
+    config.dir = fresh();
+    config.map_bytes = 1 << 20; /* it never outgrows the map */
+    assert_ok(store_open(&store, &config, &err), err);
+    grant(store, 0, 1);
+    for (int i = 0; i < 40 && !store_full(store); i++) {
+        append_ok(store, 0, 100, ROW_TRUNCATED);
+        commit(store);
+    }
+    assert_true(file_bytes(config.dir) <= 1 << 20);
+    store_close(&store);
+}
+
 static void a_full_disk_is_undone_and_tried_again(void **state)
 {
     const char *dir = fresh();
     store_t *store = open_store(dir);
     struct rlimit old, tight;
     struct error err = {0};
-    struct stat file;
-    char path[600];
 
     (void)state;
     signal(SIGXFSZ, SIG_IGN);
     grant(store, 0, 1);
     append_ok(store, 0, 50, ROW_TRUNCATED);
     commit(store);
-    snprintf(path, sizeof(path), "%s/data.mdb", dir);
-    assert_int_equal(stat(path, &file), 0);
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
     tight = old;
-    tight.rlim_cur = (rlim_t)file.st_size;
+    tight.rlim_cur = (rlim_t)test_used_bytes(dir);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
     append_ok(store, 0, 2000, ROW_TRUNCATED);
     assert_int_equal(store_commit(store, &err), TD_EFULL);
@@ -918,7 +965,6 @@ static void a_truncated_file_is_survived(void **state)
     store_t *store = open_store(dir);
     struct store_config config = config_for(dir);
     char path[600], copy[600], command[1300];
-    struct stat file;
     int served = 0, refused = 0;
 
     (void)state;
@@ -932,8 +978,7 @@ static void a_truncated_file_is_survived(void **state)
     snprintf(copy, sizeof(copy), "%s/copy", dir);
     snprintf(command, sizeof(command), "cp '%s' '%s'", path, copy);
     assert_int_equal(system(command), 0);
-    assert_int_equal(stat(path, &file), 0);
-    for (off_t length = file.st_size - 1; length > 0; length -= 4096 * 3) {
+    for (off_t length = (off_t)test_used_bytes(dir) - 1; length > 0; length -= 4096 * 3) {
         struct error err = {0};
 
         snprintf(command, sizeof(command), "cp '%s' '%s'", copy, path);
@@ -972,6 +1017,7 @@ int main(void)
         cmocka_unit_test(killed_anywhere_it_is_as_last_committed),
         cmocka_unit_test(a_full_map_pauses_and_eviction_makes_room),
         cmocka_unit_test(a_full_map_can_still_close_its_streams),
+        cmocka_unit_test(the_file_is_ahead_of_small_commits),
         cmocka_unit_test(a_full_disk_is_undone_and_tried_again),
         cmocka_unit_test(a_failed_sync_is_never_success),
         cmocka_unit_test(bad_segments_are_set_aside_and_the_rest_served),
