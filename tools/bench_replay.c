@@ -2,7 +2,8 @@
  * bench_replay.c - a real replay shard: synced rows in, acknowledgement times, slices out.
  *
  *   insert  4 writers, chunks of 128 walker rows, as fast as they are acknowledged
- *   ack     64 slow streams, a row at a time, 25 a second each: time to the synced acknowledgement
+ *   ack     64 slow streams, a row at a time, 25 a second each: time to the synced acknowledgement. And
+ *           what one sync of this disk takes meanwhile, of which a commit waits for two
  *   slices  batches of `batch_size` slices of H+1 rows over ipc, from a table of a million rows
  *
  * With obs=rgb rows are frames: chunks of 21, a table of 40,000 (half a gigabyte); slices asked for one
@@ -11,6 +12,8 @@
  * The store lies in replay_dir=, by default a folder beside the working directory's build/.
  */
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +31,8 @@
 #define COLD_BATCHES 5
 #define EPISODE_ROWS 501u
 #define ROUNDS       5
+#define PROBES_MAX   65536
+#define PROBE_EVERY_MS 5
 #define LATENCY_MAX  65536
 
 static const struct row_schema walker = {OBS_STATE, 24, 6}, walker_rgb = {OBS_RGB, 12288, 6};
@@ -104,36 +109,87 @@ static int bench_insert(const struct bench_options *options, const char *dir, st
     return TD_OK;
 }
 
+/*
+ * What one sync of this disk costs at the same time: a thread overwrites a page of a file of its own
+ * and syncs it, 200 times a second.
+ */
+struct probe {
+    pthread_t thread;
+    atomic_bool stop;
+    char path[FS_PATH_MAX + 32];
+    double ms[PROBES_MAX];
+    int count;
+};
+
+static void *probe_disk(void *context)
+{
+    static const char page[4096];
+    struct probe *probe = context;
+    int fd = open(probe->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    bool good = fd >= 0 && pwrite(fd, page, sizeof(page), 0) == (ssize_t)sizeof(page) && fsync(fd) == 0;
+
+    while (good && !atomic_load(&probe->stop) && probe->count < PROBES_MAX) {
+        uint64_t start = clock_ns();
+
+        good = pwrite(fd, page, sizeof(page), 0) == (ssize_t)sizeof(page) && fdatasync(fd) == 0;
+        probe->ms[probe->count++] = (double)(clock_ns() - start) * 1e-6;
+        clock_sleep_ms(PROBE_EVERY_MS);
+    }
+    if (fd >= 0)
+        close(fd);
+    unlink(probe->path);
+    return NULL;
+}
+
+static void report_times(const struct bench_options *options, const char *what, double *ms, int count)
+{
+    struct bench_result result = {.name = "replay", .variant = what, .count = count};
+
+    qsort(ms, (size_t)count, sizeof(*ms), by_value);
+    result.median_ms = ms[count / 2];
+    result.p99_ms = ms[count * 99 / 100];
+    bench_report(options, &result);
+}
+
+static int measure_acks(straw_t *straw, const struct bench_options *options, const char *dir, struct error *err)
+{
+    static double ms[LATENCY_MAX];
+    static struct probe probe;
+    int count;
+
+    memset(&probe, 0, sizeof(probe));
+    snprintf(probe.path, sizeof(probe.path), "%s.probe", dir);
+    straw_write(straw, true);
+    straw_run(straw, 500);
+    (void)straw_latencies(straw, ms, LATENCY_MAX);
+    if (pthread_create(&probe.thread, NULL, probe_disk, &probe) != 0)
+        return error_set(err, TD_EIO, "cannot start a thread");
+    straw_run(straw, (uint64_t)(options->seconds * 1000));
+    count = straw_latencies(straw, ms, LATENCY_MAX);
+    atomic_store(&probe.stop, true);
+    pthread_join(probe.thread, NULL);
+    if (count == 0)
+        return error_set(err, TD_ETIMEOUT, "no row was acknowledged");
+    report_times(options, variant(&options->config, "ack", "ack obs=rgb"), ms, count);
+    if (probe.count > 0)
+        report_times(options, "one sync beside it", probe.ms, probe.count);
+    return TD_OK;
+}
+
 static int bench_ack(const struct bench_options *options, const char *dir, struct error *err)
 {
     struct straw_config config = straw_for(dir, &options->config);
-    struct bench_result result = {.name = "replay",
-                                  .variant = variant(&options->config, "ack", "ack obs=rgb")};
-    double *ms = malloc(LATENCY_MAX * sizeof(*ms));
-    straw_t *straw = NULL;
-    int rc, count;
+    straw_t *straw;
+    int rc;
 
     config.writers = 64;
     config.chunk = 1;
     config.window = 64;
     config.pace_us = 40000;
-    rc = ms == NULL ? TD_ENOMEM : straw_start(&straw, &config, err);
-    if (rc == TD_OK) {
-        straw_write(straw, true);
-        straw_run(straw, 500);
-        (void)straw_latencies(straw, ms, LATENCY_MAX);
-        straw_run(straw, (uint64_t)(options->seconds * 1000));
-        count = straw_latencies(straw, ms, LATENCY_MAX);
-        straw_stop(&straw);
-        if (count == 0)
-            rc = error_set(err, TD_ETIMEOUT, "no row was acknowledged");
-        qsort(ms, (size_t)count, sizeof(*ms), by_value);
-        result.count = count;
-        result.median_ms = count > 0 ? ms[count / 2] : 0;
-        result.p99_ms = count > 0 ? ms[count * 99 / 100] : 0;
-        bench_report(options, &result);
-    }
-    free(ms);
+    if ((rc = straw_start(&straw, &config, err)) != TD_OK)
+        return rc;
+    rc = measure_acks(straw, options, dir, err);
+    straw_stop(&straw);
     return rc;
 }
 

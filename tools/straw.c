@@ -176,8 +176,8 @@ static void writer_send(struct writer *writer)
            writer->next + config->chunk <= writer->acked + (uint64_t)config->window * config->chunk) {
         if (config->pace_us != 0 && now_us < writer->due_us)
             return;
-        writer->due_us = writer->due_us + config->pace_us < now_us ? now_us + config->pace_us
-                                                                     : writer->due_us + config->pace_us;
+        if (config->pace_us != 0) /* whoever was late keeps its place among the others */
+            writer->due_us += ((now_us - writer->due_us) / config->pace_us + 1) * config->pace_us;
         writer_message(writer);
     }
 }
