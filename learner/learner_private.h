@@ -92,6 +92,8 @@ int learner_start_children(learner_t *learner, struct error *err);
 void learner_stop_children(learner_t *learner);
 
 /* learner_status.c */
+/* Counts as of now, whenever somebody asks; rates and estimates once a second. */
+void status_refresh(void *learner);
 void status_second(void *learner);
 void status_episode(learner_t *learner, double reward);
 double status_step_rate(const learner_t *learner);

@@ -58,7 +58,8 @@ static int bind_network(learner_t *learner, struct error *err)
 static int open_stats(learner_t *learner, struct error *err)
 {
     char address[ADDRESS_MAX], publish[ADDRESS_MAX];
-    struct stats_options options = {.address = address, .publish_address = publish};
+    struct stats_options options = {
+        .address = address, .publish_address = publish, .refresh = status_refresh, .context = learner};
     int rc;
 
     if ((rc = runtime_address(address, learner->folder, "lstat", learner->process, err)) != TD_OK ||

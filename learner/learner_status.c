@@ -136,6 +136,11 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
     metrics_set(metrics, METRIC_streams_live, view->streams);
     metrics_set(metrics, METRIC_shards_live, view->shards);
     metrics_set(metrics, METRIC_target_ratio, learner->run.config.utd);
+    if (view->phase == PHASE_RUNNING && view->steps >= view->steps_total && view->left > 0)
+        metrics_text(metrics, METRIC_phase, "catching up: %llu updates left", (unsigned long long)view->left);
+    else
+        metrics_text(metrics, METRIC_phase, "%s", phase_name(view->phase));
+    metrics_text(metrics, METRIC_waiting, "%s", view->wait);
 }
 
 static void set_estimates(learner_t *learner, const struct coordinator_view *view)
@@ -149,12 +154,22 @@ static void set_estimates(learner_t *learner, const struct coordinator_view *vie
                     (double)(to->updates - from->updates) / (double)(to->steps - from->steps));
     metrics_set(learner->metrics, METRIC_time_left, left); /* NAN is left out of snapshots */
     metrics_text(learner->metrics, METRIC_bottleneck, "%s", bottleneck(learner, view));
-    if (view->phase == PHASE_RUNNING && view->steps >= view->steps_total && view->left > 0)
-        metrics_text(learner->metrics, METRIC_phase, "catching up: %llu updates left",
-                     (unsigned long long)view->left);
-    else
-        metrics_text(learner->metrics, METRIC_phase, "%s", phase_name(view->phase));
-    metrics_text(learner->metrics, METRIC_waiting, "%s", view->wait);
+}
+
+static void set_present(learner_t *learner, const struct coordinator_view *view)
+{
+    set_counters(learner, view);
+    set_gauges(learner, view);
+    learner->status.last = *view;
+}
+
+void status_refresh(void *context)
+{
+    learner_t *learner = context;
+    struct coordinator_view view;
+
+    coordinator_view(learner->coordinator, loop_now_ms(learner->loop), &view);
+    set_present(learner, &view);
 }
 
 void status_second(void *context)
@@ -165,10 +180,8 @@ void status_second(void *context)
 
     coordinator_view(learner->coordinator, now, &view);
     take_sample(&learner->status, now, &view);
-    set_counters(learner, &view);
-    set_gauges(learner, &view);
+    set_present(learner, &view);
     set_estimates(learner, &view);
-    learner->status.last = view;
 }
 
 void status_episode(learner_t *learner, double reward)
