@@ -89,7 +89,7 @@ static void kill_rounds(int run, int rounds)
         int which = choose(deaths);
         pid_t pid = live_part(&live, victims[which].role, victims[which].id, 0);
 
-        live_sleep((int)rng_below(test_rng(), 400));
+        live_sleep((int)rng_below(test_rng(), 250));
         printf("run %d round %d: %s-%d\n", run, round, victims[which].role, victims[which].id);
         if (strcmp(victims[which].role, "replay") == 0)
             kill_and_audit_shard(&live, pid, notes, round);
