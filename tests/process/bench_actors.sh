@@ -10,7 +10,7 @@ tiny="task=cartpole-balance enc_dim=16 mlp_dim=16 latent_dim=16 num_samples=16 n
 pid=
 passed=0
 bad=0
-trap 'kill -9 ${pid:-0} 2> /dev/null; rm -rf "$folder"' EXIT
+trap '[ -z "$pid" ] || kill -9 "$pid" 2> /dev/null; rm -rf "$folder"' EXIT
 
 check() { # words, then a command that must succeed
     local words=$1; shift
