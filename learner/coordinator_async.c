@@ -255,6 +255,17 @@ static void gather(struct coordinator *c)
         coordinator_wait(c, WAIT_SHARDS, "a shard with samplable episodes: all that have some are away");
 }
 
+/* No steps come: because of the actors, or because a shard that takes them in is silent? */
+static void say_who_is_behind(struct coordinator *c)
+{
+    for (uint32_t i = 0; i < c->config.shards; i++)
+        if (!seat_live(c, &c->seats[i])) {
+            coordinator_wait(c, WAIT_SHARDS, "shard %u: nothing is heard from it, and steps for it cannot come in", i);
+            return;
+        }
+    coordinator_wait(c, WAIT_INSERTS, "agent steps: actors are behind");
+}
+
 /* Why does no update run? */
 static void say_why_idle(struct coordinator *c)
 {
@@ -277,7 +288,7 @@ static void say_why_idle(struct coordinator *c)
         coordinator_wait(c, WAIT_INSERTS, "samplable episodes: the replay holds none of at least %u rows",
                          c->config.horizon + 1);
     else if (limiter->phase == PHASE_RUNNING && !c->finished)
-        coordinator_wait(c, WAIT_INSERTS, "agent steps: actors are behind");
+        say_who_is_behind(c);
 }
 
 /* All is in: final parameters, final evaluation, the end. */
