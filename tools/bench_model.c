@@ -1,8 +1,19 @@
 #include "tools/bench_model.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "common/nn/init.h"
+
+static bool rgb(const struct bench_options *options)
+{
+    return strcmp(options->config.obs, "rgb") == 0;
+}
+
+int bench_obs(const struct bench_options *options)
+{
+    return rgb(options) ? PIXEL_FRAME_BYTES : BENCH_OBS;
+}
 
 int bench_each_size(const struct bench_options *options,
                     int (*run)(const struct bench_options *options, struct error *err),
@@ -14,7 +25,8 @@ int bench_each_size(const struct bench_options *options,
 
     if (options->config.model_size != 0)
         return run(options, err);
-    for (size_t i = 0; i < TD_LEN(sizes) && rc == TD_OK; i++) {
+    /* A latent of size 1 takes 8 channels. */
+    for (size_t i = 0; i < (rgb(options) ? 1 : TD_LEN(sizes)) && rc == TD_OK; i++) {
         one = *options;
         one.config.model_size = sizes[i];
         rc = run(&one, err);
@@ -24,9 +36,10 @@ int bench_each_size(const struct bench_options *options,
 
 const char *bench_variant(const struct bench_options *options)
 {
-    static char text[32];
+    static char text[48];
 
-    snprintf(text, sizeof(text), "model_size=%lld", (long long)options->config.model_size);
+    snprintf(text, sizeof(text), "model_size=%lld%s", (long long)options->config.model_size,
+             rgb(options) ? " obs=rgb" : "");
     return text;
 }
 
@@ -39,7 +52,7 @@ int bench_model(const struct bench_options *options, bool targets, world_model_t
     struct rng rng;
     int rc;
 
-    if ((rc = model_dims_init(&dims, &options->config, BENCH_OBS, BENCH_ACTION, err)) ||
+    if ((rc = model_dims_init(&dims, &options->config, bench_obs(options), BENCH_ACTION, err)) ||
         (rc = world_model_create(out, &dims, targets, err)))
         return rc;
     world_model_init(*out, 1);
@@ -77,4 +90,9 @@ void bench_weights(struct bench_weights *weights, const world_model_t *model)
         .termination = count(&model->part[MODEL_TERMINATION]),
         .shared = (double)dims->latent_dim * dims->mlp_dim,
     };
+    weights->encoder_trained = 3 * weights->encoder;
+    if (dims->rgb) {
+        weights->encoder = pixel_forward_products(&model->pixels);
+        weights->encoder_trained = weights->encoder + pixel_backward_products(&model->pixels);
+    }
 }

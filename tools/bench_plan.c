@@ -1,11 +1,14 @@
 /* bench_plan.c - one MPPI plan: the work it must do (DESIGN's count) per second of its median time. */
+#include <stdlib.h>
+
 #include "common/plan/mppi.h"
 #include "tools/bench_model.h"
 
 struct plan {
     mppi_t *mppi;
     world_model_t *model;
-    float obs[BENCH_OBS], action[BENCH_ACTION];
+    void *obs;
+    float action[BENCH_ACTION];
     uint64_t step;
 };
 
@@ -27,7 +30,8 @@ static void plan_once(void *context)
 /*
  * Two flops for each weight that each candidate must meet: H steps of dynamics and reward (and
  * termination), less the product with the latent all share at first; a policy action and two Qs at the
- * horizon. The policy's candidates are rolled out once, not in every iteration.
+ * horizon. The policy's candidates are rolled out once, not in every iteration. Of the encoder only
+ * convolutions count.
  */
 static double plan_gflop(const struct mppi_config *config, const world_model_t *model)
 {
@@ -37,26 +41,41 @@ static double plan_gflop(const struct mppi_config *config, const world_model_t *
     bench_weights(&w, model);
     rollout = h * (w.dynamics + w.reward + w.termination) - 2 * w.shared;
     return 2e-9 * (n * config->num_samples * (rollout + w.pi + 2 * w.q) -
-                   (n - 1) * config->num_pi_trajs * rollout);
+                   (n - 1) * config->num_pi_trajs * rollout + (model->layout.dims.rgb ? w.encoder : 0));
+}
+
+/* A made-up state, or three frames. */
+static int make_obs(struct plan *plan, struct error *err)
+{
+    struct rng_key key = {.seed = 2, .purpose = RNG_TEST};
+    bool rgb = plan->model->layout.dims.rgb;
+    size_t bytes = rgb ? PIXEL_FRAMES * PIXEL_FRAME_BYTES : BENCH_OBS * sizeof(float);
+    struct rng rng;
+
+    rng_init(&rng, &key);
+    plan->obs = malloc(bytes);
+    if (plan->obs == NULL)
+        return error_set(err, TD_ENOMEM, "no memory for an observation");
+    for (size_t i = 0; rgb && i < bytes; i++)
+        ((uint8_t *)plan->obs)[i] = (uint8_t)rng_below(&rng, 256);
+    if (!rgb)
+        rng_normal(&rng, plan->obs, BENCH_OBS);
+    return TD_OK;
 }
 
 static int run(const struct bench_options *options, struct error *err)
 {
     struct bench_result result = {.name = "plan", .variant = bench_variant(options)};
-    struct rng_key key = {.seed = 2, .purpose = RNG_TEST};
     struct mppi_config config;
     struct plan plan = {0};
-    struct rng rng;
     pool_t *pool = NULL;
     int rc;
 
     mppi_config_init(&config, &options->config, BENCH_ACTION, BENCH_EPISODE);
     if ((rc = bench_model(options, false, &plan.model, err)) ||
-        (rc = pool_create(&pool, options->threads, err)) ||
+        (rc = make_obs(&plan, err)) || (rc = pool_create(&pool, options->threads, err)) ||
         (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, pool, err)))
         goto done;
-    rng_init(&rng, &key);
-    rng_normal(&rng, plan.obs, BENCH_OBS);
     bench_flops(options, plan_once, &plan, plan_gflop(&config, plan.model), &result);
     result.rate = 1e3 / result.median_ms;
     result.unit = "plans/s";
@@ -66,6 +85,7 @@ done:
     mppi_destroy(&plan.mppi);
     pool_destroy(&pool);
     world_model_destroy(&plan.model);
+    free(plan.obs);
     return rc;
 }
 

@@ -1,5 +1,6 @@
 /* bench_update.c - one update: the work it must do (DESIGN's count) per second of its median time. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "learner/update.h"
 #include "tools/bench_model.h"
@@ -9,6 +10,7 @@ struct work {
     world_model_t *model;
     struct batch batch;
     float *data;
+    uint8_t *frames;
     uint64_t step;
 };
 
@@ -28,7 +30,7 @@ static void update_once(void *context)
 
 /*
  * Two flops per weight and row: forward for targets (encoder, policy, two Qs), forward and twice as
- * much backward for encoder, dynamics, reward, termination and all Qs, the same for the policy, whose
+ * much backward (pixels: without a gradient at the image) for encoder, dynamics, reward, termination and all Qs, the same for the policy, whose
  * loss goes through two Qs to the action alone.
  */
 static double update_gflop(const struct update_config *config, const world_model_t *model)
@@ -37,7 +39,7 @@ static double update_gflop(const struct update_config *config, const world_model
     double b = config->batch_size, hb = config->horizon * b, q = model->layout.dims.num_q;
 
     bench_weights(&w, model);
-    return 2e-9 * (hb * (w.encoder + w.pi + 2 * w.q) + 3 * b * w.encoder +
+    return 2e-9 * (hb * (w.encoder + w.pi + 2 * w.q) + b * w.encoder_trained +
                    3 * hb * (w.dynamics + w.reward + w.termination + q * w.q) +
                    (hb + b) * (3 * w.pi + 4 * w.q - 2 * w.shared));
 }
@@ -64,6 +66,30 @@ static int make_batch(struct work *work, const struct update_config *config, str
     return TD_OK;
 }
 
+/* H + 3 frames of each slice, as replay sends them. */
+static int make_frames(struct work *work, const struct update_config *config, struct error *err)
+{
+    struct rng_key key = {.seed = 3, .purpose = RNG_TEST};
+    size_t bytes = ((size_t)config->horizon + 3) * (size_t)config->batch_size * PIXEL_FRAME_BYTES;
+    struct rng rng;
+
+    if (!work->model->layout.dims.rgb)
+        return TD_OK;
+    work->frames = malloc(bytes);
+    if (work->frames == NULL)
+        return error_set(err, TD_ENOMEM, "no memory for a batch");
+    rng_init(&rng, &key);
+    for (size_t i = 0; i < bytes; i += 4) {
+        uint32_t four = rng_u32(&rng);
+
+        memcpy(work->frames + i, &four, 4);
+    }
+    work->batch.obs = NULL;
+    work->batch.frames = work->frames;
+    work->batch.frame_step = 1;
+    return TD_OK;
+}
+
 static int run(const struct bench_options *options, struct error *err)
 {
     struct bench_result result = {.name = "update", .variant = bench_variant(options)};
@@ -76,7 +102,7 @@ static int run(const struct bench_options *options, struct error *err)
     if ((rc = bench_model(options, true, &work.model, err)) ||
         (rc = pool_create(&pool, options->threads, err)) ||
         (rc = update_create(&work.update, work.model, &config, pool, err)) ||
-        (rc = make_batch(&work, &config, err)))
+        (rc = make_batch(&work, &config, err)) || (rc = make_frames(&work, &config, err)))
         goto done;
     bench_flops(options, update_once, &work, update_gflop(&config, work.model), &result);
     result.rate = 1e3 / result.median_ms;
@@ -88,6 +114,7 @@ done:
     pool_destroy(&pool);
     world_model_destroy(&work.model);
     free(work.data);
+    free(work.frames);
     return rc;
 }
 

@@ -279,12 +279,22 @@ static void draw_noise(void *context, int task, int worker)
         draws->fill(draws->context, MPPI_TERMINAL_NOISE, i, mppi->terminal_noise + (size_t)i * s * a, s * a);
 }
 
-/* Pool task: one layer of one head; the pixel encoder's come last. */
+static int pixel_layers(const struct mppi *mppi)
+{
+    return mppi->dims.rgb ? PIXEL_LAYERS : 0;
+}
+
+/* Pool task: one layer of the pixel encoder, or of one head. */
 static void pack_task(void *context, int task, int worker)
 {
     struct mppi *mppi = context;
 
     (void)worker;
+    if (task < pixel_layers(mppi)) {
+        pixel_panels_pack(&mppi->pixel_panels, &mppi->model->pixels, task);
+        return;
+    }
+    task -= pixel_layers(mppi);
     for (int i = MODEL_DYNAMICS; i <= MODEL_PI; i++) {
         int tasks = mlp_panels_tasks(&mppi->panels[i], &mppi->part[i]);
 
@@ -294,7 +304,6 @@ static void pack_task(void *context, int task, int worker)
         }
         task -= tasks;
     }
-    pixel_panels_pack(&mppi->pixel_panels, &mppi->model->pixels, task);
 }
 
 /* Views of the model's nets for this plan: its weights as they are now, packed. */
@@ -309,7 +318,7 @@ static void pack_model(struct mppi *mppi)
         tasks += mlp_panels_tasks(&mppi->panels[i], &mppi->part[i]);
         mlp_panels_use(&mppi->part[i], &mppi->panels[i]);
     }
-    pool_run(mppi->pool, pack_task, mppi, tasks + (mppi->dims.rgb ? PIXEL_LAYERS : 0));
+    pool_run(mppi->pool, pack_task, mppi, pixel_layers(mppi) + tasks);
 }
 
 static void tile_task(void *context, int task, int worker)

@@ -1,5 +1,7 @@
 #include "tests/support/models.h"
 
+#include <math.h>
+
 #include "tests/support/test.h"
 
 struct model_dims test_dims(bool episodic, float dropout)
@@ -9,6 +11,17 @@ struct model_dims test_dims(bool episodic, float dropout)
         .simnorm_dim = 8, .num_q = 3, .num_bins = 31, .episodic = episodic, .dropout = dropout,
         .vmin = -10, .vmax = 10, .log_std_min = -10, .log_std_max = 2,
     };
+}
+
+struct model_dims test_pixel_dims(float dropout)
+{
+    struct model_dims dims = test_dims(false, dropout);
+
+    dims.rgb = true;
+    dims.obs_dim = PIXEL_FRAME_BYTES;
+    dims.num_channels = 2;
+    dims.latent_dim = 2 * PIXEL_CELLS;
+    return dims;
 }
 
 world_model_t *test_model(const struct model_dims *dims, uint64_t seed)
@@ -25,6 +38,8 @@ world_model_t *test_model(const struct model_dims *dims, uint64_t seed)
         float spread = tensor->dims >= 2 && strstr(tensor->name, ".ln.") == NULL ? 0.3f : 0.1f;
         float centre = strstr(tensor->name, "ln.weight") != NULL ? 1.0f : 0.0f;
 
+        if (tensor->dims == 4) /* convolutions, or SimNorm saturates */
+            spread = 1.0f / sqrtf((float)(tensor->count / tensor->shape[0]));
         for (size_t j = 0; j < tensor->count; j++) {
             rng_normal(&rng, &x[j], 1);
             x[j] = centre + spread * x[j];
@@ -45,12 +60,16 @@ struct update_config test_update_config(int batch, int horizon)
 struct batch test_batch(const struct model_dims *dims, const struct update_config *config, uint64_t seed)
 {
     size_t rows = (size_t)config->horizon * (size_t)config->batch_size;
-    size_t obs = (rows + (size_t)config->batch_size) * (size_t)dims->obs_dim;
+    size_t obs = dims->rgb ? 0 : (rows + (size_t)config->batch_size) * (size_t)dims->obs_dim;
+    size_t bytes = dims->rgb ? (rows + 3 * (size_t)config->batch_size) * PIXEL_FRAME_BYTES : 0;
     size_t action = rows * (size_t)dims->action_dim;
     struct rng rng = test_stream(seed, 1);
-    float *data = malloc((obs + action + 2 * rows) * sizeof(float));
+    float *data = malloc((obs + action + 2 * rows) * sizeof(float) + bytes);
+    uint8_t *frames = (uint8_t *)(data + obs + action + 2 * rows);
 
     assert_non_null(data);
+    for (size_t i = 0; i < bytes; i++)
+        frames[i] = (uint8_t)rng_below(&rng, 256);
     rng_normal(&rng, data, obs);
     rng_uniform(&rng, data + obs, action, -1, 1);
     rng_normal(&rng, data + obs + action, rows);
@@ -59,7 +78,9 @@ struct batch test_batch(const struct model_dims *dims, const struct update_confi
     return (struct batch){.obs = data,
                           .action = data + obs,
                           .reward = data + obs + action,
-                          .terminated = data + obs + action + rows};
+                          .terminated = data + obs + action + rows,
+                          .frames = dims->rgb ? frames : NULL,
+                          .frame_step = 1};
 }
 
 void test_batch_free(struct batch *batch)

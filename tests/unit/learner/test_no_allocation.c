@@ -32,10 +32,8 @@ static struct model_dims wide(void)
     return dims;
 }
 
-static void updates_allocate_nothing(void **state)
+static void update_repeatedly(struct model_dims dims, struct update_config config)
 {
-    struct model_dims dims = wide();
-    struct update_config config = test_update_config(200, 3);
     world_model_t *model = test_model(&dims, 1);
     struct batch batch = test_batch(&dims, &config, 1);
     struct update_stats stats;
@@ -44,7 +42,6 @@ static void updates_allocate_nothing(void **state)
     pool_t *pool;
     unsigned long before;
 
-    (void)state;
     assert_ok(pool_create(&pool, 3, &err), err);
     assert_ok(update_create(&update, model, &config, pool, &err), err);
     before = atomic_load(&counted_allocations);
@@ -64,20 +61,26 @@ static void updates_allocate_nothing(void **state)
     world_model_destroy(&model);
 }
 
-static void plans_allocate_nothing(void **state)
+static void updates_allocate_nothing(void **state)
+{
+    (void)state;
+    update_repeatedly(wide(), test_update_config(200, 3));
+    update_repeatedly(test_pixel_dims(0.2f), test_update_config(20, 3));
+}
+
+static void plan_repeatedly(struct model_dims dims)
 {
     struct mppi_config config = {.mpc = true, .horizon = 3, .iterations = 3, .num_samples = 512,
                                  .num_elites = 64, .num_pi_trajs = 24, .min_std = 0.05f, .max_std = 2,
                                  .temperature = 0.5f, .discount = 0.99};
-    struct model_dims dims = wide();
+    static float obs[PIXEL_FRAMES * PIXEL_FRAME_BYTES / sizeof(float)] = {1}; /* or bytes */
     world_model_t *model = test_model(&dims, 1);
-    float obs[7] = {1}, action[3];
+    float action[3];
     struct error err;
     mppi_t *mppi;
     pool_t *pool;
     unsigned long before;
 
-    (void)state;
     assert_ok(pool_create(&pool, 3, &err), err);
     assert_ok(mppi_create(&mppi, &config, &dims, pool, &err), err);
     before = atomic_load(&counted_allocations);
@@ -92,6 +95,13 @@ static void plans_allocate_nothing(void **state)
     mppi_destroy(&mppi);
     pool_destroy(&pool);
     world_model_destroy(&model);
+}
+
+static void plans_allocate_nothing(void **state)
+{
+    (void)state;
+    plan_repeatedly(wide());
+    plan_repeatedly(test_pixel_dims(0));
 }
 
 int main(void)

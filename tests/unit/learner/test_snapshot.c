@@ -27,15 +27,27 @@ static void make(const struct config *config, world_model_t **a_model, update_t 
     struct model_dims dims;
     struct error err = {0};
 
-    assert_ok(model_dims_init(&dims, config, 5, 2, &err), err);
+    assert_ok(model_dims_init(&dims, config, strcmp(config->obs, "rgb") == 0 ? PIXEL_FRAME_BYTES : 5, 2, &err), err);
     assert_ok(world_model_create(a_model, &dims, true, &err), err);
     update_config_init(&options, config, 100);
     assert_ok(update_create(an_update, *a_model, &options, pool, &err), err);
 }
 
-static int set_up(void **state)
+/* As tiny, of pixels. */
+static struct config tiny_pixels(void)
 {
     struct config config = tiny();
+
+    snprintf(config.obs, sizeof(config.obs), "rgb");
+    config.num_channels = 1;
+    return config;
+}
+
+static struct config chosen; /* what model and update were made from */
+
+static int set_up(void **state)
+{
+    struct config config = chosen = *state != NULL ? tiny_pixels() : tiny();
     struct update_state moments;
 
     (void)state;
@@ -93,7 +105,7 @@ static int load(world_model_t *a_model, update_t *an_update, struct error *err)
 
 static void everything_comes_back(void **state)
 {
-    struct config config = tiny();
+    struct config config = chosen;
     size_t floats = model_all_floats(&model->layout);
 
     (void)state;
@@ -170,12 +182,18 @@ static void another_architecture_is_refused(void **state)
     assert_int_not_equal(load(other, optimiser, &err), TD_OK);
     update_destroy(&optimiser);
     world_model_destroy(&other);
+    config = tiny_pixels();
+    make(&config, &other, &optimiser);
+    assert_int_not_equal(load(other, optimiser, &err), TD_OK);
+    update_destroy(&optimiser);
+    world_model_destroy(&other);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(everything_comes_back, set_up, tear_down),
+        {"everything_of_pixels_comes_back", everything_comes_back, set_up, tear_down, &chosen},
         cmocka_unit_test_setup_teardown(what_is_not_finite_is_neither_kept_nor_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_architecture_is_refused, set_up, tear_down),
     };

@@ -79,6 +79,62 @@ static void threads_do_not_change_a_bit(void **state)
     }
 }
 
+/* --- pixels ------------------------------------------------------------------------------------ */
+
+static void threads_do_not_change_a_bit_of_pixels(void **state)
+{
+    struct update_stats stats[3];
+    struct fixture f[3];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        open_fixture(&f[i], test_pixel_dims(0.2f), test_update_config(19, 2), i + 1);
+        for (uint64_t number = 0; number < 3; number++)
+            assert_int_equal(step(&f[i], number, &stats[i]), TD_OK);
+    }
+    for (int i = 1; i < 3; i++) {
+        assert_memory_equal(f[0].model->parameters, f[i].model->parameters,
+                            model_all_floats(&f[0].model->layout) * sizeof(float));
+        assert_memory_equal(&stats[0], &stats[i], sizeof(stats[0]));
+    }
+    /* Every layer has learned. */
+    for (int l = 0; l < PIXEL_LAYERS; l++) {
+        const float *weight = f[0].model->pixels.layer[l].weight;
+
+        assert_true(weight[0] != f[0].kept[weight - f[0].model->parameters]);
+    }
+    for (int i = 0; i < 3; i++)
+        close_fixture(&f[i]);
+}
+
+/* Frames that come once, and the same stacked for every observation. */
+static void stacking_is_the_same_either_way(void **state)
+{
+    enum { BATCH = 3, STEPS = 3 };
+    static uint8_t stacked[STEPS][PIXEL_FRAMES][BATCH][PIXEL_FRAME_BYTES];
+    struct update_stats once, each;
+    struct fixture f;
+
+    (void)state;
+    open_fixture(&f, test_pixel_dims(0), test_update_config(BATCH, STEPS - 1), 1);
+    assert_int_equal(step(&f, 0, &once), TD_OK);
+    for (int t = 0; t < STEPS; t++)
+        for (int k = 0; k < PIXEL_FRAMES; k++)
+            memcpy(stacked[t][k], f.batch.frames + (t + k) * BATCH * PIXEL_FRAME_BYTES, sizeof(stacked[t][k]));
+    memcpy(f.model->parameters, f.kept, model_all_floats(&f.model->layout) * sizeof(float));
+    update_destroy(&f.update);
+    assert_int_equal(update_create(&f.update, f.model, &f.config, f.pool, &(struct error){0}), TD_OK);
+    f.batch.frames = &stacked[0][0][0][0];
+    f.batch.frame_step = PIXEL_FRAMES;
+    assert_int_equal(step(&f, 0, &each), TD_OK);
+    assert_memory_equal(&once, &each, sizeof(once));
+    stacked[1][2][0][5000] ^= 128; /* what one slice sees at one time matters */
+    memcpy(f.model->parameters, f.kept, model_all_floats(&f.model->layout) * sizeof(float));
+    assert_int_equal(step(&f, 0, &each), TD_OK);
+    assert_true(once.consistency_loss != each.consistency_loss);
+    close_fixture(&f);
+}
+
 /* A run resumed from parameters, moments, scale and step count goes on with the same bits. */
 static void saved_state_continues_alike(void **state)
 {
@@ -367,6 +423,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(threads_do_not_change_a_bit_of_pixels),
+        cmocka_unit_test(stacking_is_the_same_either_way),
         cmocka_unit_test(saved_state_continues_alike),
         cmocka_unit_test(vector_paths_agree_with_the_plain_one),
         cmocka_unit_test(whole_gradient_matches_central_differences),

@@ -39,6 +39,35 @@ static void parameter_counts_are_the_references(void **state)
     }
 }
 
+static struct model_dims pixel_dims(int channels)
+{
+    struct model_dims dims;
+    struct config config;
+    struct error err;
+
+    config_init(&config);
+    snprintf(config.obs, sizeof(config.obs), "rgb");
+    config.num_channels = channels;
+    config.latent_dim = 16 * channels;
+    assert_ok(model_dims_init(&dims, &config, PIXEL_FRAME_BYTES, 6, &err), err);
+    return dims;
+}
+
+static void pixels_are_counted(void **state)
+{
+    static struct model_layout layout;
+    struct model_dims dims = pixel_dims(32);
+
+    (void)state;
+    model_layout_init(&layout, &dims);
+    /* The encoder of states has 139,520 of 4,960,618. */
+    assert_int_equal(layout.parameters, 4960618 - 139520 + 58272);
+    assert_int_equal(layout.part[MODEL_DYNAMICS], 58272); /* every tensor is a multiple of 16 */
+    dims.episodic = true;
+    model_layout_init(&layout, &dims);
+    assert_int_equal(layout.parameters, 5488491 - 139520 + 58272);
+}
+
 /* All that fit in memory here are really made; the largest in `make test-long`. */
 static void every_size_can_be_made(void **state)
 {
@@ -60,20 +89,24 @@ static void every_size_can_be_made(void **state)
 static void names_and_shapes_are_the_references(void **state)
 {
     static const char *const paths[] = {"tests/golden/tiny-state.update.safetensors",
-                                        "tests/golden/tiny-episodic.update.safetensors"};
+                                        "tests/golden/tiny-episodic.update.safetensors",
+                                        "tests/golden/tiny-rgb.update.safetensors"};
     static struct model_layout layout;
     struct model_dims dims = {.obs_dim = 9, .action_dim = 3, .enc_dim = 32, .enc_layers = 2, .mlp_dim = 48,
                               .latent_dim = 64, .simnorm_dim = 8, .num_q = 5, .num_bins = 101};
 
     (void)state;
-    for (int episodic = 0; episodic < 2; episodic++) {
+    for (int path = 0; path < 3; path++) {
         safetensors_t *file;
         struct error err;
         int found = 0;
 
-        dims.episodic = episodic;
+        dims.episodic = path == 1;
+        dims.rgb = path == 2;
+        dims.num_channels = 8;
+        dims.latent_dim = dims.rgb ? 128 : 64;
         model_layout_init(&layout, &dims);
-        assert_ok(safetensors_open(&file, paths[episodic], &err), err);
+        assert_ok(safetensors_open(&file, paths[path], &err), err);
         for (int i = 0; i < safetensors_count(file); i++) {
             const struct safetensors_tensor *theirs = safetensors_at(file, i);
             const struct model_tensor *ours;
@@ -166,6 +199,34 @@ static void initialisation_is_the_references(void **state)
     world_model_destroy(&other);
 }
 
+/* PyTorch's default: uniform within 1/sqrt(inputs of one output), biases too. */
+static void convolutions_begin_as_the_references(void **state)
+{
+    struct model_dims dims = pixel_dims(16);
+    world_model_t *model;
+    struct error err;
+
+    (void)state;
+    assert_ok(world_model_create(&model, &dims, true, &err), err);
+    world_model_init(model, 7);
+    for (int l = 0; l < PIXEL_LAYERS; l++) {
+        const struct conv *conv = &model->pixels.layer[l];
+        double bound = 1 / sqrt(conv_depth(conv)), largest = 0, square = 0, bias = 0;
+        int weights = conv_depth(conv) * conv->out;
+
+        for (int i = 0; i < weights; i++) {
+            largest = fmax(largest, fabs((double)conv->weight[i]));
+            square += (double)conv->weight[i] * (double)conv->weight[i] / weights;
+        }
+        for (int i = 0; i < conv->out; i++)
+            bias = fmax(bias, fabs((double)conv->bias[i]));
+        assert_true(largest <= bound * 1.000001 && largest > 0.99 * bound);
+        assert_true(fabs(sqrt(3 * square) - bound) < 0.05 * bound);
+        assert_true(bias <= bound * 1.000001 && bias > 0.5 * bound);
+    }
+    world_model_destroy(&model);
+}
+
 static void impossible_sizes_are_refused(void **state)
 {
     struct model_dims good = dims_of(1, false), bad;
@@ -189,6 +250,12 @@ static void impossible_sizes_are_refused(void **state)
     REFUSED(bad.dropout = NAN, "dropout");
     REFUSED(bad.enc_layers = 17, "num_enc_layers");
     REFUSED(bad.mlp_dim = 1 << 30, "mlp_dim, latent_dim, num_bins: at most");
+    good = pixel_dims(32);
+    REFUSED(bad.latent_dim = 128, "latent_dim=128 must be just that (512 with 32 channels)");
+    REFUSED(bad.num_channels = 8, "16 x num_channels=8 values");
+    REFUSED(bad.num_channels = 0, "num_channels");
+    REFUSED(bad.obs_dim = 24, "64 x 64");
+    REFUSED(bad.task_dim = 96, "task_dim=96");
     config_init(&config);
     config.model_size = 7;
     assert_int_equal(model_dims_init(&bad, &config, 24, 6, &err), TD_EINVAL);
@@ -222,10 +289,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameter_counts_are_the_references),
+        cmocka_unit_test(pixels_are_counted),
         cmocka_unit_test(every_size_can_be_made),
         cmocka_unit_test(names_and_shapes_are_the_references),
         cmocka_unit_test(prefixes_hold_what_they_should),
         cmocka_unit_test(initialisation_is_the_references),
+        cmocka_unit_test(convolutions_begin_as_the_references),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(derived_options_are_the_references),
     };

@@ -14,6 +14,7 @@ static struct mppi_config small(void)
                                 .temperature = 0.5f, .discount = 0.99};
 }
 
+static uint8_t frames[PIXEL_FRAMES * PIXEL_FRAME_BYTES];
 static const float obs[7] = {0.3f, -1, 0.5f, 2, 0, -0.2f, 1};
 
 /* One plan by a planner of its own. */
@@ -29,7 +30,7 @@ static int plan_once(const struct mppi_config *config, const world_model_t *mode
 
     assert_ok(pool_create(&pool, threads, &err), err);
     assert_ok(mppi_create(&mppi, config, &model->layout.dims, pool, &err), err);
-    rc = mppi_plan(mppi, model, obs, true, eval, &draws, action);
+    rc = mppi_plan(mppi, model, model->layout.dims.rgb ? (const void *)frames : obs, true, eval, &draws, action);
     if (mean != NULL)
         memcpy(mean, mppi_previous_mean(mppi),
                (size_t)(config->horizon * model->layout.dims.action_dim) * sizeof(float));
@@ -54,6 +55,37 @@ static void threads_do_not_change_a_bit(void **state)
         assert_memory_equal(action[0], action[i], sizeof(action[0]));
         assert_memory_equal(mean[0], mean[i], sizeof(mean[0]));
     }
+    world_model_destroy(&model);
+}
+
+/* Pixels: the same bits with any number of threads, every frame and the crop matter, to the policy too. */
+static void pixels_are_planned_for(void **state)
+{
+    struct model_dims dims = test_pixel_dims(0);
+    world_model_t *model = test_model(&dims, 3); /* one whose ReLUs are not all shut */
+    struct mppi_config config = small();
+    float action[6][3], mean[6][9];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(frames); i++)
+        frames[i] = (uint8_t)rng_below(test_rng(), 256);
+    for (int planned = 0; planned < 2; planned++) {
+        config.mpc = planned == 1;
+        for (int run = 0; run < 5; run++) {
+            if (run >= 2)
+                frames[(run - 2) * PIXEL_FRAME_BYTES + 9000] ^= 128;
+            assert_int_equal(plan_once(&config, model, 1 + run % 2, true, 0, action[run], mean[run]), TD_OK);
+        }
+        assert_memory_equal(action[0], action[1], sizeof(action[0]));
+        assert_true(!planned || memcmp(mean[0], mean[1], sizeof(mean[0])) == 0);
+        for (int run = 2; run < 5; run++)
+            assert_memory_not_equal(action[run], action[run - 1], sizeof(action[0]));
+    }
+    /* The mean of the policy draws nothing but the crop. */
+    config.mpc = false;
+    assert_int_equal(plan_once(&config, model, 1, true, 0, action[0], NULL), TD_OK);
+    assert_int_equal(plan_once(&config, model, 1, true, 1, action[1], NULL), TD_OK);
+    assert_memory_not_equal(action[0], action[1], sizeof(action[0]));
     world_model_destroy(&model);
 }
 
@@ -325,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(pixels_are_planned_for),
         cmocka_unit_test(values_are_those_of_single_rollouts),
         cmocka_unit_test(the_previous_plan_matters_unless_first),
         cmocka_unit_test(actions_stay_in_range_and_eval_drops_the_noise),

@@ -104,6 +104,12 @@ static void changed_numbers_are_noticed(void **state)
         {2, "step0.info.termination_rate", 0}, {2, "step0.info.termination_loss", 0},
         {3, "call1.action", 1},          {3, "call2.mean", 2},
         {3, "call0.iter0.actions", 400}, {3, "call0.draw22.randn", 1},
+        {5, "step1.next_z", 7},          {5, "step0.zs", 11},
+        {5, "step0.grad._encoder.rgb.2.weight", 3}, {5, "step0.grad._encoder.rgb.4.bias", 3},
+        {5, "step2.info.total_loss", 0}, {5, "after._encoder.rgb.6.weight", 5},
+        {5, "after._encoder.rgb.2.bias", 1}, {5, "param._encoder.rgb.8.weight", 9},
+        {6, "call1.action", 1},          {6, "call2.mean", 2},
+        {6, "call2.iter2.value", 9},     {6, "param._encoder.rgb.2.weight", 9},
     };
     FILE *out = tmpfile();
     struct error err;
