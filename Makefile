@@ -31,10 +31,11 @@ CFLAGS_HARD := $(if $(SAN),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2 -fstack-protec
 CFLAGS_SAN  := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=undefined)
 CFLAGS_ALL  := -std=gnu11 -O3 -g -ffp-contract=off -fno-omit-frame-pointer $(CFLAGS_WARN) \
                $(CFLAGS_HARD) $(CFLAGS_SAN) -D_GNU_SOURCE -pthread \
-               -I. -I$(GEN) -I$(MUJOCO)/include -I$(BLASDIR:/usr/lib/%=/usr/include/%) $(CFLAGS)
+               -I. -I$(GEN) -I$(MUJOCO)/include -I$(BLASDIR:/usr/lib/%=/usr/include/%) \
+               -isystem /usr/include/libxml2 $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN),-pie -Wl,-z,relro,-z,now) -pthread -Wl,--as-needed \
                -Wl,-rpath,'$$ORIGIN/../lib/tdmpc2' -Wl,-rpath,$(MUJOCO)/lib -Wl,-rpath,$(BLASDIR) $(LDFLAGS)
-LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lcrypto \
+LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lcrypto -lxml2 \
                $(BLASDIR)/libopenblas.so.0 $(MUJOCO)/lib/libmujoco.so.3.1.2 -lm
 
 # --- sources ---------------------------------------------------------------
