@@ -112,7 +112,7 @@ install: programs
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge/tdmpc2_bridge'
 	install -m 755 $(PROGRAMS) '$(DESTDIR)$(PREFIX)/bin'
 	install -m 644 $(MUJOCO)/lib/libmujoco.so.3.1.2 '$(DESTDIR)$(PREFIX)/lib/tdmpc2'
-	cp -r third_party/dm_control/suite '$(DESTDIR)$(PREFIX)/share/tdmpc2/'
+	cp -r third_party/dm_control/suite common/env/dm/models '$(DESTDIR)$(PREFIX)/share/tdmpc2/'
 	install -m 644 common/env/bridge/run.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge'
 	install -m 644 common/env/bridge/tdmpc2_bridge/*.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge/tdmpc2_bridge'
 	install -m 644 LICENSE NOTICE '$(DESTDIR)$(PREFIX)/share/tdmpc2'

@@ -10,7 +10,7 @@
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 env list               every task: observation and action sizes, time limit\n"
+    fprintf(out, "usage: tdmpc2 env list               every task: domain, sizes, episode length, availability\n"
                  "       tdmpc2 env check TASK... [obs=rgb] [render=fast]\n"
                  "                                     shapes, bounds, determinism, saved states, steps per second\n"
                  "       tdmpc2 env replay FILE...     recorded trajectories (*.traj.safetensors) to the bit\n"
@@ -19,18 +19,54 @@ static void usage(FILE *out)
                  "       tdmpc2 env bench [--json]     agent steps per second beside bare mj_step\n");
 }
 
-static int list(void)
+static void list_task(const struct env_spec *spec, const struct env_about *about)
 {
-    printf("%-26s %4s %7s %7s %12s\n", "task", "obs", "action", "repeat", "limit");
+    printf("%-28s %-12s %4u%s %6u %6u %7u  %s%s%s\n", spec->task, about->domain, spec->obs_dim,
+           about->rgb ? ", rgb" : "     ", spec->action_dim, spec->action_repeat, spec->episode_length,
+           about->available ? "yes" : "no", about->note != NULL ? ": " : "",
+           about->note != NULL ? about->note : "");
+}
+
+/* What ends a suite's rows: its note, and what its first missing task lacks. */
+static void end_suite(const char *note, const struct error *missing)
+{
+    if (note != NULL)
+        printf("note: %s\n", note);
+    if (missing->code != TD_OK)
+        printf("not available: %s\n", missing->text);
+}
+
+static void list_suites(void)
+{
+    struct env_about suite = {.suite = ""};
+    struct error missing = {0};
+
     for (int i = 0; i < env_task_count(); i++) {
+        struct env_about about;
         struct env_spec spec;
         int rc = env_find(env_task_name(i), &spec, NULL);
 
         TD_ASSERT(rc == TD_OK, "%s is listed but not found", env_task_name(i));
-        printf("%-26s %4u %7u %7u %6u steps\n", spec.task, spec.obs_dim, spec.action_dim,
-               spec.action_repeat, spec.episode_length);
+        env_describe(spec.task, &about);
+        if (strcmp(suite.suite, about.suite) != 0) {
+            end_suite(suite.suite_note, &missing);
+            missing.code = TD_OK;
+            printf("%s%-28s %-12s %9s %6s %6s %7s  %s\n", i == 0 ? "" : "\n", about.suite, "domain", "obs",
+                   "action", "repeat", "episode", "available");
+        }
+        suite = about;
+        list_task(&spec, &about);
+        if (!about.available && missing.code == TD_OK)
+            missing = about.why;
     }
-    printf("\nFor tests of the system: toy[:LIMIT] and toy-episodic[:LIMIT], a point mass (obs 4, action 2).\n");
+    end_suite(suite.suite_note, &missing);
+}
+
+static int list(void)
+{
+    list_suites();
+    printf("\nepisode: agent steps until it is cut off; repeat: environment steps in each, rewards summed.\n"
+           "For tests of the system: toy[:LIMIT] and toy-episodic[:LIMIT], a point mass (obs 4, rgb, action 2).\n");
     return TD_EXIT_OK;
 }
 

@@ -382,6 +382,7 @@ const struct env_class bridge_class = {
     .find = bridge_find,
     .look = bridge_look,
     .name = bridge_task_name,
+    .describe = bridge_describe,
     .create = bridge_create,
     .reset = bridge_reset,
     .step = bridge_step,

@@ -39,6 +39,9 @@ const char *bridge_task_name(int index);
 const char *bridge_suite_name(enum bridge_suite suite);
 const char *bridge_suite_note(enum bridge_suite suite);
 
+/* What `env list` shows of a name that bridge_task_find finds. */
+void bridge_describe(const char *name, struct env_about *about);
+
 /* The interpreter and the script to run. TD_OK, or TD_ESETUP with the command to type. */
 int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX], char run[FS_PATH_MAX],
                        struct error *err);

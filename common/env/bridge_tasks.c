@@ -215,3 +215,15 @@ int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX],
                          suite->command, own ? ", or name an interpreter that has it with TDMPC2_PYTHON" : "");
     return TD_OK;
 }
+
+void bridge_describe(const char *name, struct env_about *about)
+{
+    char python[FS_PATH_MAX], run[FS_PATH_MAX];
+    struct bridge_task task;
+
+    TD_ASSERT(bridge_task_find(name, &task), "%s", name);
+    about->suite = bridge_suite_name(task.suite);
+    if (bridge_suite_note(task.suite)[0] != '\0')
+        about->suite_note = bridge_suite_note(task.suite);
+    about->available = bridge_find_python(&task, python, run, &about->why) == TD_OK;
+}

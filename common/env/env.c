@@ -61,20 +61,13 @@ static const struct env_class *find_class(const char *task, struct env_spec *spe
     return NULL;
 }
 
-/* The sentence names the nearest task, then all of them as far as they fit. */
 static int unknown_task(const char *task, struct error *err)
 {
-    char names[sizeof(err->text) - 256] = "";
-    size_t used = 0;
-
     if (strlen(task) >= ENV_TASK_MAX)
         return error_set(err, TD_ENOTFOUND, "unknown task '%.32s...': `tdmpc2 env list` names them all",
                          task);
-    for (int i = 0; i < env_task_count() && used < sizeof(names); i++)
-        used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", i == 0 ? "" : ", ",
-                                 env_task_name(i));
-    return error_set(err, TD_ENOTFOUND, "unknown task '%s': did you mean %s? The tasks: %s%s", task,
-                     nearest(task), names, used < sizeof(names) ? "" : "...");
+    return error_set(err, TD_ENOTFOUND, "unknown task '%s': did you mean %s? `tdmpc2 env list` names all %d",
+                     task, nearest(task), env_task_count());
 }
 
 struct env_options env_options(const char *obs, const char *render)
@@ -188,6 +181,24 @@ void env_observe(env_t *env, void *obs)
         memcpy(obs, env->frame, ENV_FRAME_BYTES);
     else
         env->class->observe(env, obs);
+}
+
+void env_describe(const char *task, struct env_about *about)
+{
+    struct env_spec spec;
+    const struct env_class *class = find_class(task, &spec);
+
+    TD_ASSERT(class != NULL, "%s", task);
+    memset(about, 0, sizeof(*about));
+    if (class->describe != NULL)
+        class->describe(task, about);
+    else
+        about->available = true;
+    about->rgb = class->rgb;
+    if (about->suite == NULL)
+        about->suite = "-";
+    if (about->domain == NULL)
+        about->domain = "-";
 }
 
 /* --- life ---------------------------------------------------------------------------------- */

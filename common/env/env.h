@@ -73,9 +73,23 @@ int env_find(const char *task, struct env_spec *spec, struct error *err);
 int env_find_with(const char *task, const struct env_options *options, struct env_spec *spec,
                   struct error *err);
 
-/* The public tasks, 0 <= index < env_task_count(), in a fixed order. */
+/* The public tasks, 0 <= index < env_task_count(), in a fixed order: those of a suite in a row. */
 int env_task_count(void);
 const char *env_task_name(int index);
+
+/* What a list of the tasks shows beside the spec. */
+struct env_about {
+    const char *suite;      /* "DMControl" */
+    const char *suite_note; /* what a user should know of the suite, or NULL */
+    const char *domain;     /* "walker" */
+    const char *note;       /* what a user should know of the task, or NULL */
+    bool rgb;               /* obs=rgb is offered */
+    bool available;         /* what it needs is set up here */
+    struct error why;       /* when not: the sentence with the command to run */
+};
+
+/* Describe a task that env_find finds. Looks for files, opens nothing. */
+void env_describe(const char *task, struct env_about *about);
 
 /*
  * Open a task with a seeded random state. env_reset comes next.

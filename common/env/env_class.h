@@ -22,6 +22,9 @@ struct env_class {
     /* The public tasks of this kind, NULL past the last. */
     const char *(*name)(int index);
 
+    /* Fill in all of *about, zeroed before, but rgb. NULL when there are no public tasks. */
+    void (*describe)(const char *task, struct env_about *about);
+
     /* *out, whose `spec` and `class` env.c fills in afterwards, is freed by close. TD_ELOST as in step. */
     int (*create)(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err);
 

@@ -19,6 +19,7 @@
 struct places {
     char library[FS_PATH_MAX];
     char suite[FS_PATH_MAX];
+    char models[FS_PATH_MAX];
 };
 
 static bool join(char out[FS_PATH_MAX], const char *folder, const char *rest)
@@ -54,6 +55,13 @@ static bool source_tree(char folder[FS_PATH_MAX])
     return false;
 }
 
+/* Set a place that is not yet found to folder/rest, if that exists. */
+static void offer(char place[FS_PATH_MAX], const char *folder, const char *rest)
+{
+    if (place[0] == '\0' && !(join(place, folder, rest) && exists(place)))
+        place[0] = '\0';
+}
+
 /* Fill in what the environment variable, the installation or the source tree offers. */
 static void find_places(struct places *places)
 {
@@ -62,28 +70,26 @@ static void find_places(struct places *places)
 
     memset(places, 0, sizeof(*places));
     if (assets != NULL && assets[0] != '\0') {
-        join(places->suite, assets, "suite");
-        if (join(places->library, assets, LIBRARY) && exists(places->library))
-            return;
-        places->library[0] = '\0';
+        offer(places->library, assets, LIBRARY);
+        offer(places->models, assets, "models");
+        join(places->suite, assets, "suite"); /* there or not: what was asked for */
     }
     if (fs_program_dir(program, NULL) != TD_OK)
         return;
 
     /* Installed: PREFIX/bin beside PREFIX/lib and PREFIX/share. */
     strcpy(folder, program);
-    if (parent(folder) && join(places->library, folder, "lib/tdmpc2/" LIBRARY) &&
-        exists(places->library)) {
-        if (places->suite[0] == '\0')
-            join(places->suite, folder, "share/tdmpc2/suite");
-        return;
+    if (parent(folder)) {
+        offer(places->library, folder, "lib/tdmpc2/" LIBRARY);
+        offer(places->suite, folder, "share/tdmpc2/suite");
+        offer(places->models, folder, "share/tdmpc2/models");
     }
     strcpy(folder, program);
-    if (!source_tree(folder))
-        return;
-    join(places->library, folder, "third_party/mujoco/lib/" LIBRARY);
-    if (places->suite[0] == '\0')
-        join(places->suite, folder, "third_party/dm_control/suite");
+    if (source_tree(folder)) {
+        offer(places->library, folder, "third_party/mujoco/lib/" LIBRARY);
+        offer(places->suite, folder, "third_party/dm_control/suite");
+        offer(places->models, folder, "common/env/dm/models");
+    }
 }
 
 /* --- errors and warnings ------------------------------------------------------------------- */
@@ -134,6 +140,11 @@ int mujoco_run(void (*body)(void *context), void *context, struct error *err)
 static const char what_to_run[] = "run `make setup` in the source tree, or set TDMPC2_ASSETS to a folder "
                                   "that holds " LIBRARY " and suite/";
 
+static int no_library(struct error *err)
+{
+    return error_set(err, TD_ESETUP, "the MuJoCo library " LIBRARY " is not installed: %s", what_to_run);
+}
+
 static int resolve(struct mujoco *mj, void *library, const char *path, struct error *err)
 {
     void (**user_error)(const char *) = dlsym(library, "mju_user_error");
@@ -164,8 +175,7 @@ static int open_library(struct mujoco *mj, struct error *err)
 
     find_places(&places);
     if (places.library[0] == '\0')
-        return error_set(err, TD_ESETUP, "the MuJoCo library " LIBRARY " is not installed: %s",
-                         what_to_run);
+        return no_library(err);
     library = dlopen(places.library, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL)
         return error_set(err, TD_ESETUP, "cannot open the MuJoCo library (%s): %s", dlerror(),
@@ -190,18 +200,54 @@ const struct mujoco *mujoco_open(struct error *err)
     return opened;
 }
 
+/* The file's path as it is, and the path that MuJoCo is told: what it includes lies beside that. */
+static int find_model(const char *file, char path[FS_PATH_MAX], char told[FS_PATH_MAX],
+                      struct error *err)
+{
+    struct places places;
+
+    find_places(&places);
+    if (places.suite[0] != '\0' && join(told, places.suite, file)) {
+        if (join(path, places.suite, file) && exists(path))
+            return TD_OK;
+        if (places.models[0] != '\0' && join(path, places.models, file) && exists(path))
+            return TD_OK;
+    }
+    return error_set(err, TD_ESETUP, "the model file %s/%s is missing: %s",
+                     places.suite[0] == '\0' ? "suite" : places.suite, file, what_to_run);
+}
+
+int mujoco_present(const char *file, struct error *err)
+{
+    char path[FS_PATH_MAX], told[FS_PATH_MAX];
+    struct places places;
+
+    find_places(&places);
+    return places.library[0] == '\0' ? no_library(err) : find_model(file, path, told, err);
+}
+
 struct load {
     const struct mujoco *mj;
-    const char *path;
-    char *text;
+    const char *path; /* as told */
+    const char *file, *text;
+    size_t bytes;
+    mjVFS *vfs; /* 2 MB: on the heap */
+    char *words;
     mjModel *model;
 };
 
+/* The text goes into MuJoCo's file system in memory, which it searches before the disk. */
 static void load_body(void *context)
 {
     struct load *load = context;
+    int index;
 
-    load->model = load->mj->mj_loadXML(load->path, NULL, load->text, TEXT_MAX);
+    load->mj->mj_defaultVFS(load->vfs);
+    if (load->mj->mj_makeEmptyFileVFS(load->vfs, load->file, (int)load->bytes) != 0)
+        return;
+    index = load->mj->mj_findFileVFS(load->vfs, load->file);
+    memcpy(load->vfs->filedata[index], load->text, load->bytes);
+    load->model = load->mj->mj_loadXML(load->path, load->vfs, load->words, TEXT_MAX);
 }
 
 /*
@@ -219,25 +265,33 @@ static int load_alone(struct load *load, struct error *err)
     return rc;
 }
 
-int mujoco_load_model(const struct mujoco *mj, const char *file, mjModel **model, struct error *err)
+int mujoco_load_model(const struct mujoco *mj, const char *file, const struct model_edit *edits,
+                      mjModel **model, struct error *err)
 {
-    char path[FS_PATH_MAX], text[TEXT_MAX] = "";
-    struct load load = {.mj = mj, .path = path, .text = text};
-    struct places places;
+    char path[FS_PATH_MAX], told[FS_PATH_MAX], words[TEXT_MAX] = "no room for its text";
+    struct load load = {.mj = mj, .file = file, .path = told, .words = words};
+    char *text = NULL;
     int rc;
 
     *model = NULL;
-    find_places(&places);
-    if (places.suite[0] == '\0' || !join(path, places.suite, file) || !exists(path))
-        return error_set(err, TD_ESETUP, "the model file %s/%s is missing: %s",
-                         places.suite[0] == '\0' ? "suite" : places.suite, file, what_to_run);
-    rc = load_alone(&load, err);
-    if (rc != TD_OK)
+    if ((rc = find_model(file, path, told, err)) != TD_OK)
         return rc;
-    if (load.model == NULL) {
-        text[strcspn(text, "\n")] = '\0';
-        return error_set(err, TD_ECORRUPT, "MuJoCo cannot load %s: %s", path, text);
+    if ((rc = model_text_read(path, edits, &text, &load.bytes, err)) != TD_OK)
+        goto out;
+    load.text = text;
+    load.vfs = calloc(1, sizeof(*load.vfs));
+    if (load.vfs == NULL) {
+        rc = error_set(err, TD_ENOMEM, "no memory to load %s", path);
+        goto out;
     }
+    rc = load_alone(&load, err);
+    mj->mj_deleteVFS(load.vfs);
+    if (rc == TD_OK && load.model == NULL)
+        rc = error_set(err, TD_ECORRUPT, "MuJoCo cannot load %s: %.*s", path,
+                       (int)strcspn(words, "\n"), words);
     *model = load.model;
-    return TD_OK;
+out:
+    free(load.vfs);
+    model_text_free(&text);
+    return rc;
 }

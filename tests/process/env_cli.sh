@@ -20,7 +20,7 @@ cp "$golden" "$work/altered.safetensors"
 printf '\x01' | dd of="$work/altered.safetensors" bs=1 seek=$(($(stat -c %s "$golden") - 3)) conv=notrunc status=none
 head -c 600 "$golden" > "$work/cut.safetensors"
 
-expect 'list' 0 'walker-walk                  24       6' "$tool" env list
+expect 'list' 0 'walker-walk                  walker         24' "$tool" env list
 expect 'check' 0 'saved state' "$tool" env check toy
 expect 'check of an unknown task' 2 'did you mean cheetah-run?' "$tool" env check cheetah
 expect 'replay' 0 'ok     pendulum-swingup' "$tool" env replay "$golden"
@@ -36,7 +36,13 @@ mkdir -p "$work/none/bin" "$work/usr/bin" "$work/usr/lib/tdmpc2" "$work/usr/shar
 cp "$tool" "$work/usr/bin"; cp "$tool" "$work/none/bin"
 ln -s "$PWD"/third_party/mujoco/lib/libmujoco.so.3.1.2 "$work/usr/lib/tdmpc2/"
 ln -s "$PWD"/third_party/dm_control/suite "$work/usr/share/tdmpc2/suite"
+ours=tests/golden/trajectories/reacher-three-hard.traj.safetensors
 expect 'installed' 0 'ok     pendulum-swingup' "$work/usr/bin/tdmpc2" env replay "$golden"
+expect 'installed without our models' 2 'reacher_three.xml is missing' "$work/usr/bin/tdmpc2" env replay "$ours"
+expect 'listed as lacking' 0 'not available: the model file' "$work/usr/bin/tdmpc2" env list
+ln -s "$PWD"/common/env/dm/models "$work/usr/share/tdmpc2/models"
+expect 'installed with them' 0 'ok     reacher-three-hard' "$work/usr/bin/tdmpc2" env replay "$ours"
+expect 'nothing lacking' 0 'dog-run                      dog           223' "$work/usr/bin/tdmpc2" env list
 expect 'no library' 2 'make setup' "$work/none/bin/tdmpc2" env replay "$golden"
 expect 'assets given' 2 'make setup' env TDMPC2_ASSETS="$work/usr/share/tdmpc2" "$work/none/bin/tdmpc2" env replay "$golden"
 

@@ -37,12 +37,13 @@ static double reward(const struct dm *dm)
 }
 
 static const struct dm_task tasks[] = {
-    {"acrobot-swingup", 6, 0, reset, observe, reward},
+    {"acrobot-swingup", 6, 0, reset, observe, .reward = reward},
     {.name = NULL},
 };
 
 const struct dm_domain dm_acrobot = {
     .file = "acrobot.xml",
+    .title = "acrobot",
     .substeps = 1,
     .nq = 2, .nv = 2, .nu = 1, .nbody = 3, .nsensordata = 0,
     .names = names,

@@ -59,15 +59,16 @@ static double reward_sparse(const struct dm *dm)
 }
 
 static const struct dm_task tasks[] = {
-    {"cartpole-balance", 5, 0, reset_balance, observe, reward_smooth},
-    {"cartpole-balance-sparse", 5, 0, reset_balance, observe, reward_sparse},
-    {"cartpole-swingup", 5, 0, reset_swingup, observe, reward_smooth},
-    {"cartpole-swingup-sparse", 5, 0, reset_swingup, observe, reward_sparse},
+    {"cartpole-balance", 5, 0, reset_balance, observe, .reward = reward_smooth},
+    {"cartpole-balance-sparse", 5, 0, reset_balance, observe, .reward = reward_sparse},
+    {"cartpole-swingup", 5, 0, reset_swingup, observe, .reward = reward_smooth},
+    {"cartpole-swingup-sparse", 5, 0, reset_swingup, observe, .reward = reward_sparse},
     {.name = NULL},
 };
 
 const struct dm_domain dm_cartpole = {
     .file = "cartpole.xml",
+    .title = "cartpole",
     .substeps = 1,
     .nq = 2, .nv = 2, .nu = 1, .nbody = 3, .nsensordata = 0,
     .names = names,

@@ -7,8 +7,9 @@
 #define LIMIT  500 /* agent steps per episode: 1,000 control steps in every domain */
 
 static const struct dm_domain *const domains[] = {
-    &dm_walker,  &dm_cheetah, &dm_reacher, &dm_acrobot,     &dm_pendulum, &dm_cartpole,
-    &dm_ball_in_cup, &dm_finger,  &dm_fish,    &dm_hopper,
+    &dm_walker,      &dm_cheetah, &dm_reacher, &dm_reacher_three, &dm_reacher_four,
+    &dm_acrobot,     &dm_pendulum, &dm_cartpole, &dm_ball_in_cup, &dm_finger,
+    &dm_fish,        &dm_hopper,  &dm_humanoid, &dm_quadruped,    &dm_dog,
 };
 
 /* --- physics ------------------------------------------------------------------------------- */
@@ -22,7 +23,7 @@ static int warnings(const struct dm *dm)
     return count;
 }
 
-static void forward(struct dm *dm)
+void dm_forward_anyway(struct dm *dm)
 {
     int flags = dm->model->opt.disableflags;
 
@@ -35,8 +36,14 @@ void dm_forward(struct dm *dm)
 {
     int before = warnings(dm);
 
-    forward(dm);
+    dm_forward_anyway(dm);
     dm->invalid |= warnings(dm) > before;
+}
+
+void dm_restart(struct dm *dm)
+{
+    dm->mj->mj_resetData(dm->model, dm->data);
+    dm_forward_anyway(dm);
 }
 
 /*
@@ -58,6 +65,16 @@ void dm_advance(struct dm *dm, int n)
     dm->invalid |= warnings(dm) > before;
 }
 
+/* dm_control draws the orientation uniformly from a quadrant of quaternions. */
+static void randomize_orientation(struct dm *dm, int joint)
+{
+    double *quaternion = dm_qpos(dm, joint) + 3;
+
+    for (int i = 0; i < 4; i++)
+        quaternion[i] = dm_uniform(dm, 0, 1);
+    dm_normalize(quaternion, 4);
+}
+
 void dm_randomize_joints(struct dm *dm)
 {
     const mjModel *model = dm->model;
@@ -65,6 +82,8 @@ void dm_randomize_joints(struct dm *dm)
     for (int joint = 0; joint < model->njnt; joint++) {
         int type = model->jnt_type[joint];
 
+        if (type == mjJNT_FREE)
+            randomize_orientation(dm, joint);
         if (type != mjJNT_HINGE && type != mjJNT_SLIDE)
             continue;
         if (model->jnt_limited[joint])
@@ -75,11 +94,49 @@ void dm_randomize_joints(struct dm *dm)
     }
 }
 
+void dm_randomize_apart(struct dm *dm, int tries, const char *what)
+{
+    for (int i = 0; i < tries; i++) {
+        dm_randomize_joints(dm);
+        dm_forward(dm);
+        if (dm->data->ncon == 0)
+            return;
+    }
+    dm->failed = what;
+}
+
 void dm_edit(struct dm *dm, double *value, int count)
 {
     TD_ASSERT(dm->edit_count + count <= DM_EDITS, "%d edits", dm->edit_count + count);
     for (int i = 0; i < count; i++)
         dm->edit[dm->edit_count++] = &value[i];
+}
+
+/* --- reading the state --------------------------------------------------------------------- */
+
+double *dm_put_hinges(const struct dm *dm, double *obs)
+{
+    for (int joint = 0; joint < dm->model->njnt; joint++)
+        if (dm->model->jnt_type[joint] == mjJNT_HINGE)
+            *obs++ = *dm_qpos(dm, joint);
+    return obs;
+}
+
+double *dm_put_hinge_velocities(const struct dm *dm, double *obs)
+{
+    for (int joint = 0; joint < dm->model->njnt; joint++)
+        if (dm->model->jnt_type[joint] == mjJNT_HINGE)
+            *obs++ = *dm_qvel(dm, joint);
+    return obs;
+}
+
+double *dm_put_relative(const struct dm *dm, int frame, int body, double *obs)
+{
+    const double *from = &dm->data->xpos[3 * frame], *to = &dm->data->xpos[3 * body];
+    double between[3] = {to[0] - from[0], to[1] - from[1], to[2] - from[2]};
+
+    dm_rotate(obs, between, &dm->data->xmat[9 * frame]);
+    return obs + 3;
 }
 
 /* --- small algebra ------------------------------------------------------------------------- */
@@ -91,6 +148,34 @@ double dm_norm(const double *v, int count)
     for (int i = 0; i < count; i++)
         sum = fma(v[i], v[i], sum);
     return sqrt(sum);
+}
+
+void dm_normalize(double *v, int count)
+{
+    double norm = dm_norm(v, count);
+
+    for (int i = 0; i < count; i++)
+        v[i] /= norm;
+}
+
+/* NumPy adds eight or more values in eight running sums, fewer in order. */
+double dm_mean(const double *v, int count)
+{
+    double sum = 0;
+    int done = 0;
+
+    if (count >= 8) {
+        double part[8];
+
+        memcpy(part, v, sizeof(part));
+        for (done = 8; done + 8 <= count; done += 8)
+            for (int i = 0; i < 8; i++)
+                part[i] += v[done + i];
+        sum = ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+    }
+    for (int i = done; i < count; i++)
+        sum += v[i];
+    return sum / count;
 }
 
 void dm_rotate(double out[3], const double v[3], const double *matrix)
@@ -142,6 +227,15 @@ double dm_quadratic(double x)
     return fabs(x) < 1 ? 1 - x * x : 0;
 }
 
+double dm_mean_quadratic(const struct dm *dm)
+{
+    double price[DM_CONTROLS];
+
+    for (int i = 0; i < dm->model->nu; i++)
+        price[i] = dm_quadratic(dm->data->ctrl[i]);
+    return dm_mean(price, dm->model->nu);
+}
+
 /* --- opening ------------------------------------------------------------------------------- */
 
 static const struct dm_task *find_task(const char *name, const struct dm_domain **domain)
@@ -183,6 +277,18 @@ static bool dm_find(const char *name, struct env_spec *spec)
     return true;
 }
 
+static void dm_describe(const char *name, struct env_about *about)
+{
+    const struct dm_domain *domain = NULL;
+    const struct dm_task *task = find_task(name, &domain);
+
+    TD_ASSERT(task != NULL, "%s", name);
+    about->suite = "DMControl";
+    about->domain = domain->title;
+    about->note = task->note;
+    about->available = mujoco_present(domain->file, &about->why) == TD_OK;
+}
+
 /* Everything that the domain's code relies on. */
 static int check_model(struct dm *dm, struct error *err)
 {
@@ -190,9 +296,10 @@ static int check_model(struct dm *dm, struct error *err)
     const mjModel *model = dm->model;
 
     if (model->nq != domain->nq || model->nv != domain->nv || model->nu != domain->nu ||
-        model->na != 0 || model->nbody != domain->nbody || model->nsensordata != domain->nsensordata)
+        model->na != domain->na || model->nbody != domain->nbody || model->nsensordata != domain->nsensordata)
         return error_set(err, TD_ECORRUPT, "%s is not the model of dm_control 1.0.16: its sizes differ",
                          domain->file);
+    TD_ASSERT(model->nu <= DM_CONTROLS, "%d controls", model->nu);
     for (int i = 0; i < model->nu; i++)
         if (!model->actuator_ctrllimited[i])
             return error_set(err, TD_ECORRUPT,
@@ -244,7 +351,7 @@ static int dm_create(struct env **out, const struct env_spec *spec, uint32_t see
         rc = err != NULL ? err->code : TD_ESETUP;
         goto fail;
     }
-    if ((rc = mujoco_load_model(dm->mj, dm->domain->file, &dm->model, err)) != TD_OK)
+    if ((rc = mujoco_load_model(dm->mj, dm->domain->file, dm->task->edits, &dm->model, err)) != TD_OK)
         goto fail;
     if ((rc = check_model(dm, err)) != TD_OK)
         goto fail;
@@ -284,8 +391,7 @@ static void reset_body(void *context)
 {
     struct dm *dm = context;
 
-    dm->mj->mj_resetData(dm->model, dm->data);
-    forward(dm);
+    dm_restart(dm);
     dm->task->reset(dm);
     dm_forward(dm);
 }
@@ -452,6 +558,7 @@ static int dm_render(struct env *env, const struct env_view *view, uint8_t *pixe
 const struct env_class dm_class = {
     .find = dm_find,
     .name = dm_task_name,
+    .describe = dm_describe,
     .create = dm_create,
     .reset = dm_reset,
     .step = dm_step,

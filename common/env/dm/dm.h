@@ -19,9 +19,14 @@
 #include "common/env/render.h"
 
 #define DM_PI      3.14159265358979323846
-#define DM_IDS     16  /* names a domain may look up */
+#define DM_IDS     20  /* names a domain may look up */
 #define DM_OBS_MAX 256 /* values of an observation */
+#define DM_CONTROLS 64 /* actuators of a model */
 #define DM_EDITS   16  /* model values a task may change */
+#define DM_MEMORY  4   /* values a reset may leave for rewards */
+
+/* The note of tasks that nobody published results for. */
+#define DM_UNLISTED "in none of TD-MPC2's task lists"
 
 /* Entries of a 3x3 rotation matrix, row-major. */
 enum { DM_XX = 0, DM_XZ = 2, DM_ZX = 6, DM_ZY = 7, DM_ZZ = 8 };
@@ -35,6 +40,8 @@ struct dm_task {
     void (*reset)(struct dm *dm);
     double *(*observe)(const struct dm *dm, double *obs); /* returns one past the last value */
     double (*reward)(const struct dm *dm);                /* after one control step */
+    const struct model_edit *edits;                       /* of the model's text, or NULL */
+    const char *note;                                     /* what a user should know, or NULL */
 };
 
 struct dm_name {
@@ -43,12 +50,13 @@ struct dm_name {
 };
 
 struct dm_domain {
-    const char *file; /* in the suite's folder */
-    int substeps;     /* physics steps per control step */
-    int nq, nv, nu, nbody, nsensordata; /* what the file must compile to */
+    const char *file;  /* in the folder suite/ or models/ */
+    const char *title; /* as `env list` shows it */
+    int substeps;      /* physics steps per control step */
+    int nq, nv, nu, na, nbody, nsensordata; /* what the file must compile to */
     const struct dm_name *names;        /* dm->id[i] becomes the id of names[i]; ends with {0, NULL} */
 
-    /* At creation: name the model values that resets change (dm_edit). NULL when there are none. */
+    /* At creation: name the values that resets change (dm_edit). NULL when there are none. */
     void (*prepare)(struct dm *dm);
 
     int camera; /* that observations are drawn from */
@@ -65,8 +73,9 @@ struct dm {
     mjData *data;
     struct random_state random;
     int id[DM_IDS];
-    double *edit[DM_EDITS]; /* into the model */
+    double *edit[DM_EDITS]; /* into the model, or memory */
     int edit_count;
+    double memory[DM_MEMORY];
     bool rk4;
     bool invalid; /* a warning was raised where dm_control raises an error */
     render_t *frames;   /* draws observations, as the options say */
@@ -79,13 +88,25 @@ struct dm {
 /* mj_forward with actuation disabled, as dm_control does around resets. */
 void dm_forward(struct dm *dm);
 
+/* The same where dm_control lets MuJoCo's warnings pass. */
+void dm_forward_anyway(struct dm *dm);
+
+/* Back to the model's default state, and forward. */
+void dm_restart(struct dm *dm);
+
 /* One control step of n physics steps, leaving positions and velocities up to date. */
 void dm_advance(struct dm *dm, int n);
 
-/* Draw every joint by index: limited ones within their range, free hinges in [-pi, pi). */
+/*
+ * Draw every joint by index: limited ones within their range, unlimited hinges in [-pi, pi), a free
+ * joint's orientation; unlimited slides and a free joint's position stay.
+ */
 void dm_randomize_joints(struct dm *dm);
 
-/* Declare a model value that the task changes: part of a saved state. */
+/* The same until nothing touches, at most `tries` times; what: for the sentence when that fails. */
+void dm_randomize_apart(struct dm *dm, int tries, const char *what);
+
+/* Declare a value that the task's resets change, in the model or in memory: part of a saved state. */
 void dm_edit(struct dm *dm, double *value, int count);
 
 static inline double dm_uniform(struct dm *dm, double low, double high)
@@ -120,6 +141,10 @@ static inline const double *dm_sensor(const struct dm *dm, int sensor)
     return &dm->data->sensordata[dm->model->sensor_adr[sensor]];
 }
 
+/* Append the angles, the velocities of all hinges; returns one past the last. */
+double *dm_put_hinges(const struct dm *dm, double *obs);
+double *dm_put_hinge_velocities(const struct dm *dm, double *obs);
+
 /* Append to an observation; returns one past the last. */
 static inline double *dm_put(double *obs, const double *values, int count)
 {
@@ -131,8 +156,19 @@ static inline double *dm_put(double *obs, const double *values, int count)
 
 double dm_norm(const double *v, int count);
 
+/* v / |v|, in place */
+void dm_normalize(double *v, int count);
+
+double dm_mean(const double *v, int count);
+
+/* The mean of dm_quadratic over all controls. */
+double dm_mean_quadratic(const struct dm *dm);
+
 /* out = v * matrix, both in 3-space, matrix row-major. */
 void dm_rotate(double out[3], const double v[3], const double *matrix);
+
+/* Append the vector between two bodies' origins, in the frame of the first. */
+double *dm_put_relative(const struct dm *dm, int frame, int body, double *obs);
 
 /* --- rewards (dm_control utils/rewards.py, tolerance) -------------------------------------- */
 
@@ -150,7 +186,8 @@ double dm_quadratic(double x);
 
 /* --- the domains --------------------------------------------------------------------------- */
 
-extern const struct dm_domain dm_acrobot, dm_ball_in_cup, dm_cartpole, dm_cheetah, dm_finger,
-    dm_fish, dm_hopper, dm_pendulum, dm_reacher, dm_walker;
+extern const struct dm_domain dm_acrobot, dm_ball_in_cup, dm_cartpole, dm_cheetah, dm_dog, dm_finger,
+    dm_fish, dm_hopper, dm_humanoid, dm_pendulum, dm_quadruped, dm_reacher, dm_reacher_three,
+    dm_reacher_four, dm_walker;
 
 #endif

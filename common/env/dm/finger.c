@@ -30,13 +30,7 @@ static const struct dm_name names[] = {
 
 static void draw_free_joints(struct dm *dm)
 {
-    for (int i = 0; i < TRIES; i++) {
-        dm_randomize_joints(dm);
-        dm_forward(dm);
-        if (dm->data->ncon == 0)
-            return;
-    }
-    dm->failed = "no pose found where finger and spinner do not touch";
+    dm_randomize_apart(dm, TRIES, "no pose found where finger and spinner do not touch");
 }
 
 static void reset_spin(struct dm *dm)
@@ -130,14 +124,15 @@ static double reward_turn(const struct dm *dm)
 }
 
 static const struct dm_task tasks[] = {
-    {"finger-spin", 9, 0, reset_spin, observe_spin, reward_spin},
-    {"finger-turn-easy", 12, .07, reset_turn, observe_turn, reward_turn},
-    {"finger-turn-hard", 12, .03, reset_turn, observe_turn, reward_turn},
+    {"finger-spin", 9, 0, reset_spin, observe_spin, .reward = reward_spin},
+    {"finger-turn-easy", 12, .07, reset_turn, observe_turn, .reward = reward_turn},
+    {"finger-turn-hard", 12, .03, reset_turn, observe_turn, .reward = reward_turn},
     {.name = NULL},
 };
 
 const struct dm_domain dm_finger = {
     .file = "finger.xml",
+    .title = "finger",
     .substeps = 2,
     .nq = 3, .nv = 3, .nu = 2, .nbody = 4, .nsensordata = 22,
     .names = names,

@@ -1,7 +1,16 @@
-/* Fish: swim to a target in three dimensions. suite/fish.py */
+/*
+ * Fish: swim to a target in three dimensions. suite/fish.py; between four walls that nothing collides
+ * with but that earn nothing: TD-MPC2's envs/tasks/fish.py.
+ */
 #include "common/env/dm/dm.h"
 
-enum { ROOT, JOINTS, JOINTS_END = JOINTS + 7, TORSO = JOINTS_END, MOUTH, TARGET };
+#define TRIES 100000 /* the reference tries for ever; most draws are good */
+
+#define WALLS 4
+#define WALL_TO_TARGET .08
+#define WALL_TO_TORSO  .06
+
+enum { ROOT, JOINTS, JOINTS_END = JOINTS + 7, TORSO = JOINTS_END, TORSO_GEOM, MOUTH, TARGET };
 
 static const struct dm_name names[] = {
     [ROOT] = {mjOBJ_JOINT, "root"},
@@ -13,6 +22,7 @@ static const struct dm_name names[] = {
     {mjOBJ_JOINT, "finleft_roll"},
     {mjOBJ_JOINT, "finleft_pitch"},
     [TORSO] = {mjOBJ_BODY, "torso"},
+    [TORSO_GEOM] = {mjOBJ_GEOM, "torso"},
     [MOUTH] = {mjOBJ_GEOM, "mouth"},
     [TARGET] = {mjOBJ_GEOM, "target"},
     {0, NULL},
@@ -28,13 +38,10 @@ static void reset(struct dm *dm)
 {
     double *quaternion = dm_qpos(dm, dm->id[ROOT]) + 3;
     double *target = &dm->model->geom_pos[3 * dm->id[TARGET]];
-    double drawn[4], norm;
 
     for (int i = 0; i < 4; i++)
-        drawn[i] = dm_normal(dm);
-    norm = dm_norm(drawn, 4);
-    for (int i = 0; i < 4; i++)
-        quaternion[i] = drawn[i] / norm;
+        quaternion[i] = dm_normal(dm);
+    dm_normalize(quaternion, 4);
     for (int i = JOINTS; i < JOINTS_END; i++)
         *dm_qpos(dm, dm->id[i]) = dm_uniform(dm, -.2, .2);
     target[0] = dm_uniform(dm, -.4, .4);
@@ -62,8 +69,32 @@ static double *observe(const struct dm *dm, double *obs)
     return dm_put(obs, dm->data->qvel, dm->model->nv);
 }
 
+static const double walls[WALLS][2] = {{-.15, -.15}, {.15, -.15}, {.15, .15}, {-.15, .15}};
+
+/* Near any wall's middle in x or in y: the reference takes the lesser of the two. */
+static bool in_wall(const struct dm *dm, int geom, double distance)
+{
+    const double *at = &dm->data->geom_xpos[3 * dm->id[geom]];
+
+    for (int i = 0; i < WALLS; i++)
+        if (fmin(fabs(at[0] - walls[i][0]), fabs(at[1] - walls[i][1])) < distance)
+            return true;
+    return false;
+}
+
+static void reset_obstacles(struct dm *dm)
+{
+    for (int i = 0; i < TRIES; i++) {
+        reset(dm);
+        dm_forward(dm);
+        if (!in_wall(dm, TARGET, WALL_TO_TARGET))
+            return;
+    }
+    dm->failed = "no place found for a target clear of the walls";
+}
+
 /* (7 tol(|w|; [0, r], 2r, Gaussian) + (zz + 1)/2)/8, r = radius of mouth + radius of target */
-static double reward(const struct dm *dm)
+static double reward_swim(const struct dm *dm)
 {
     double radii = dm->model->geom_size[3 * dm->id[MOUTH]] + dm->model->geom_size[3 * dm->id[TARGET]];
     double upright = 0.5 * (dm_body_xmat(dm, dm->id[TORSO], DM_ZZ) + 1);
@@ -73,13 +104,32 @@ static double reward(const struct dm *dm)
     return (7 * dm_gaussian(dm_norm(between, 3), 0, radii, 2 * radii) + upright) / 8;
 }
 
+/* The same, and 0 within .06 of a wall's middle in x or y. */
+static double reward_obstacles(const struct dm *dm)
+{
+    return in_wall(dm, TORSO_GEOM, WALL_TO_TORSO) ? 0 : reward_swim(dm);
+}
+
+/* The places are those of `walls`. */
+static const struct model_edit obstacles[] = {
+    {MODEL_AFTER, "geom", "ground",
+     .text = "<geom name='wall0' type='box' material='self' pos='-.15 -.15 .1' size='.05 .05 .1'/>"
+             "<geom name='wall1' type='box' material='self' pos='.15 -.15 .1' size='.05 .05 .1'/>"
+             "<geom name='wall2' type='box' material='self' pos='.15 .15 .1' size='.05 .05 .1'/>"
+             "<geom name='wall3' type='box' material='self' pos='-.15 .15 .1' size='.05 .05 .1'/>"},
+    {.verb = MODEL_END},
+};
+
 static const struct dm_task tasks[] = {
-    {"fish-swim", 24, 0, reset, observe, reward},
+    {"fish-swim", 24, 0, reset, observe, .reward = reward_swim},
+    {"fish-obstacles", 24, 0, reset_obstacles, observe, .reward = reward_obstacles, .edits = obstacles,
+     .note = DM_UNLISTED},
     {.name = NULL},
 };
 
 const struct dm_domain dm_fish = {
     .file = "fish.xml",
+    .title = "fish",
     .substeps = 10,
     .nq = 14, .nv = 13, .nu = 5, .nbody = 6, .nsensordata = 6,
     .names = names,

@@ -1,5 +1,10 @@
-/* Hopper: a planar one-legged robot. suite/hopper.py */
+/*
+ * Hopper: a planar one-legged robot. suite/hopper.py; backwards and flips: TD-MPC2's
+ * envs/tasks/hopper.py.
+ */
 #include "common/env/dm/dm.h"
+
+#define SPIN_SPEED 5 /* kg m^2/s */
 
 enum { TORSO, FOOT, VELOCITY, TOUCH_TOE, TOUCH_HEEL };
 
@@ -38,11 +43,7 @@ static double standing(const struct dm *dm)
 /* standing * (mean of q(ctrl) + 4)/5 */
 static double reward_stand(const struct dm *dm)
 {
-    double sum = 0;
-
-    for (int i = 0; i < dm->model->nu; i++)
-        sum += dm_quadratic(dm->data->ctrl[i]);
-    return standing(dm) * ((sum / dm->model->nu + 4) / 5);
+    return standing(dm) * ((dm_mean_quadratic(dm) + 4) / 5);
 }
 
 /* standing * tol(vx; [v, inf), v/2, linear to .5) with v = 2 */
@@ -53,14 +54,34 @@ static double reward_hop(const struct dm *dm)
     return standing(dm) * dm_linear(dm_sensor(dm, dm->id[VELOCITY])[0], speed, INFINITY, speed / 2, .5);
 }
 
+/* standing * tol(vx; (-inf, -v], v/2, linear to .5) with v = 1 */
+static double reward_hop_backwards(const struct dm *dm)
+{
+    double speed = dm->task->value;
+
+    return standing(dm) * dm_linear(dm_sensor(dm, dm->id[VELOCITY])[0], -INFINITY, -speed, speed / 2, .5);
+}
+
+/* tol(d L; [5, inf), 2.5, linear to 0), L = angular momentum about y, d = 1 forwards, -1 backwards */
+static double reward_flip(const struct dm *dm)
+{
+    double momentum = dm->data->subtree_angmom[3 * dm->id[TORSO] + 1];
+
+    return dm_linear(dm->task->value * momentum, SPIN_SPEED, INFINITY, SPIN_SPEED / 2., 0);
+}
+
 static const struct dm_task tasks[] = {
-    {"hopper-stand", 15, 0, reset, observe, reward_stand},
-    {"hopper-hop", 15, 2, reset, observe, reward_hop},
+    {"hopper-stand", 15, 0, reset, observe, .reward = reward_stand},
+    {"hopper-hop", 15, 2, reset, observe, .reward = reward_hop},
+    {"hopper-hop-backwards", 15, 1, reset, observe, .reward = reward_hop_backwards},
+    {"hopper-flip", 15, 1, reset, observe, .reward = reward_flip, .note = DM_UNLISTED},
+    {"hopper-flip-backwards", 15, -1, reset, observe, .reward = reward_flip, .note = DM_UNLISTED},
     {.name = NULL},
 };
 
 const struct dm_domain dm_hopper = {
     .file = "hopper.xml",
+    .title = "hopper",
     .substeps = 4,
     .nq = 7, .nv = 7, .nu = 4, .nbody = 6, .nsensordata = 5,
     .names = names,

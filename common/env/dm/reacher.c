@@ -1,4 +1,7 @@
-/* Reacher: bring a two-link arm's finger to a target in the plane. suite/reacher.py */
+/*
+ * Reacher: bring an arm's finger to a target in the plane. Two links: suite/reacher.py; three and four:
+ * TD-MPC2's envs/tasks/reacher.py, on models of our own.
+ */
 #include "common/env/dm/dm.h"
 
 enum { FINGER, TARGET };
@@ -55,16 +58,49 @@ static double reward(const struct dm *dm)
 }
 
 static const struct dm_task tasks[] = {
-    {"reacher-easy", 6, .05, reset, observe, reward},
-    {"reacher-hard", 6, .015, reset, observe, reward},
+    {"reacher-easy", 6, .05, reset, observe, .reward = reward},
+    {"reacher-hard", 6, .015, reset, observe, .reward = reward},
     {.name = NULL},
 };
 
 const struct dm_domain dm_reacher = {
     .file = "reacher.xml",
+    .title = "reacher",
     .substeps = 1,
     .nq = 2, .nv = 2, .nu = 2, .nbody = 4, .nsensordata = 0,
     .names = names,
     .prepare = prepare,
     .tasks = tasks,
+};
+
+static const struct dm_task three[] = {
+    {"reacher-three-easy", 8, .05, reset, observe, .reward = reward},
+    {"reacher-three-hard", 8, .015, reset, observe, .reward = reward},
+    {.name = NULL},
+};
+
+const struct dm_domain dm_reacher_three = {
+    .file = "reacher_three.xml",
+    .title = "reacher",
+    .substeps = 1,
+    .nq = 3, .nv = 3, .nu = 3, .nbody = 5, .nsensordata = 0,
+    .names = names,
+    .prepare = prepare,
+    .tasks = three,
+};
+
+static const struct dm_task four[] = {
+    {"reacher-four-easy", 10, .05, reset, observe, .reward = reward, .note = DM_UNLISTED},
+    {"reacher-four-hard", 10, .015, reset, observe, .reward = reward, .note = DM_UNLISTED},
+    {.name = NULL},
+};
+
+const struct dm_domain dm_reacher_four = {
+    .file = "reacher_four.xml",
+    .title = "reacher",
+    .substeps = 1,
+    .nq = 4, .nv = 4, .nu = 4, .nbody = 6, .nsensordata = 0,
+    .names = names,
+    .prepare = prepare,
+    .tasks = four,
 };
