@@ -239,7 +239,8 @@ static void hand_over(actor_t *actor, const struct worker_result *result)
         break;
     case COMMAND_RESET:
     case COMMAND_STEP:
-        report_step(&actor->report, &result->step, result->kind == COMMAND_RESET);
+        if (!result->lost)
+            report_step(&actor->report, &result->step, result->kind == COMMAND_RESET);
         session_stepped(actor->session, now, result->token, &result->step);
         break;
     case COMMAND_CAPTURE:

@@ -131,6 +131,7 @@ struct session_step {
     bool truncated;
     bool has_success;
     double success;      /* of the episode so far, used when it ends */
+    const char *lost;    /* the environment is gone, and why; nothing else counts then. NULL: it is not */
 };
 
 /* The result of COMMAND_EVALUATE: means over the episodes. */

@@ -23,6 +23,9 @@
 #define SESSION_ENDS       64    /* finished episodes the learner has not acknowledged */
 #define SESSION_INFLIGHT   2048  /* rows sent and not acknowledged, per stream */
 #define SESSION_STREAK     3     /* refused in a row: the environment is broken */
+#define SESSION_LOSSES     5     /* environments lost in a row without a whole episode: give up */
+#define SESSION_ALIVE      1000  /* so many steps count as much as a whole episode */
+#define SESSION_RESTART_MS 250   /* before the first restart; doubles */
 
 enum lane_state {
     LANE_CLOSED = 0, /* no stream epoch */
@@ -51,6 +54,9 @@ struct lane {
     uint64_t refused_at;  /* sequence of the last refusal */
     uint32_t streak;      /* epochs renewed in a row because rows were refused */
     bool renew;
+    bool lost;            /* the environment is: its rows go out, then a new epoch begins */
+    uint32_t losses;      /* in a row */
+    uint64_t again_ms;    /* not before then */
 };
 
 /* Sent once its rows are acknowledged: the learner's count of steps then holds them. */

@@ -102,6 +102,7 @@ static void lane_forget(session_t *session, struct lane *lane)
     if (lane->doing == COMMAND_RESET || lane->doing == COMMAND_STEP)
         lane->token = 0;
     lane->chunks = lane->said = 0;
+    lane->lost = false;
     lane->steps = lane->episode = lane->episode_steps = 0;
     lane->episode_reward = 0;
 }
@@ -301,6 +302,27 @@ static void lane_broken(session_t *session, struct lane *lane, const char *why)
     lane_renew(session, lane, why);
 }
 
+/*
+ * The environment is gone in the middle of an episode, or would not begin one. What it did so far is
+ * good: it goes out, then a new stream epoch closes the episode as aborted and brings another seed.
+ */
+static void lane_lost(session_t *session, struct lane *lane, const char *why)
+{
+    bool lived = lane->episode > 0 || lane->steps >= SESSION_ALIVE;
+
+    lane->losses = lived ? 1 : lane->losses + 1;
+    if (session->lockstep || lane->losses >= SESSION_LOSSES) {
+        session_exit(session, TD_EXIT_GAVE_UP, "%s%s",
+                     session->lockstep ? "" : "the environment was lost five times without a whole episode; the last time: ",
+                     why);
+        return;
+    }
+    session_log(session, LOG_ERROR, "%s; the episode is closed as aborted", why);
+    lane->lost = true;
+    lane->state = LANE_RESTING;
+    lane->again_ms = session->now + ((uint64_t)SESSION_RESTART_MS << (lane->losses - 1));
+}
+
 /* Append the row of a reset or step and send it. False: it was refused, the lane begins anew. */
 bool lane_push(session_t *session, struct lane *lane, const struct session_step *step)
 {
@@ -397,6 +419,10 @@ static uint32_t lane_waits_for(session_t *session, const struct lane *lane)
 {
     if (!session_learner_alive(session))
         return WAITING_LEARNER;
+    if (lane->lost && outbox_held(lane->outbox) > 0)
+        return streams_shard_alive(session) ? WAITING_ACKS : WAITING_SHARD;
+    if (lane->lost && session->now < lane->again_ms)
+        return WAITING_ENVIRONMENT;
     if (lane->state == LANE_CLOSED || lane->renew || !streams_shard_alive(session))
         return WAITING_SHARD;
     if (outbox_full(lane->outbox))
@@ -418,6 +444,12 @@ static void lane_advance(session_t *session, struct lane *lane)
 
     if (waiting != WAITING_NOTHING) {
         session->waiting = waiting;
+        return;
+    }
+    if (lane->lost) {
+        lane->lost = false;
+        lane_renew(session, lane, "the environment is started again");
+        session->waiting = WAITING_SHARD;
         return;
     }
     if (lane->state == LANE_RESTING) {
@@ -490,7 +522,9 @@ void session_stepped(session_t *session, uint64_t now_ms, uint64_t token,
     session->now = now_ms;
     if (lane != NULL && !session->exited) {
         lane->token = 0;
-        if (session->lockstep) {
+        if (step->lost != NULL) {
+            lane_lost(session, lane, step->lost);
+        } else if (session->lockstep) {
             turns_stepped(session, lane, step);
         } else if (lane_push(session, lane, step) && (step->terminated || step->truncated)) {
             lane->state = LANE_RESTING;
@@ -535,6 +569,8 @@ uint64_t streams_deadline(const session_t *session)
     for (uint32_t i = 0; i < session->lane_count; i++) {
         const struct lane *lane = &session->lanes[i];
 
+        if (lane->lost && lane->again_ms > session->now && lane->again_ms < at)
+            at = lane->again_ms;
         if (outbox_inflight(lane->outbox) > 0 && lane->sent_ms + answer_ms(session) < at)
             at = lane->sent_ms + answer_ms(session);
     }

@@ -12,13 +12,15 @@
 #include "common/plan/mppi.h"
 #include "common/tensor/gemm.h"
 #include "common/util/clock.h"
+#include "common/util/log.h"
 #include "common/util/queue.h"
 
 /* What an environment says of itself goes into rows and onto the wire as it is. */
 _Static_assert(ENV_OBS_STATE == (int)OBS_STATE && ENV_OBS_RGB == (int)OBS_RGB, "kinds of observations");
 _Static_assert(STACK_FRAMES == ROW_STACK, "frames in an observation");
 
-#define BACKGROUND_NICE 10
+#define BACKGROUND_NICE   10
+#define EVALUATION_LOSSES 5 /* of its environment, in one evaluation */
 
 /* A command on its way to the thread. `state` is the loop's memory, lent until the result. */
 struct work {
@@ -92,6 +94,19 @@ static void begin_answer(worker_t *worker, uint32_t kind, uint64_t token)
     memset(worker->answer, 0, sizeof(*worker->answer));
     worker->answer->result.kind = kind;
     worker->answer->result.token = token;
+}
+
+/* The environment is gone, and a reset may bring another. False: it is another kind of failure. */
+static bool lose(worker_t *worker, int rc, const struct error *err)
+{
+    struct worker_result *result = &worker->answer->result;
+
+    if (rc != TD_ELOST)
+        return false;
+    metrics_add(worker->options.metrics, METRIC_env_lost, 1);
+    result->err = *err;
+    result->lost = true;
+    return true;
 }
 
 /* The command could not be carried out, and no other will be. */
@@ -172,7 +187,7 @@ static void reset(worker_t *worker, const struct work *work)
         rc = make_env(worker, work->reset.seed, &err);
     if (rc == TD_OK)
         rc = reset_env(worker, &err);
-    if (rc != TD_OK)
+    if (rc != TD_OK && !lose(worker, rc, &err))
         fail(worker, rc, &err);
 }
 
@@ -225,7 +240,8 @@ static void step(worker_t *worker, const struct command_step *command)
     if (rc == TD_OK)
         rc = step_env(worker, &result, &err);
     if (rc != TD_OK) {
-        fail(worker, rc, &err);
+        if (!lose(worker, rc, &err))
+            fail(worker, rc, &err);
         return;
     }
     metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
@@ -233,6 +249,8 @@ static void step(worker_t *worker, const struct command_step *command)
     out->reward = (float)result.reward;
     out->terminated = result.terminated;
     out->truncated = result.truncated;
+    out->has_success = result.has_success;
+    out->success = result.success;
 }
 
 static bool is_abandoned(worker_t *worker, const struct work *work)
@@ -240,11 +258,18 @@ static bool is_abandoned(worker_t *worker, const struct work *work)
     return atomic_load(&worker->stopping) || atomic_load(&worker->abandoned) != work->abandoned;
 }
 
-/* One episode without exploration noise; adds its return and length. False: abandoned, or rc says. */
+struct score {
+    double reward, length, success; /* success: of the last step */
+    bool has_success;
+};
+
+/* One episode without exploration noise. False: abandoned, or rc says. */
 static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t episode,
-                             double *reward, double *length, int *rc, struct error *err)
+                             struct score *score, int *rc, struct error *err)
 {
     struct env_result result = {0};
+
+    *score = (struct score){0};
 
     *rc = reset_env(worker, err);
     for (uint32_t t = 0; *rc == TD_OK && !result.terminated && !result.truncated; t++) {
@@ -257,27 +282,51 @@ static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t
             break;
         if (!work->evaluate.in_place)
             metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
-        *reward += (double)(float)result.reward;
-        *length += 1;
+        score->reward += (double)(float)result.reward;
+        score->length += 1;
     }
+    score->success = result.success;
+    score->has_success = result.has_success;
     return *rc == TD_OK;
+}
+
+/* All of them, added up; an episode whose environment is lost is played again, a few times in all. */
+static bool evaluate_episodes(worker_t *worker, const struct work *work, struct score *sum, int *rc, struct error *err)
+{
+    int losses = 0;
+
+    for (uint32_t i = 0; i < work->evaluate.episodes; i++) {
+        struct score score;
+
+        while (!evaluate_episode(worker, work, i, &score, rc, err)) {
+            if (*rc != TD_ELOST || work->evaluate.in_place || ++losses > EVALUATION_LOSSES)
+                return false;
+            metrics_add(worker->options.metrics, METRIC_env_lost, 1);
+            log_error("an episode of the evaluation is played again", "why=\"%s\"", err->text);
+        }
+        sum->reward += score.reward;
+        sum->length += score.length;
+        sum->success += score.success;
+        sum->has_success |= score.has_success;
+    }
+    return true;
 }
 
 static void evaluate(worker_t *worker, const struct work *work)
 {
     struct worker_result *result = &worker->answer->result;
     uint32_t episodes = work->evaluate.episodes;
-    double reward = 0, length = 0;
+    struct score sum = {0};
     struct error err = {0};
-    bool going = true;
+    bool going = false;
     int rc = TD_OK;
 
     if (!work->evaluate.in_place)
         rc = make_env(worker, work->evaluate.seed, &err);
     if (work->evaluate.alone)
         pool_set_active(worker->pool, pool_threads(worker->pool));
-    for (uint32_t i = 0; i < episodes && rc == TD_OK && going; i++)
-        going = evaluate_episode(worker, work, i, &reward, &length, &rc, &err);
+    if (rc == TD_OK)
+        going = evaluate_episodes(worker, work, &sum, &rc, &err);
     use_usual_threads(worker);
     if (rc != TD_OK) {
         fail(worker, rc, &err);
@@ -285,8 +334,10 @@ static void evaluate(worker_t *worker, const struct work *work)
     }
     result->ended = going;
     result->evaluation.episodes = episodes;
-    result->evaluation.reward = episodes > 0 ? reward / episodes : 0;
-    result->evaluation.length = episodes > 0 ? length / episodes : 0;
+    result->evaluation.reward = episodes > 0 ? sum.reward / episodes : 0;
+    result->evaluation.length = episodes > 0 ? sum.length / episodes : 0;
+    result->evaluation.has_success = sum.has_success;
+    result->evaluation.success = episodes > 0 ? sum.success / episodes : 0;
     if (going && work->evaluate.in_place) {
         capture(worker, work);
         result->evaluation.state = result->state;
@@ -551,6 +602,7 @@ const struct worker_result *worker_next(worker_t *worker)
         return NULL;
     /* the observation and the action are now in this copy */
     result->step.obs = worker->popped + 1;
+    result->step.lost = result->lost ? result->err.text : NULL;
     if (result->step.action != NULL)
         result->step.action = (const float *)((const char *)result->step.obs + obs_bytes(worker));
     return result;

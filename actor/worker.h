@@ -47,6 +47,7 @@ struct worker_result {
     struct message_spec spec;
     size_t snapshot_bytes; /* of the acting parameters */
     bool ok;               /* RESTORE: taken; ADOPT: finite */
+    bool lost;             /* RESET, STEP: the environment is gone; err and step.lost say why */
     bool ended;            /* EVALUATE: to its end, not abandoned */
     struct session_step step;
     struct session_evaluation evaluation;

@@ -292,6 +292,7 @@ static int bridge_step(struct env *env, const float *action, struct env_result *
     result->reward = reply.reward;
     result->terminated = (reply.flags & BRIDGE_TERMINATED) != 0;
     result->truncated = (reply.flags & BRIDGE_TRUNCATED) != 0;
+    result->has_success = (reply.flags & BRIDGE_HAS_SUCCESS) != 0;
     result->success = (reply.flags & BRIDGE_SUCCESS) != 0;
     return TD_OK;
 }

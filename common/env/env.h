@@ -56,7 +56,8 @@ struct env_result {
     double reward;   /* summed over the action repeat; rows keep it as a float */
     bool terminated; /* a terminal state: nothing to bootstrap from */
     bool truncated;  /* the time limit; never set together with terminated */
-    bool success;    /* the task's own notion, false where it has none */
+    bool has_success; /* the task has a notion of success, */
+    bool success;    /* and this is it */
 };
 
 typedef struct env env_t;

@@ -321,6 +321,27 @@ static int parse_pass(struct config *config, int argc, char **argv, bool files, 
     return TD_OK;
 }
 
+/* env=FILE.so is another word for task=FILE.so, which is what is kept and handed on. */
+static int take_env(struct config *config, bool *given, struct error *err)
+{
+    bool *env = &given[config_find("env", 3)], *task = &given[config_find("task", 4)];
+    size_t length = strlen(config->env);
+
+    if (!*env)
+        return TD_OK;
+    if (*task && strcmp(config->task, config->env) != 0)
+        return error_set(err, TD_EINVAL, "env=%.80s and task=%.80s both name the environment: give one of them",
+                         config->env, config->task);
+    if (length < 4 || strcmp(config->env + length - 3, ".so") != 0)
+        return error_set(err, TD_EINVAL, "env=%.80s: the path of a shared library is expected, ./my_env.so; other "
+                                         "environments are named with task=", config->env);
+    memcpy(config->task, config->env, sizeof(config->task));
+    config->env[0] = '\0';
+    *task = true;
+    *env = false;
+    return TD_OK;
+}
+
 int config_parse(struct config *config, int argc, char **argv, bool *given, struct error *err)
 {
     bool own[TD_LEN(options)] = {false};
@@ -331,6 +352,8 @@ int config_parse(struct config *config, int argc, char **argv, bool *given, stru
     rc = parse_pass(config, argc, argv, true, given, err);
     if (rc == TD_OK)
         rc = parse_pass(config, argc, argv, false, given, err);
+    if (rc == TD_OK)
+        rc = take_env(config, given, err);
     if (rc == TD_OK && config->lockstep && !given[config_find("actors", 6)])
         config->actors = 1; /* the only number lock-step works with */
     return rc;
@@ -345,6 +368,16 @@ static int check_name(const char *key, const char *value, struct error *err)
     if (strcmp(value, ".") == 0 || strcmp(value, "..") == 0 || strchr(value, '/') != NULL)
         return error_set(err, TD_EINVAL, "%s=%.80s cannot name a folder", key, value);
     return TD_OK;
+}
+
+/* A task may be the path of an environment: FILE.so, or python:FILE.py:CLASS. */
+static int check_task(const char *task, struct error *err)
+{
+    size_t length = strlen(task);
+
+    if (strchr(task, ':') != NULL || (length > 3 && strcmp(task + length - 3, ".so") == 0))
+        return TD_OK;
+    return check_name("task", task, err);
 }
 
 static int check_planner(const struct config *config, struct error *err)
@@ -418,7 +451,7 @@ int config_check(const struct config *config, struct error *err)
 {
     int rc;
 
-    if ((rc = check_name("task", config->task, err)) != TD_OK ||
+    if ((rc = check_task(config->task, err)) != TD_OK ||
         (rc = check_name("exp_name", config->exp_name, err)) != TD_OK ||
         (rc = check_planner(config, err)) != TD_OK || (rc = check_model(config, err)) != TD_OK ||
         (rc = check_lockstep(config, err)) != TD_OK || (rc = check_places(config, err)) != TD_OK)
@@ -464,14 +497,30 @@ int config_resume(struct config *config, const struct config *fresh, const bool 
     return TD_OK;
 }
 
+/* A task as the name of one folder: slashes become underscores, what leads to here goes. */
+static void folder_of_task(const char *task, char out[CONFIG_TEXT_MAX])
+{
+    while (task[0] == '.' && (task[1] == '/' || task[1] == '.'))
+        task++;
+    while (task[0] == '/')
+        task++;
+    snprintf(out, CONFIG_TEXT_MAX, "%s", task);
+    for (char *at = out; *at != '\0'; at++)
+        if (*at == '/')
+            *at = '_';
+}
+
 int config_run_dir(const struct config *config, char *out, size_t size, struct error *err)
 {
+    char task[CONFIG_TEXT_MAX];
     int length;
+
+    folder_of_task(config->task, task);
 
     if (config->work_dir[0] != '\0')
         length = snprintf(out, size, "%s", config->work_dir);
     else
-        length = snprintf(out, size, "logs/%s/%lld/%s", config->task, (long long)config->seed,
+        length = snprintf(out, size, "logs/%s/%lld/%s", task, (long long)config->seed,
                           config->exp_name);
     if (length < 0 || (size_t)length >= size)
         return error_set(err, TD_EINVAL, "the run directory's name is longer than %zu bytes", size - 1);

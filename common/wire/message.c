@@ -53,6 +53,7 @@ const char *waiting_name(uint32_t waiting)
     case WAITING_ACKS: return "acknowledgements";
     case WAITING_TURN: return "its turn";
     case WAITING_WORK: return "an evaluation";
+    case WAITING_ENVIRONMENT: return "its environment to be started again";
     default: return "unknown";
     }
 }

@@ -91,7 +91,8 @@ enum waiting {
     WAITING_ACKS,       /* the outbox is full */
     WAITING_TURN,       /* lock-step: the learner's Turn */
     WAITING_WORK,       /* an evaluator without an order */
-    WAITING_LAST = WAITING_WORK,
+    WAITING_ENVIRONMENT, /* it was lost, and is started again after a while */
+    WAITING_LAST = WAITING_ENVIRONMENT,
 };
 
 struct bulk {

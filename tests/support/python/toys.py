@@ -225,3 +225,26 @@ class Ends(Good):
         obs, reward, _, _, info = super().step(action)
         odd = self.episode % 2 == 1
         return obs, reward, odd and self.t == 3, not odd and self.t == 4, info
+
+
+class Flaky(Good):
+    """Plays two episodes, then is gone, hangs or returns nonsense, by turns from process to process."""
+
+    def __init__(self):
+        super().__init__()
+        self.episode = 0
+
+    def reset(self, seed=None, options=None):
+        self.episode += 1
+        return super().reset(seed)
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        if self.episode == 3 and self.t == 5:
+            kind = os.getpid() % 3
+            if kind == 0:
+                os._exit(3)
+            if kind == 1:
+                time.sleep(1000)
+            obs[0] = float("nan")
+        return obs, reward, terminated, truncated, info

@@ -277,6 +277,98 @@ static void an_environment_that_breaks_is_bad_input(void **state)
     assert_non_null(strstr(at.exit.exit.text, "cannot be stored"));
 }
 
+/* The reset or step that was asked for found the environment gone. */
+static void lose(void)
+{
+    struct session_step result = {.lost = "toy: it fell"};
+    struct session_output output;
+    bool reset = take(command(COMMAND_RESET), &output);
+
+    assert_true(reset || take(command(COMMAND_STEP), &output));
+    session_stepped(at.session, at.now, reset ? output.reset.token : output.step.token, &result);
+    drain();
+}
+
+static bool renewal_asked(void)
+{
+    return at.last[MESSAGE_INGEST_HELLO].kind != 0 &&
+           at.last[MESSAGE_INGEST_HELLO].message.ingest_hello.streams[0].renew;
+}
+
+/* Its rows go out first, then a new epoch closes the episode; the reset brings another seed. */
+static void a_lost_environment_loses_no_rows(void **state)
+{
+    struct session_view view;
+
+    (void)state;
+    seat(PHASE_SEEDING);
+    assert_true(step(1, false));
+    assert_true(step(2, false));
+    lose();
+    assert_non_null(strstr(at.said, "it fell"));
+    tick(300); /* past the pause: still rows without an answer */
+    assert_false(renewal_asked());
+    session_view(at.session, at.now, &view);
+    assert_int_equal(view.waiting, WAITING_ACKS);
+    acknowledge(1, 2, LIMIT_NONE);
+    assert_true(renewal_asked());
+    assert_false(take(command(COMMAND_RESET), NULL));
+    grant(2, 0, LIMIT_NONE);
+    assert_true(command(COMMAND_RESET)->reset.reseed);
+    session_view(at.session, at.now, &view);
+    assert_int_equal(view.dropped_rows, 0);
+    assert_int_equal(at.exit.kind, 0);
+}
+
+static void environments_lost_again_and_again_end_the_actor(void **state)
+{
+    struct session_view view;
+
+    (void)state;
+    seat(PHASE_SEEDING);
+    for (uint64_t i = 0; i < 4; i++) { /* a reset that fails loses no rows, but counts */
+        uint64_t begun = at.now;
+
+        lose();
+        assert_int_equal(at.exit.kind, 0);
+        session_view(at.session, at.now, &view);
+        assert_int_equal(view.waiting, WAITING_ENVIRONMENT);
+        memset(&at.last[MESSAGE_INGEST_HELLO], 0, sizeof(at.last[0]));
+        while (!renewal_asked())
+            tick(10);
+        assert_true(at.now - begun >= (250u << i) && at.now - begun < (250u << i) + 600);
+        heartbeat(1, PHASE_SEEDING, (struct announcement){0});
+        grant(i + 2, 0, LIMIT_NONE);
+    }
+    lose();
+    assert_int_equal(at.exit.exit.code, TD_EXIT_GAVE_UP);
+    assert_non_null(strstr(at.exit.exit.text, "it fell"));
+}
+
+static void a_whole_episode_makes_good(void **state)
+{
+    (void)state;
+    seat(PHASE_SEEDING);
+    for (uint64_t i = 0; i < 8; i++) {
+        uint64_t next = 2;
+
+        assert_true(step(1, false));
+        assert_true(step(2, true));
+        if (i % 2 == 0) { /* in the middle of the next episode */
+            assert_true(step(1, false));
+            next++;
+        }
+        lose();
+        acknowledge(i + 1, next, LIMIT_NONE);
+        memset(&at.last[MESSAGE_INGEST_HELLO], 0, sizeof(at.last[0]));
+        while (!renewal_asked())
+            tick(10);
+        heartbeat(1, PHASE_SEEDING, (struct announcement){0});
+        grant(i + 2, 0, LIMIT_NONE);
+        assert_int_equal(at.exit.kind, 0);
+    }
+}
+
 static void pull_answer(uint32_t epoch, uint64_t version, const char *bytes)
 {
     struct message chunk = {.kind = MESSAGE_CHUNK, .bulks = 1, .bulk = {{bytes, SNAPSHOT}}};
@@ -458,6 +550,9 @@ int main(void)
         SESSION_TEST(what_was_lost_is_sent_again),
         SESSION_TEST(refused_rows_end_the_episode_then_the_actor),
         SESSION_TEST(an_environment_that_breaks_is_bad_input),
+        SESSION_TEST(a_lost_environment_loses_no_rows),
+        SESSION_TEST(environments_lost_again_and_again_end_the_actor),
+        SESSION_TEST(a_whole_episode_makes_good),
         SESSION_TEST(parameters_too_old_or_of_another_epoch_are_not_planned_with),
         SESSION_TEST(another_size_of_parameters_is_bad_input),
         SESSION_TEST(an_older_learner_is_not_heard),

@@ -401,6 +401,25 @@ static void a_resumed_run_keeps_what_must_not_change(void **state)
     assert_non_null(strstr(err.text, "0.1"));
 }
 
+static void a_library_is_named_by_env_or_task(void **state)
+{
+    struct config config;
+    struct error err = {0};
+    bool given[256] = {false};
+
+    (void)state;
+    config_init(&config);
+    assert_ok(config_parse(&config, 1, (char *[]){"env=./my_env.so"}, given, &err), err);
+    assert_string_equal(config.task, "./my_env.so");
+    assert_string_equal(config.env, "");
+    assert_ok(config_check(&config, &err), err);
+    config_init(&config);
+    assert_int_equal(config_parse(&config, 1, (char *[]){"env=hopper"}, NULL, &err), TD_EINVAL);
+    config_init(&config);
+    assert_int_equal(config_parse(&config, 2, (char *[]){"env=./a.so", "task=hopper"}, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "give one of them"));
+}
+
 static void run_directories_follow_the_reference(void **state)
 {
     struct config config;
@@ -413,6 +432,12 @@ static void run_directories_follow_the_reference(void **state)
     assert_set(&config, "seed=2");
     assert_ok(config_run_dir(&config, out, sizeof(out), &err), err);
     assert_string_equal(out, "logs/walker-walk/2/default");
+    assert_set(&config, "task=python:./my/env.py:Mine");
+    assert_ok(config_run_dir(&config, out, sizeof(out), &err), err);
+    assert_string_equal(out, "logs/python:._my_env.py:Mine/2/default");
+    assert_set(&config, "task=../x/my_env.so");
+    assert_ok(config_run_dir(&config, out, sizeof(out), &err), err);
+    assert_string_equal(out, "logs/x_my_env.so/2/default");
     assert_int_equal(config_run_dir(&config, small, sizeof(small), &err), TD_EINVAL);
     assert_set(&config, "work_dir=/tmp/x");
     assert_ok(config_run_dir(&config, out, sizeof(out), &err), err);
@@ -467,6 +492,7 @@ int main(void)
         cmocka_unit_test(contradictions_are_found),
         cmocka_unit_test(options_are_read_from_memory),
         cmocka_unit_test(a_resumed_run_keeps_what_must_not_change),
+        cmocka_unit_test(a_library_is_named_by_env_or_task),
         cmocka_unit_test(run_directories_follow_the_reference),
         cmocka_unit_test(help_and_markdown_hold_every_option),
     };

@@ -1,0 +1,100 @@
+/* Runs of the real programs on environments in Python that die, hang and return nonsense. */
+#include <dirent.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "tests/support/live.h"
+#include "tests/support/test.h"
+
+#define TOY(name) "task=python:tests/support/python/toys.py:" name
+
+/* Bridges whose owner was this process. */
+static int bridges_of(pid_t owner)
+{
+    DIR *folder = opendir("/proc");
+    struct dirent *entry;
+    char word[64];
+    int count = 0;
+
+    snprintf(word, sizeof(word), "run.py 3 %d ", (int)owner);
+    while ((entry = readdir(folder)) != NULL) {
+        char path[300], text[4096] = "";
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
+        if (atoi(entry->d_name) <= 0 || (file = fopen(path, "r")) == NULL)
+            continue;
+        for (size_t i = 0, length = fread(text, 1, sizeof(text) - 1, file); i < length; i++)
+            text[i] = text[i] == '\0' ? ' ' : text[i];
+        fclose(file);
+        count += strstr(text, word) != NULL;
+    }
+    closedir(folder);
+    return count;
+}
+
+static void await_no_bridges(const struct live *live, pid_t owner)
+{
+    for (int left = 300; bridges_of(owner) > 0; left--, live_sleep(10))
+        live_check(live, left > 0, "a bridge outlives its owner %d", (int)owner);
+}
+
+static void a_run_goes_on_when_environments_are_lost(void **state)
+{
+    struct live live;
+    double lost;
+    pid_t actor;
+
+    (void)state;
+    live_env("TDMPC2_ENV_TIMEOUT", "1");
+    live_init(&live, "flaky", false);
+    live_train(&live, TOY("Flaky"), "steps=100000", "seed_steps=300", "actors=2", "evaluator=off", "heartbeat=0.5", NULL);
+    lost = live_await(&live, "actor", 0, "env_lost", 2, 90000);
+    live_await(&live, "replay", 0, "episodes_aborted", lost / 2, 30000);
+    live_await(&live, "actor", 1, "env_lost", 1, 60000);
+    live_check(&live, live_count(&live, "actor-0.log", "closed as aborted") >= 2, "no word of the loss");
+
+    actor = live_part(&live, "actor", 0, 0);
+    assert_true(bridges_of(actor) <= 1); /* between two of them there is none */
+    kill(actor, SIGKILL);
+    live_part(&live, "actor", 0, actor);
+    await_no_bridges(&live, actor);
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 60000);
+    live_no_orphans(&live, 2000);
+    live_env("TDMPC2_ENV_TIMEOUT", NULL);
+}
+
+static void an_environment_that_never_plays_an_episode_ends_the_run(void **state)
+{
+    struct live live;
+
+    (void)state;
+    live_init(&live, "exit", false);
+    live_train(&live, TOY("Exit"), "steps=100000", "seed_steps=300", "actors=1", "evaluator=off", "heartbeat=0.5", NULL);
+    live_check(&live, live_said(&live, "actor-0.log", "five times without a whole episode", 60000), "it does not give up");
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 60000);
+}
+
+static void what_cannot_be_used_ends_the_run_at_once(void **state)
+{
+    struct live live;
+
+    (void)state;
+    live_init(&live, "discrete", false);
+    live_train(&live, TOY("Discrete"), "steps=1000", NULL);
+    live_expect(&live, 2, 30000);
+    live_check(&live, live_says(live.out, "plans continuous actions"), "no reason given");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(a_run_goes_on_when_environments_are_lost, live_cleanup),
+        cmocka_unit_test_teardown(an_environment_that_never_plays_an_episode_ends_the_run, live_cleanup),
+        cmocka_unit_test_teardown(what_cannot_be_used_ends_the_run_at_once, live_cleanup),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
