@@ -1,5 +1,6 @@
 # tdmpc2 - distributed TD-MPC2 in C.
 #
+#   make run-pixels   train from frames in the background, show how far it is   (the same)
 #   make run     set up, build, train a task and show its curve   (ARGS="task=... steps=...")
 #   make test    every test suite; SAN=address,undefined or SAN=thread for the sanitizers
 #   make help    the rest
@@ -67,13 +68,14 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
-.PHONY: all setup run test test-long bench install clean help programs tests
+.PHONY: all setup run run-pixels test test-long bench install clean help programs tests
 all: programs
 
 help:
 	@echo 'make            build everything into $(B)/bin'
 	@echo 'make setup      install what is missing (Debian packages, MuJoCo, model files)'
 	@echo 'make run        set up, build, train; ARGS="task=walker-walk steps=500000" trains anything'
+	@echo 'make run-pixels train from frames in the background; the second time show how far it is'
 	@echo 'make test       all suites; SAN=address,undefined or SAN=thread; ONLY=pattern for some'
 	@echo 'make test-long  the long versions: more rounds, more seeds, learning'
 	@echo 'make bench      all benchmarks'
@@ -94,6 +96,11 @@ run:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
 	@deploy/demo $(B)/bin $(ARGS)
+
+run-pixels:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@deploy/pixels $(B)/bin $(ARGS)
 
 test:
 	@deploy/setup
