@@ -24,9 +24,9 @@
 #endif
 
 /* Allocations while `counting_allocations` is set; the main thread's only when counting_main is, too. */
-static atomic_bool counting_allocations;
-static atomic_bool counting_main;
-static atomic_ulong counted_allocations;
+static atomic_bool counting_allocations __attribute__((unused));
+static atomic_bool counting_main __attribute__((unused));
+static atomic_ulong counted_allocations __attribute__((unused));
 
 #if COUNTS_ALLOCATIONS
 void *__libc_malloc(size_t size);
