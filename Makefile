@@ -1,7 +1,7 @@
 # tdmpc2 - distributed TD-MPC2 in C.
 #
-#   make run-pixels   train from frames in the background, show how far it is   (the same)
 #   make run     set up, build, train a task and show its curve   (ARGS="task=... steps=...")
+#   make run-pixels  train from frames in the background, show how far it has come  (the same)
 #   make test    every test suite; SAN=address,undefined or SAN=thread for the sanitizers
 #   make help    the rest
 

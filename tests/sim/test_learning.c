@@ -84,6 +84,31 @@ static void threads_do_not_change_a_run(void **state)
     assert_true(results[1].hash != results[0].hash);
 }
 
+/* The same on frames, where convolutions are cut into tiles too. */
+static void threads_do_not_change_a_run_on_pixels(void **state)
+{
+    struct config config = small("toy-episodic:20");
+    struct lockstep_result results[3];
+    struct error err;
+
+    (void)state;
+    snprintf(config.obs, sizeof(config.obs), "rgb");
+    config.num_channels = 2;
+    config.batch_size = 16;
+    config.eval_episodes = 1;
+    config.episodic = true;
+    config.seed_steps = 40;
+    config.steps = 60;
+    for (int i = 0; i < 3; i++) {
+        assert_ok(lockstep_run(&config, i + 1, false, &results[i], &err), err);
+        assert_true(results[i].hash == results[0].hash);
+        assert_true(results[i].final_return == results[0].final_return);
+    }
+    config.seed = 2;
+    assert_ok(lockstep_run(&config, 1, false, &results[1], &err), err);
+    assert_true(results[1].hash != results[0].hash);
+}
+
 static void what_cannot_go_on_is_said(void **state)
 {
     struct config config = small("toy-episodic");
@@ -105,6 +130,7 @@ int main(void)
         cmocka_unit_test(balancing_is_learned),
         cmocka_unit_test(driving_to_the_middle_is_learned_by_the_policy_alone),
         cmocka_unit_test(threads_do_not_change_a_run),
+        cmocka_unit_test(threads_do_not_change_a_run_on_pixels),
         cmocka_unit_test(what_cannot_go_on_is_said),
     };
 

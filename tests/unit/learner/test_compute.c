@@ -12,7 +12,7 @@
 #define HORIZON    3
 #define DEADLINE_MS 60000
 
-static const struct row_schema schema = {OBS_STATE, OBS, ACTION};
+static const struct row_schema schema = {OBS_STATE, OBS, ACTION}, pixels = {OBS_RGB, 12288, ACTION};
 
 static struct run make_run(const char *name, bool lockstep)
 {
@@ -339,10 +339,76 @@ static void sizes_that_make_no_model_are_an_error(void **state)
     compute_destroy(&compute);
 }
 
+/* Slices from..from+count-1 of a whole batch of frames. */
+static char *cut_frames(const char *whole, uint32_t from, uint32_t count)
+{
+    const uint32_t widths[] = {12288, 4 * ACTION, 4, 4, 4}, steps[] = {HORIZON + 3, HORIZON, HORIZON, HORIZON, 1};
+    char *part = malloc(row_slices_bytes(&pixels, HORIZON, count)), *to = part;
+
+    for (size_t field = 0; field < TD_LEN(widths); field++)
+        for (uint32_t t = 0; t < steps[field]; t++) {
+            memcpy(to, whole + from * widths[field], (size_t)count * widths[field]);
+            to += (size_t)count * widths[field];
+            whole += (size_t)BATCH * widths[field];
+        }
+    return part;
+}
+
+static compute_t *make_pixels(struct run *run, int threads)
+{
+    struct compute_job job = {.kind = COMPUTE_MODEL};
+    compute_t *compute = make_compute(run, threads);
+    struct compute_result result;
+
+    job.model.spec = (struct message_spec){OBS_RGB, pixels.obs_dim, ACTION, 50, true};
+    compute_push(compute, &job);
+    result = wait_result(compute, COMPUTE_MODEL);
+    assert_ok(result.rc, result.err);
+    return compute;
+}
+
+static void parts_of_a_batch_of_frames_count_as_the_whole(void **state)
+{
+    struct run run = make_run("frames", false);
+    size_t bytes = row_slices_bytes(&pixels, HORIZON, BATCH), frames = (HORIZON + 3) * (size_t)BATCH * 12288;
+    char *whole = calloc(1, bytes), *first, *second;
+    struct compute_batch together = {.part = {{whole, bytes, BATCH}}}, apart;
+    struct model_dims dims;
+    struct error err;
+    compute_t *one, *two;
+    world_model_t *model;
+
+    (void)state;
+    for (size_t i = 0; i < frames; i++)
+        whole[i] = (char)rng_below(test_rng(), 256);
+    rng_uniform(test_rng(), (float *)(void *)(whole + frames), HORIZON * BATCH * (ACTION + 1), -1, 1);
+    first = cut_frames(whole, 0, 3);
+    second = cut_frames(whole, 3, 5);
+    apart = (struct compute_batch){.part = {{first, row_slices_bytes(&pixels, HORIZON, 3), 3},
+                                            {second, row_slices_bytes(&pixels, HORIZON, 5), 5}}};
+    snprintf(run.config.obs, sizeof(run.config.obs), "rgb");
+    run.config.num_channels = 2;
+    assert_ok(model_dims_init(&dims, &run.config, 12288, ACTION, &err), err);
+    assert_ok(world_model_create(&model, &dims, false, &err), err);
+    one = make_pixels(&run, 1);
+    two = make_pixels(&run, 2);
+    update(one, 0, &together, 1, 1);
+    update(two, 0, &apart, 2, 2);
+    bytes = model_acting_floats(&model->layout) * sizeof(float);
+    assert_true(hash_of(one, bytes) == hash_of(two, bytes));
+    compute_destroy(&one);
+    compute_destroy(&two);
+    world_model_destroy(&model);
+    free(whole);
+    free(first);
+    free(second);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_of_a_batch_count_as_the_whole),
+        cmocka_unit_test(parts_of_a_batch_of_frames_count_as_the_whole),
         cmocka_unit_test(computing_allocates_nothing),
         cmocka_unit_test(a_resumed_run_ends_in_the_same_bits),
         cmocka_unit_test(lock_step_goes_back_to_its_newest_cut),

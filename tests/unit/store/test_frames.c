@@ -82,7 +82,7 @@ static void a_million_frames_fit_in_13_gigabytes(void **state)
 
 static void rows_come_back_as_they_were_sent(void **state)
 {
-    enum { ROWS = 50, EPISODES = 4 };
+    enum { ROWS = 50, EPISODES = 30 };
     char dir[512];
     store_t *store;
     struct error err = {0};
@@ -112,8 +112,8 @@ static void rows_come_back_as_they_were_sent(void **state)
             }
         }
     store_rows_end(store);
-    /* pages of appends are used again: no more than two episodes' worth lies idle */
-    assert_true(disk_of(dir) < (uint64_t)(EPISODES + 1) * ROWS * 12600 + 2 * ROWS * 4 * 4096 + (1 << 20));
+    /* pages of appends are used again: two episodes' worth lies idle, beside what the file is ahead */
+    assert_true(disk_of(dir) < (uint64_t)(EPISODES + 1) * ROWS * 12600 + 2 * ROWS * 4 * 4096 + (9 << 20));
     assert_ok(store_verify(store, &report, NULL, NULL, &err), err);
     assert_true(verify_clean(&report));
     assert_int_equal(report.rows, ROWS * (EPISODES + 1));

@@ -142,11 +142,44 @@ static void columns_hold_the_rows(void **state)
     safetensors_close(&file);
 }
 
+static void frames_are_a_column_of_bytes(void **state)
+{
+    static const struct row_schema frames = {OBS_RGB, 27, 2};
+    struct store_config config = {.schema = frames, .run_id = 5, .rows = 100};
+    struct store_record record = {.epoch = 1, .rows = 30, .flags = EPISODE_TERMINATED};
+    char dir[512], path[600], rows[30 * 64], obs[30 * 27];
+    size_t stride = row_stride(&frames);
+    struct error err = {0};
+    safetensors_t *file;
+    store_t *store;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/export-frames", test_folder());
+    snprintf(path, sizeof(path), "%s/frames.safetensors", test_folder());
+    config.dir = dir;
+    assert_ok(store_open(&store, &config, &err), err);
+    for (uint32_t i = 0; i < 30; i++)
+        test_row_fill(rows + i * stride, &frames, &(struct test_row_id){0, 0, 1, i},
+                      i == 0 ? ROW_FIRST : i == 29 ? ROW_TERMINATED : 0);
+    assert_ok(store_insert(store, &record, rows, &err), err);
+    assert_ok(store_commit(store, &err), err);
+    store_close(&store);
+    assert_int_equal(run("info", dir, NULL), 0);
+    assert_int_equal(run("verify", dir, NULL), 0);
+    assert_int_equal(run("export", dir, path), 0);
+    assert_ok(safetensors_open(&file, path, &err), err);
+    assert_ok(safetensors_get(file, "obs", SAFETENSORS_U8, 2, (uint64_t[]){30, 27}, obs, &err), err);
+    for (uint32_t i = 0; i < 30; i++)
+        assert_memory_equal(obs + i * 27, row_obs(rows + i * stride), 27);
+    safetensors_close(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exit_codes_say_what_was_found),
         cmocka_unit_test(columns_hold_the_rows),
+        cmocka_unit_test(frames_are_a_column_of_bytes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
