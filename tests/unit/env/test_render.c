@@ -72,6 +72,7 @@ static void recorded_frames_are_equal(void **state)
     (void)state;
     replay("walker-walk", ENV_DRAW_EXACT, "frames equal");
     replay("cheetah-run", ENV_DRAW_EXACT, "frames equal");
+    replay("quadruped-walk", ENV_DRAW_EXACT, "frames equal");
 }
 
 static void fast_frames_are_within_the_tolerance(void **state)
@@ -79,6 +80,7 @@ static void fast_frames_are_within_the_tolerance(void **state)
     (void)state;
     replay("walker-walk", ENV_DRAW_FAST, "ok ");
     replay("cheetah-run", ENV_DRAW_FAST, "ok ");
+    replay("quadruped-walk", ENV_DRAW_FAST, "ok ");
 }
 
 /* --- as resumed ---------------------------------------------------------------------------- */
