@@ -233,7 +233,6 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
     char **rest = calloc((size_t)argc, sizeof(*rest));
     bool *given = options_given();
     int count = 0, rc = TD_OK;
-    bool rgb = false;
 
     if (rest == NULL || given == NULL) {
         free(rest);
@@ -248,8 +247,6 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
             options->json = true;
         else if (strncmp(argv[i], "seconds=", 8) == 0)
             rc = parse_seconds(argv[i] + 8, options, err);
-        else if (strcmp(argv[i], "obs=rgb") == 0) /* also where runs are of states only */
-            rgb = true;
         else if (argv[i][0] == '-' || strchr(argv[i], '=') != NULL)
             rest[count++] = argv[i];
         else if (strcmp(argv[i], "all") == 0)
@@ -262,8 +259,6 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
     }
     if (rc == TD_OK)
         rc = config_parse(&options->config, count, rest, given, err);
-    if (rc == TD_OK && rgb)
-        snprintf(options->config.obs, sizeof(options->config.obs), "rgb");
     if (rc == TD_OK && options->config.threads > POOL_THREADS_MAX)
         rc = error_set(err, TD_EINVAL, "threads=%lld: at most %d",
                        (long long)options->config.threads, POOL_THREADS_MAX);
