@@ -296,17 +296,23 @@ void gl_unbind(gl_t *gl)
         state.osmesa.OSMesaMakeCurrent(NULL, NULL, 0, 0, 0);
 }
 
+void *gl_function(const char *name)
+{
+    void *function = state.platform == EGL ? state.egl.eglGetProcAddress(name)
+                                           : state.osmesa.OSMesaGetProcAddress(name);
+
+    TD_ASSERT(function != NULL, "OpenGL has no %s", name);
+    return function;
+}
+
 /* Ask the first context, bound to this thread for that. */
 static void describe(struct gl *gl)
 {
-    static const char function[] = "glGetString";
     const unsigned char *(*get_string)(unsigned name);
-    void *found = state.platform == EGL ? state.egl.eglGetProcAddress(function)
-                                        : state.osmesa.OSMesaGetProcAddress(function);
 
-    if (found == NULL || gl_bind(gl, NULL) != TD_OK)
+    if (gl_bind(gl, NULL) != TD_OK)
         return;
-    memcpy(&get_string, &found, sizeof(get_string));
+    get_string = (__typeof__(get_string))gl_function("glGetString");
     snprintf(state.driver, sizeof(state.driver), "%s, %s, %s", state.platform == EGL ? "EGL" : "OSMesa",
              (const char *)get_string(GL_VERSION), (const char *)get_string(GL_RENDERER));
     gl_unbind(gl);

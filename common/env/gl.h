@@ -31,6 +31,9 @@ int gl_bind(gl_t *gl, struct error *err);
 /* Leave this thread with no context. */
 void gl_unbind(gl_t *gl);
 
+/* An OpenGL function by name, which the library must have; after gl_open. */
+void *gl_function(const char *name);
+
 /* Who draws, e.g. "OSMesa, 3.1 Mesa 22.3.6, llvmpipe (LLVM 15.0.6, 256 bits)"; "" before the first context. */
 const char *gl_driver(void);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/env/gl.h"
+#include "common/env/render_floor.h"
 
 #define GEOMS_MAX  1000 /* in a scene, at least; a model with more gets more */
 #define FONT_SCALE 150
@@ -19,6 +20,7 @@ struct render {
     mjvScene scene;
     mjrContext context;
     mjvOption option;
+    struct render_floor floor;
     bool scene_made, context_made;
     int width, height;
     enum env_drawing drawing;
@@ -157,6 +159,8 @@ static void draw_body(void *argument)
     camera.fixedcamid = draw->view->camera;
     mj->mjv_updateScene(render->model, draw->data, &render->option, NULL, &camera, mjCAT_ALL,
                         &render->scene);
+    render_floor_fit(&render->floor, render->model, &render->scene, &render->context,
+                     (double)whole.width / whole.height);
     mj->mjr_render(whole, &render->scene, &render->context);
     mj->mjr_readPixels(draw->pixels, NULL, whole, &render->context);
 }
