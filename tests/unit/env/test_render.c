@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/env/dm/dm.h"
 #include "common/env/gl.h"
 #include "tests/support/test.h"
 #include "tools/env.h"
@@ -148,6 +149,43 @@ static void pictures_change_nothing(void **state)
     env_close(&drawn);
     env_close(&plain);
     env_close(&seen);
+}
+
+/* Put the walker down elsewhere on its floor, which is 496 long and ends there. */
+static void picture_at(env_t *env, double x, uint8_t *picture)
+{
+    struct dm *dm = (struct dm *)env;
+    struct error err;
+
+    dm->data->qpos[1] = x;
+    dm->mj->mj_forward(dm->model, dm->data);
+    assert_ok(env_render(env, &(struct env_view){64, 64, -1}, picture, &err), err);
+}
+
+/* Tiles of the floor are made when they come into view: going there shows what being there shows. */
+static void the_floor_follows_the_view(void **state)
+{
+    static const double places[] = {0, 1.3, 3, 30, -1.9, -3, 240, 494, 499, 3};
+    static uint8_t going[64 * 64 * 3], being[64 * 64 * 3], first[64 * 64 * 3], frame[ENV_FRAME_BYTES];
+    env_t *traveller = open_env("walker-walk", &exact, 1);
+    int unlike = 0;
+
+    (void)state;
+    observe(traveller, 0, frame);
+    for (size_t i = 0; i < TD_LEN(places); i++) {
+        env_t *native = open_env("walker-walk", &exact, 1);
+
+        observe(native, 0, frame);
+        picture_at(traveller, places[i], going);
+        picture_at(native, places[i], being);
+        assert_memory_equal(going, being, sizeof(going));
+        if (i == 0)
+            memcpy(first, going, sizeof(first));
+        unlike += memcmp(first, going, sizeof(first)) != 0;
+        env_close(&native);
+    }
+    assert_true(unlike > 5);
+    env_close(&traveller);
 }
 
 /* --- several ------------------------------------------------------------------------------- */
@@ -300,6 +338,7 @@ int main(void)
         cmocka_unit_test(fast_frames_are_within_the_tolerance),
         cmocka_unit_test(resumed_frames_are_equal),
         cmocka_unit_test(pictures_change_nothing),
+        cmocka_unit_test(the_floor_follows_the_view),
         cmocka_unit_test(taking_turns_in_one_thread_changes_nothing),
         cmocka_unit_test(threads_do_not_meet),
         cmocka_unit_test(an_env_may_move_between_threads),
