@@ -376,6 +376,8 @@ static void summarise(struct run *run)
     run->result->random_return = run->random_sum / fmax(1, (double)run->random_episodes);
 }
 
+void (*lockstep_seen)(const world_model_t *model);
+
 int lockstep_run(const struct config *config, int threads, bool verbose, struct lockstep_result *result,
                  struct error *err)
 {
@@ -394,6 +396,8 @@ int lockstep_run(const struct config *config, int threads, bool verbose, struct 
         rc = evaluate(&run, event.step, &result->final_return);
     if (rc == TD_OK)
         summarise(&run);
+    if (rc == TD_OK && lockstep_seen != NULL)
+        lockstep_seen(run.model);
     close_run(&run);
     return rc;
 }

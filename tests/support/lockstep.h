@@ -28,4 +28,7 @@ struct lockstep_result {
 int lockstep_run(const struct config *config, int threads, bool verbose, struct lockstep_result *result,
                  struct error *err);
 
+/* When not NULL, called with the model after the last step, before it is freed. */
+extern void (*lockstep_seen)(const world_model_t *model);
+
 #endif
