@@ -68,22 +68,30 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
+.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites
 .PHONY: all setup run run-pixels test test-long bench install clean help programs tests
 all: programs
 
 help:
 	@echo 'make            build everything into $(B)/bin'
 	@echo 'make setup      install what is missing (Debian packages, MuJoCo, model files)'
+	@echo 'make setup-metaworld, setup-myosuite, setup-maniskill, setup-gym'
+	@echo '                environments in Python, each in a private virtual environment in third_party/'
 	@echo 'make run        set up, build, train; ARGS="task=walker-walk steps=500000" trains anything'
 	@echo 'make run-pixels train from frames in the background; the second time show how far it is'
 	@echo 'make test       all suites; SAN=address,undefined or SAN=thread; ONLY=pattern for some'
 	@echo 'make test-long  the long versions: more rounds, more seeds, learning'
+	@echo 'make test-suites'
+	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local'
 	@echo 'make clean      remove build/'
 
 setup:
 	@deploy/setup
+
+setup-metaworld setup-myosuite setup-maniskill setup-gym: setup-%:
+	@deploy/setup-suite $*
 
 # Compiling needs the set-up; say so in a sentence instead of failing on a header.
 $(SETUP):
@@ -112,6 +120,12 @@ test-long:
 	@$(MAKE) --no-print-directory programs tests $(LONGS)
 	@TD_LONG=1 tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh) $(LONGS)
 
+# Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
+test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@TD_BUILD=$(B) bash tests/suites/suites.sh
+
 bench: programs
 	@$(B)/bin/tdmpc2 bench all $(ARGS)
 
@@ -122,6 +136,7 @@ install: programs
 	cp -r third_party/dm_control/suite common/env/dm/models '$(DESTDIR)$(PREFIX)/share/tdmpc2/'
 	install -m 644 common/env/bridge/run.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge'
 	install -m 644 common/env/bridge/tdmpc2_bridge/*.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge/tdmpc2_bridge'
+	install -D -m 644 common/env/plugin.h '$(DESTDIR)$(PREFIX)/include/tdmpc2/plugin.h'
 	install -m 644 LICENSE NOTICE '$(DESTDIR)$(PREFIX)/share/tdmpc2'
 
 clean:

@@ -7,7 +7,7 @@
 
 #include "common/env/env_class.h"
 
-static const struct env_class *const classes[] = {&dm_class, &bridge_class, &toy_class};
+static const struct env_class *const classes[] = {&dm_class, &bridge_class, &plugin_class, &toy_class};
 
 /* --- names --------------------------------------------------------------------------------- */
 

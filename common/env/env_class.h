@@ -66,6 +66,7 @@ struct env {
 
 extern const struct env_class bridge_class; /* in Python: bridge.h */
 extern const struct env_class dm_class;  /* the DMControl tasks */
+extern const struct env_class plugin_class; /* the user's, in a shared library: plugin.h */
 extern const struct env_class toy_class; /* for tests of the distributed system */
 
 #endif

@@ -2,6 +2,7 @@
 import ctypes
 import faulthandler
 import os
+import random
 import select
 import signal
 import socket
@@ -47,7 +48,11 @@ class Server:
         self.env = None
 
     def open(self, request):
-        self.env = adapt.Adapter(suites.make(request.task, request.seed))
+        random.seed(request.seed)
+        plan = suites.make(request.task, request.seed)
+        if "numpy" in sys.modules:  # what draws from the global streams: Meta-World's goals, as in the reference
+            sys.modules["numpy"].random.seed(request.seed)
+        self.env = adapt.Adapter(plan)
         spec = self.env.spec
         return wire.encode_reply(wire.OPEN, request.sequence, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
                                  episode_length=spec.episode_length, action_repeat=spec.action_repeat,

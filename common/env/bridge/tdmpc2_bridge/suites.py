@@ -93,8 +93,8 @@ def maniskill(task, _seed):
     try:
         env = gymnasium.make(registered, obs_mode="state", control_mode=control, reward_mode="dense")
     except FileNotFoundError as error:
-        raise Setup("%s needs assets that must be downloaded: run `MS2_ASSET_DIR=%s %s -m "
-                    "mani_skill2.utils.download_asset %s`" % (task, data, sys.executable, registered)) from error
+        raise Setup("its assets must be downloaded: run `MS2_ASSET_DIR=%s %s -m "
+                    "mani_skill2.utils.download_asset %s`" % (data, sys.executable, registered)) from error
     return Plan(env, "ManiSkill2 0.5.3, %s, dense reward, %s" % (registered, control), repeat=2, limit=100, direct=True,
                 success=lambda info, _total: bool(info["success"]))
 
@@ -115,7 +115,7 @@ def make_gym(name, **arguments):
     try:
         env = gymnasium.make(name, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
-        raise Setup("%s: %s" % (name, error)) from error
+        raise Setup(str(error).replace("\n", " ")) from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise Refused("Gymnasium %s cannot make %s: %s" % (version, name, str(error).replace("\n", " "))) from error
     return env, "Gymnasium %s, %s" % (version, name)
@@ -140,7 +140,7 @@ def python_class(task, _seed):
     """python:MODULE:CLASS or python:FILE.py:CLASS; called without arguments."""
     where, _, name = task[len("python:"):].rpartition(":")
     if not where or not name:
-        raise Refused("%s: python:MODULE:CLASS or python:FILE.py:CLASS is expected" % task)
+        raise Refused("python:MODULE:CLASS or python:FILE.py:CLASS is expected")
     try:
         if where.endswith(".py"):
             path = os.path.abspath(where)
@@ -154,8 +154,8 @@ def python_class(task, _seed):
         else:
             module = importlib.import_module(where)
     except ModuleNotFoundError as error:
-        raise Setup("%s: %s, looked for with %s; TDMPC2_PYTHON names another interpreter"
-                    % (task, error, sys.executable)) from error
+        raise Setup("%s, looked for with %s; TDMPC2_PYTHON names another interpreter"
+                    % (error, sys.executable)) from error
     made = getattr(module, name, None)
     if not callable(made):
         raise Refused("%s has no class or function %s" % (where, name))
