@@ -358,6 +358,12 @@ struct rogue {
     char rows[4096];
 };
 
+/* Rows are aligned to 4 bytes, a head in memory to 8. */
+static void set_head(struct rogue *rogue, int row, struct row_head head)
+{
+    memcpy(rogue->rows + (size_t)row * rogue->stride, &head, sizeof(head));
+}
+
 static void rogue_hello(struct rogue *rogue, uint32_t slot, uint64_t process, struct message *answer)
 {
     struct message hello = {.kind = MESSAGE_INGEST_HELLO, .run = rogue->run};
@@ -403,7 +409,7 @@ static void rows_that_no_store_may_hold_are_refused_and_counted(void **state)
     rogue.stride = (uint32_t)row_stride(&schema);
     rogue.socket = open_dealer(scene.ingest);
     rogue_hello(&rogue, 9, 77, answer);
-    row_head(rogue.rows)->flags = ROW_FIRST;
+    set_head(&rogue, 0, (struct row_head){.flags = ROW_FIRST});
     obs = row_obs(rogue.rows + rogue.stride);
     action = row_action(rogue.rows + rogue.stride, &schema);
     counted = live_metric(&scene.live, "replay", 0, "rows_refused");
@@ -419,14 +425,13 @@ static void rows_that_no_store_may_hold_are_refused_and_counted(void **state)
     rogue_send(&rogue, rogue.stride, 2, 0);
     refused(&scene, &rogue, answer, "an action beyond 1");
     action[0] = 0;
-    row_head(rogue.rows + rogue.stride)->reward = -NAN;
+    set_head(&rogue, 1, (struct row_head){.reward = -NAN});
     rogue_send(&rogue, rogue.stride, 2, 0);
     refused(&scene, &rogue, answer, "a reward that is not a number");
-    row_head(rogue.rows + rogue.stride)->reward = 0;
-    row_head(rogue.rows + rogue.stride)->flags = 1u << 20;
+    set_head(&rogue, 1, (struct row_head){.flags = 1u << 20});
     rogue_send(&rogue, rogue.stride, 2, 0);
     refused(&scene, &rogue, answer, "an unknown flag");
-    row_head(rogue.rows + rogue.stride)->flags = 0;
+    set_head(&rogue, 1, (struct row_head){0});
     rogue_send(&rogue, rogue.stride + 8, 1, 0);
     refused(&scene, &rogue, answer, "rows of another shape");
     rogue_send(&rogue, rogue.stride, 1, 0); /* a reset ... */
