@@ -424,7 +424,7 @@ static int make_agent(worker_t *worker, struct error *err)
         return rc;
     use_usual_threads(worker);
     metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
-    return mppi_create(&worker->planner, &plan_config, &dims, worker->pool, err);
+    return mppi_create(&worker->planner, &plan_config, &dims, 1, worker->pool, err);
 }
 
 static bool make_everything(worker_t *worker)

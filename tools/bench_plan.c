@@ -74,7 +74,7 @@ static int run(const struct bench_options *options, struct error *err)
     mppi_config_init(&config, &options->config, BENCH_ACTION, BENCH_EPISODE);
     if ((rc = bench_model(options, false, &plan.model, err)) ||
         (rc = make_obs(&plan, err)) || (rc = pool_create(&pool, options->threads, err)) ||
-        (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, pool, err)))
+        (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, 1, pool, err)))
         goto done;
     bench_flops(options, plan_once, &plan, plan_gflop(&config, plan.model), &result);
     result.rate = 1e3 / result.median_ms;

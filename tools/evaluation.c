@@ -149,7 +149,7 @@ static int make_worker(struct worker *worker, struct shared *shared, const struc
         return error_set(err, TD_ENOMEM, "out of memory");
     if (options->model == NULL)
         return TD_OK;
-    return mppi_create(&worker->mppi, &options->plan, &options->model->layout.dims, NULL, err);
+    return mppi_create(&worker->mppi, &options->plan, &options->model->layout.dims, 1, NULL, err);
 }
 
 static void release_worker(struct worker *worker)

@@ -5,6 +5,9 @@
 
 #include "tools/golden.h"
 
+#define ENVIRONMENTS 2 /* planned for together */
+#define RECORDED     1 /* which of them the recording is of */
+
 /* The recorded draws of one call, read before it starts. */
 struct draws {
     const struct golden_case *recorded;
@@ -135,7 +138,8 @@ static void compare_named(struct watch *watch, const char *quantity, enum golden
     free(theirs);
 }
 
-static void compare_iteration(void *context, int iteration, const float *value, const float *actions)
+static void compare_iteration(void *context, int environment, int iteration, const float *value,
+                              const float *actions)
 {
     struct watch *watch = context;
     const struct mppi_config *plan = &watch->recorded->plan;
@@ -143,6 +147,8 @@ static void compare_iteration(void *context, int iteration, const float *value, 
     uint64_t shape[3] = {(uint64_t)plan->horizon, samples, (uint64_t)watch->recorded->dims.action_dim};
     char name[32];
 
+    if (environment != RECORDED)
+        return;
     snprintf(name, sizeof(name), "iter%d.value", iteration);
     compare_named(watch, "values", GOLDEN_RELATIVE, 5e-5, value, 1, &samples, name);
     if (iteration == 0)
@@ -181,32 +187,50 @@ static int read_obs(const struct golden_case *recorded, int call, void **out, st
     return rc;
 }
 
+/* The recorded plan, in a batch with another: what else is planned makes no difference. */
+static int plan_in_company(mppi_t *mppi, const world_model_t *model, const struct mppi_request *recorded,
+                           float *other)
+{
+    struct rng_key key = {.seed = 1, .purpose = RNG_PLAN};
+    struct mppi_request requests[ENVIRONMENTS] = {*recorded, *recorded};
+    struct rng rng;
+
+    rng_init(&rng, &key);
+    requests[1].environment = RECORDED == 0;
+    requests[1].draws = mppi_draws_rng(&rng);
+    requests[1].action = other;
+    mppi_plan_batch(mppi, model, requests, ENVIRONMENTS);
+    return requests[0].status;
+}
+
 static int one_call(struct watch *watch, mppi_t *mppi, const world_model_t *model)
 {
     const struct golden_case *recorded = watch->recorded;
     uint64_t shape[2] = {(uint64_t)recorded->plan.horizon, (uint64_t)recorded->dims.action_dim};
     struct draws draws = {.recorded = recorded};
-    struct mppi_draws source = {.context = &draws, .fill = give, .heads = give_heads};
+    struct mppi_request request = {.environment = RECORDED,
+                                   .draws = {.context = &draws, .fill = give, .heads = give_heads}};
     void *obs = NULL;
-    float *previous = NULL, *action = malloc(sizeof(float) * (size_t)shape[1]);
-    bool first = false, eval = false;
+    float *previous = NULL, *action = malloc(2 * sizeof(float) * (size_t)shape[1]);
     int rc;
 
     if ((rc = action == NULL ? error_set(watch->err, TD_ENOMEM, "out of memory") : TD_OK) ||
         (rc = read_obs(recorded, watch->call, &obs, watch->err)) ||
         (rc = golden_floats(recorded, &previous, 2, shape, watch->err, "call%d.prev_mean", watch->call)) ||
-        (rc = read_flag(recorded, watch->call, "t0", &first, watch->err)) ||
-        (rc = read_flag(recorded, watch->call, "eval_mode", &eval, watch->err)) ||
-        (rc = read_draws(recorded, watch->call, eval, &draws, watch->err)))
+        (rc = read_flag(recorded, watch->call, "t0", &request.first, watch->err)) ||
+        (rc = read_flag(recorded, watch->call, "eval_mode", &request.eval, watch->err)) ||
+        (rc = read_draws(recorded, watch->call, request.eval, &draws, watch->err)))
         goto done;
-    memcpy(mppi_previous_mean(mppi), previous, (size_t)(shape[0] * shape[1]) * sizeof(float));
-    if (mppi_plan(mppi, model, obs, first, eval, &source, action) != TD_OK) {
+    memcpy(mppi_previous_mean(mppi, RECORDED), previous, (size_t)(shape[0] * shape[1]) * sizeof(float));
+    request.obs = obs;
+    request.action = action;
+    if (plan_in_company(mppi, model, &request, action + shape[1]) != TD_OK) {
         rc = error_set(watch->err, TD_EINVAL, "%s: call %d gives an action that is not finite",
                        recorded->path, watch->call);
         goto done;
     }
     compare_named(watch, "action", GOLDEN_ABSOLUTE, 1e-4, action, 1, &shape[1], "action");
-    compare_named(watch, "mean", GOLDEN_ABSOLUTE, 1e-4, mppi_previous_mean(mppi), 2, shape, "mean");
+    compare_named(watch, "mean", GOLDEN_ABSOLUTE, 1e-4, mppi_previous_mean(mppi, RECORDED), 2, shape, "mean");
     rc = watch->rc;
 
 done:
@@ -242,7 +266,7 @@ int golden_plan(const struct golden_case *recorded, int threads, struct golden_r
 
     if ((rc = check_sizes(recorded, err)) || (rc = golden_model(recorded, report, &model, err)) ||
         (rc = pool_create(&pool, threads, err)) ||
-        (rc = mppi_create(&mppi, &recorded->plan, &recorded->dims, pool, err)))
+        (rc = mppi_create(&mppi, &recorded->plan, &recorded->dims, ENVIRONMENTS, pool, err)))
         goto done;
     mppi_set_watch(mppi, &watch);
     for (int call = 0; call < recorded->rounds && rc == TD_OK; call++) {

@@ -1,6 +1,5 @@
 #include "common/plan/mppi.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,31 +83,6 @@ struct mppi_draws mppi_draws_rng(const struct rng *rng)
 
 /* --- memory ------------------------------------------------------------------------------------ */
 
-static void lay_out_tile(const struct mppi *mppi, struct tile *tile, struct arena *arena,
-                         size_t mlp_floats)
-{
-    size_t rows = (size_t)(tile->rows + tile->extra);
-
-    tile->za = arena_floats(arena, rows * (size_t)mppi->width);
-    tile->logits = arena_floats(arena, rows * (size_t)mppi->dims.num_bins);
-    tile->net = arena_floats(arena, rows * 2 * (size_t)mppi->dims.action_dim);
-    tile->number[0] = arena_floats(arena, rows);
-    tile->number[1] = arena_floats(arena, rows);
-    tile->mlp = arena_floats(arena, mlp_floats);
-}
-
-/* The pixel encoder's, whose convolutions only know packed weights. */
-static void lay_out_pixels(struct mppi *mppi, struct arena *arena)
-{
-    struct pixel_net net;
-
-    if (!mppi->dims.rgb)
-        return;
-    pixel_net_init(&net, mppi->dims.num_channels, mppi->dims.simnorm_dim);
-    pixel_panels_init(&mppi->pixel_panels, &net, false, arena);
-    pixel_scratch_init(&mppi->pixel_scratch, &net, false, arena);
-}
-
 /* Packed weights: for every net that many candidates go through, unless that takes too much memory. */
 static void lay_out_panels(struct mppi *mppi, struct arena *arena, size_t model_floats)
 {
@@ -118,33 +92,76 @@ static void lay_out_panels(struct mppi *mppi, struct arena *arena, size_t model_
         mlp_panels_init(&mppi->panels[i], &mppi->part[i], i == MODEL_Q ? mppi->dims.num_q : 1, what, arena);
 }
 
-/* Run twice: once to measure, once over real memory. */
-static void lay_out(struct mppi *mppi, struct arena *arena, size_t mlp_floats)
+/* Rows of the largest tile, and of the policy's candidates before they are valued. */
+static size_t scratch_rows(const struct mppi *mppi)
+{
+    int most = mppi->config.num_pi_trajs;
+
+    for (int i = 0; i < mppi->tiles; i++)
+        if (mppi->tile[i].rows + mppi->tile[i].extra > most)
+            most = mppi->tile[i].rows + mppi->tile[i].extra;
+    return (size_t)most;
+}
+
+static void lay_out_scratch(struct mppi *mppi, struct arena *arena, size_t mlp_floats,
+                            const struct pixel_net *pixels)
+{
+    size_t rows = scratch_rows(mppi);
+
+    for (int i = 0; i < mppi->scratches; i++) {
+        struct scratch *scratch = &mppi->scratch[i];
+
+        scratch->za = arena_floats(arena, rows * (size_t)mppi->width);
+        scratch->logits = arena_floats(arena, rows * (size_t)mppi->dims.num_bins);
+        scratch->net = arena_floats(arena, rows * 2 * (size_t)mppi->dims.action_dim);
+        scratch->number[0] = arena_floats(arena, rows);
+        scratch->number[1] = arena_floats(arena, rows);
+        scratch->mlp = arena_floats(arena, mlp_floats);
+        if (mppi->dims.rgb)
+            pixel_scratch_init(&scratch->pixels, pixels, false, arena);
+    }
+}
+
+static void lay_out_plan(const struct mppi *mppi, struct plan *plan, struct arena *arena)
 {
     const struct mppi_config *config = &mppi->config;
     size_t h = (size_t)config->horizon, s = (size_t)config->num_samples, p = (size_t)config->num_pi_trajs;
-    size_t n = (size_t)config->iterations, a = (size_t)mppi->dims.action_dim;
+    size_t a = (size_t)mppi->dims.action_dim, width = (size_t)mppi->width;
 
-    mppi->mean = arena_floats(arena, h * a);
-    mppi->std = arena_floats(arena, h * a);
-    mppi->previous = arena_floats(arena, h * a);
-    mppi->actions = arena_floats(arena, h * s * a);
-    mppi->value = arena_floats(arena, s);
-    mppi->gain = arena_floats(arena, s);
-    mppi->done = arena_floats(arena, s);
-    mppi->latent = arena_floats(arena, (size_t)mppi->width);
-    mppi->pi_noise = arena_floats(arena, h * p * a);
-    mppi->candidate_noise = arena_floats(arena, n * h * (s - p) * a);
-    mppi->terminal_noise = arena_floats(arena, n * s * a);
-    mppi->bias_dynamics = arena_floats(arena, (size_t)mppi->dims.mlp_dim);
-    mppi->bias_reward = arena_floats(arena, (size_t)mppi->dims.mlp_dim);
-    mppi->score = arena_floats(arena, (size_t)config->num_elites);
-    mppi->gumbel = arena_floats(arena, (size_t)config->num_elites);
-    mppi->order = arena_alloc(arena, s, sizeof(int));
-    mppi->power = arena_alloc(arena, h + 1, sizeof(double));
-    lay_out_tile(mppi, &mppi->policy, arena, mlp_floats);
-    for (int i = 0; i < mppi->tiles; i++)
-        lay_out_tile(mppi, &mppi->tile[i], arena, mlp_floats);
+    plan->mppi = mppi;
+    plan->mean = arena_floats(arena, h * a);
+    plan->std = arena_floats(arena, h * a);
+    plan->previous = arena_floats(arena, h * a);
+    plan->actions = arena_floats(arena, h * s * a);
+    plan->value = arena_floats(arena, s);
+    plan->gain = arena_floats(arena, s);
+    plan->done = arena_floats(arena, s);
+    plan->latent = arena_floats(arena, width);
+    plan->policy_za = arena_floats(arena, p * width);
+    plan->pi_noise = arena_floats(arena, h * p * a);
+    plan->candidate_noise = arena_floats(arena, h * (s - p) * a);
+    plan->terminal_noise = arena_floats(arena, s * a);
+    plan->bias_dynamics = arena_floats(arena, (size_t)mppi->dims.mlp_dim);
+    plan->bias_reward = arena_floats(arena, (size_t)mppi->dims.mlp_dim);
+    plan->score = arena_floats(arena, (size_t)config->num_elites);
+    plan->gumbel = arena_floats(arena, (size_t)config->num_elites);
+    plan->order = arena_alloc(arena, s, sizeof(int));
+}
+
+/* Run twice: once to measure, once over real memory. */
+static void lay_out(struct mppi *mppi, struct arena *arena, const struct model_layout *layout, size_t mlp_floats)
+{
+    struct pixel_net pixels;
+
+    if (mppi->dims.rgb) { /* the convolutions only know packed weights */
+        pixel_net_init(&pixels, mppi->dims.num_channels, mppi->dims.simnorm_dim);
+        pixel_panels_init(&mppi->pixel_panels, &pixels, false, arena);
+    }
+    lay_out_panels(mppi, arena, model_acting_floats(layout));
+    lay_out_scratch(mppi, arena, mlp_floats, &pixels);
+    for (int i = 0; i < mppi->environments; i++)
+        lay_out_plan(mppi, &mppi->plan[i], arena);
+    mppi->power = arena_alloc(arena, (size_t)mppi->config.horizon + 1, sizeof(double));
 }
 
 /* Part `part` of `count` things dealt to `parts`, in multiples of 4; returns how many. */
@@ -161,7 +178,6 @@ static void cut_tiles(struct mppi *mppi)
 {
     int pi = mppi->config.num_pi_trajs, sampled = mppi->config.num_samples - pi;
 
-    mppi->policy.rows = pi;
     for (int i = 0; i < mppi->tiles; i++) {
         struct tile *tile = &mppi->tile[i];
 
@@ -183,56 +199,80 @@ static size_t mlp_floats_of(const struct mlp part[MODEL_PARTS])
     return floats;
 }
 
-int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
-                pool_t *pool, struct error *err)
+/* A scratch for each task that can be under way at a time. */
+static int count_scratches(struct mppi *mppi)
+{
+    int tasks = mppi->environments * mppi->tiles, threads = pool_threads(mppi->pool);
+
+    mppi->by_worker = threads < tasks;
+    return mppi->by_worker ? threads : tasks;
+}
+
+static int make_parts(struct mppi *mppi)
+{
+    int sampled = mppi->config.num_samples - mppi->config.num_pi_trajs;
+
+    mppi->tiles = sampled > 0 ? (sampled + TILE - 1) / TILE : 1;
+    mppi->scratches = count_scratches(mppi);
+    mppi->tile = calloc((size_t)mppi->tiles, sizeof(*mppi->tile));
+    mppi->plan = calloc((size_t)mppi->environments, sizeof(*mppi->plan));
+    mppi->scratch = calloc((size_t)mppi->scratches, sizeof(*mppi->scratch));
+    if (mppi->tile == NULL || mppi->plan == NULL || mppi->scratch == NULL)
+        return TD_ENOMEM;
+    cut_tiles(mppi);
+    return TD_OK;
+}
+
+static int make_memory(struct mppi *mppi)
 {
     static const float nowhere[1];
-    struct mppi *mppi = NULL;
-    struct model_layout *layout = NULL;
+    struct model_layout *layout = malloc(sizeof(*layout));
     struct arena measure;
     size_t mlp_floats;
+    int rc = TD_ENOMEM;
+
+    if (layout == NULL)
+        return rc;
+    model_layout_init(layout, &mppi->dims);
+    model_views(layout, nowhere, mppi->part); /* for their sizes */
+    mlp_floats = mlp_floats_of(mppi->part);
+    arena_measure(&measure);
+    lay_out(mppi, &measure, layout, mlp_floats);
+    rc = arena_init(&mppi->arena, measure.used);
+    if (rc == TD_OK)
+        lay_out(mppi, &mppi->arena, layout, mlp_floats);
+    free(layout);
+    return rc;
+}
+
+int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
+                int environments, pool_t *pool, struct error *err)
+{
+    struct mppi *mppi;
     int rc;
 
     *out = NULL;
     if ((rc = mppi_config_check(config, err)) || (rc = model_dims_check(dims, err)))
         return rc;
+    TD_ASSERT(environments >= 1 && environments <= MPPI_ENVIRONMENTS_MAX, "%d environments", environments);
     mppi = calloc(1, sizeof(*mppi));
-    layout = malloc(sizeof(*layout));
-    if (mppi == NULL || layout == NULL)
-        goto no_memory;
+    if (mppi == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a planner");
     mppi->config = *config;
     mppi->dims = *dims;
+    mppi->environments = environments;
     mppi->pool = pool;
     mppi->width = dims->latent_dim + dims->task_dim + dims->action_dim;
-    mppi->tiles = (config->num_samples - config->num_pi_trajs + TILE - 1) / TILE;
-    mppi->tiles = mppi->tiles > 0 ? mppi->tiles : 1;
-    mppi->tile = calloc((size_t)mppi->tiles, sizeof(*mppi->tile));
-    if (mppi->tile == NULL)
-        goto no_memory;
-    cut_tiles(mppi);
-    model_layout_init(layout, dims);
-    model_views(layout, nowhere, mppi->part); /* for their sizes */
-    mlp_floats = mlp_floats_of(mppi->part);
-    arena_measure(&measure);
-    lay_out(mppi, &measure, mlp_floats);
-    lay_out_panels(mppi, &measure, model_acting_floats(layout));
-    lay_out_pixels(mppi, &measure);
-    if (arena_init(&mppi->arena, measure.used) != TD_OK)
-        goto no_memory;
-    lay_out(mppi, &mppi->arena, mlp_floats);
-    lay_out_panels(mppi, &mppi->arena, model_acting_floats(layout));
-    lay_out_pixels(mppi, &mppi->arena);
+    if (make_parts(mppi) != TD_OK || make_memory(mppi) != TD_OK) {
+        mppi_destroy(&mppi);
+        return error_set(err, TD_ENOMEM, "out of memory for a planner of %d samples for %d environments",
+                         config->num_samples, environments);
+    }
     mppi->power[0] = 1.0;
     for (int t = 0; t < config->horizon; t++)
         mppi->power[t + 1] = mppi->power[t] * config->discount;
-    free(layout);
     *out = mppi;
     return TD_OK;
-
-no_memory:
-    free(layout);
-    mppi_destroy(&mppi);
-    return error_set(err, TD_ENOMEM, "out of memory for a planner of %d samples", config->num_samples);
 }
 
 void mppi_destroy(mppi_t **pointer)
@@ -244,12 +284,20 @@ void mppi_destroy(mppi_t **pointer)
         return;
     arena_release(&mppi->arena);
     free(mppi->tile);
+    free(mppi->plan);
+    free(mppi->scratch);
     free(mppi);
 }
 
-float *mppi_previous_mean(mppi_t *mppi)
+float *mppi_previous_mean(mppi_t *mppi, int environment)
 {
-    return mppi->previous;
+    TD_ASSERT(environment >= 0 && environment < mppi->environments, "environment %d", environment);
+    return mppi->plan[environment].previous;
+}
+
+size_t mppi_bytes(const mppi_t *mppi)
+{
+    return mppi->arena.used;
 }
 
 void mppi_set_watch(mppi_t *mppi, const struct mppi_watch *watch)
@@ -258,26 +306,6 @@ void mppi_set_watch(mppi_t *mppi, const struct mppi_watch *watch)
 }
 
 /* --- the loop ---------------------------------------------------------------------------------- */
-
-/* Pool task: the noise of the policy's candidates (0), then of one iteration. */
-static void draw_noise(void *context, int task, int worker)
-{
-    struct mppi *mppi = context;
-    const struct mppi_draws *draws = mppi->draws;
-    size_t h = (size_t)mppi->config.horizon, p = (size_t)mppi->config.num_pi_trajs;
-    size_t s = (size_t)mppi->config.num_samples, a = (size_t)mppi->dims.action_dim;
-    int i = (task - 1) / 2;
-
-    (void)worker;
-    if (task == 0)
-        for (int t = 0; t < mppi->config.horizon; t++)
-            draws->fill(draws->context, MPPI_POLICY_NOISE, t, mppi->pi_noise + (size_t)t * p * a, p * a);
-    else if (task % 2 == 1)
-        draws->fill(draws->context, MPPI_CANDIDATE_NOISE, i,
-                    mppi->candidate_noise + (size_t)i * h * (s - p) * a, h * (s - p) * a);
-    else
-        draws->fill(draws->context, MPPI_TERMINAL_NOISE, i, mppi->terminal_noise + (size_t)i * s * a, s * a);
-}
 
 static int pixel_layers(const struct mppi *mppi)
 {
@@ -306,7 +334,7 @@ static void pack_task(void *context, int task, int worker)
     }
 }
 
-/* Views of the model's nets for this plan: its weights as they are now, packed. */
+/* Views of the model's nets for this batch: its weights as they are now, packed. */
 static void pack_model(struct mppi *mppi)
 {
     int tasks = 0;
@@ -321,212 +349,168 @@ static void pack_model(struct mppi *mppi)
     pool_run(mppi->pool, pack_task, mppi, pixel_layers(mppi) + tasks);
 }
 
-static void tile_task(void *context, int task, int worker)
+static struct plan *plan_of(struct mppi *mppi, int request)
 {
-    (void)worker;
-    rollout_tile(context, task);
+    return &mppi->plan[mppi->requests[request].environment];
+}
+
+/* Of the task with this number among those under way. */
+static struct scratch *scratch_of(struct mppi *mppi, int task, int worker)
+{
+    return &mppi->scratch[mppi->by_worker ? worker : task];
 }
 
 /* The latent of what is seen: floats, or nine stacked planes of bytes, cropped also when acting. */
-static void encode(struct mppi *mppi, const void *obs)
+static void encode(struct plan *plan, struct scratch *scratch)
 {
+    const struct mppi *mppi = plan->mppi;
+    const struct mppi_draws *draws = &plan->request->draws;
     struct pixel_obs seen;
     float shift[2];
 
     if (!mppi->dims.rgb) {
-        mlp_forward(&mppi->part[MODEL_ENCODER], obs, (size_t)mppi->dims.obs_dim, 1, mppi->latent,
-                    (size_t)mppi->width, mppi->policy.mlp);
+        mlp_forward(&mppi->part[MODEL_ENCODER], plan->request->obs, (size_t)mppi->dims.obs_dim, 1,
+                    plan->latent, (size_t)mppi->width, scratch->mlp);
         return;
     }
-    mppi->draws->fill(mppi->draws->context, MPPI_SHIFT, 0, shift, 2);
+    draws->fill(draws->context, MPPI_SHIFT, 0, shift, 2);
     seen = (struct pixel_obs){.column = (int)shift[0], .row = (int)shift[1]};
     for (int k = 0; k < PIXEL_FRAMES; k++)
-        seen.frame[k] = (const uint8_t *)obs + (size_t)k * PIXEL_FRAME_BYTES;
-    pixel_forward(&mppi->model->pixels, &mppi->pixel_panels, &seen, &mppi->pixel_scratch, NULL, mppi->latent);
+        seen.frame[k] = (const uint8_t *)plan->request->obs + (size_t)k * PIXEL_FRAME_BYTES;
+    pixel_forward(&mppi->model->pixels, &mppi->pixel_panels, &seen, &scratch->pixels, NULL, plan->latent);
 }
 
-/* Encode, fold the shared latent into first-layer biases, set mean and std to begin with. */
-static void begin(struct mppi *mppi, const void *obs, bool first)
+/* Fold the shared latent into first-layer biases, set mean and std to begin with, roll out the policy. */
+static void begin(struct plan *plan, struct scratch *scratch)
 {
-    const struct mlp *part = mppi->part;
+    const struct mppi *mppi = plan->mppi;
+    const struct mppi_draws *draws = &plan->request->draws;
     int horizon = mppi->config.horizon, dim = mppi->dims.action_dim;
     int shared = mppi->width - dim;
+    size_t noises = (size_t)mppi->config.num_pi_trajs * (size_t)dim;
 
-    encode(mppi, obs);
-    if (!mppi->config.mpc)
-        return;
-    mlp_share(&mppi->reward0, &part[MODEL_REWARD], mppi->latent, shared, mppi->bias_reward);
-    mlp_share(&mppi->dynamics0, &part[MODEL_DYNAMICS], mppi->latent, shared, mppi->bias_dynamics);
+    mlp_share(&plan->reward0, &mppi->part[MODEL_REWARD], plan->latent, shared, plan->bias_reward);
+    mlp_share(&plan->dynamics0, &mppi->part[MODEL_DYNAMICS], plan->latent, shared, plan->bias_dynamics);
     for (int i = 0; i < horizon * dim; i++) {
-        mppi->mean[i] = !first && i < (horizon - 1) * dim ? mppi->previous[i + dim] : 0.0f;
-        mppi->std[i] = mppi->config.max_std;
+        plan->mean[i] = !plan->request->first && i < (horizon - 1) * dim ? plan->previous[i + dim] : 0.0f;
+        plan->std[i] = mppi->config.max_std;
     }
+    for (int t = 0; t < horizon; t++)
+        draws->fill(draws->context, MPPI_POLICY_NOISE, t, plan->pi_noise + (size_t)t * noises, noises);
+    rollout_policy(plan, scratch);
 }
 
-/* Better first; equal values in candidate order, so that the order is one whatever the sort. */
-static bool better(const float *value, int a, int b)
+/* Without planning: a sample of the policy, or its mean. */
+static void act_by_policy(struct plan *plan, struct scratch *scratch)
 {
-    return value[a] > value[b] || (value[a] == value[b] && a < b);
-}
+    const struct mppi *mppi = plan->mppi;
+    const struct mppi_request *request = plan->request;
+    size_t dim = (size_t)mppi->dims.action_dim;
+    float *noise = plan->mean; /* [A] of memory that planning would use */
 
-/* Heap of the worst on top: moves order[root] down. */
-static void sift(const float *value, int *order, int root, int count)
-{
-    for (int child; (child = 2 * root + 1) < count; root = child) {
-        int kept = order[root];
-
-        if (child + 1 < count && better(value, order[child], order[child + 1]))
-            child++;
-        if (better(value, order[child], kept))
-            return;
-        order[root] = order[child];
-        order[child] = kept;
+    mlp_forward(&mppi->part[MODEL_PI], plan->latent, (size_t)mppi->width, 1, scratch->net, 2 * dim, scratch->mlp);
+    if (request->eval) {
+        policy_mean(&mppi->model->head, scratch->net, 2 * dim, 1, request->action, dim);
+        return;
     }
+    request->draws.fill(request->draws.context, MPPI_ACTION_NOISE, 0, noise, dim);
+    policy_sample(&mppi->model->head, scratch->net, 2 * dim, noise, 1, request->action, dim);
 }
 
-/* order[0 .. elites - 1] = the best candidates, best first. */
-static void choose_elites(struct mppi *mppi)
+/* The noise of one iteration: of the sampled candidates, or of all at the horizon. */
+static void draw_noise(struct plan *plan, enum mppi_draw kind, int iteration)
 {
-    int *order = mppi->order, elites = mppi->config.num_elites;
-    const float *value = mppi->value;
+    const struct mppi_config *config = &plan->mppi->config;
+    const struct mppi_draws *draws = &plan->request->draws;
+    size_t h = (size_t)config->horizon, p = (size_t)config->num_pi_trajs;
+    size_t s = (size_t)config->num_samples, a = (size_t)plan->mppi->dims.action_dim;
 
-    for (int i = 0; i < elites; i++)
-        order[i] = i;
-    for (int i = elites / 2 - 1; i >= 0; i--)
-        sift(value, order, i, elites);
-    for (int i = elites; i < mppi->config.num_samples; i++)
-        if (better(value, i, order[0])) {
-            order[0] = i;
-            sift(value, order, 0, elites);
-        }
-    for (int end = elites - 1; end > 0; end--) {
-        int kept = order[0];
+    if (kind == MPPI_CANDIDATE_NOISE)
+        draws->fill(draws->context, kind, iteration, plan->candidate_noise, h * (s - p) * a);
+    else
+        draws->fill(draws->context, kind, iteration, plan->terminal_noise, s * a);
+}
 
-        order[0] = order[end];
-        order[end] = kept;
-        sift(value, order, 0, end);
+/*
+ * Pool tasks between two rounds of tiles. Of every request first its own part (tasks 0 .. count - 1), then
+ * the noise of the coming iteration, twice as many.
+ */
+static void noise_task(struct mppi *mppi, int task, int iteration)
+{
+    draw_noise(plan_of(mppi, task % mppi->count),
+               task < 2 * mppi->count ? MPPI_CANDIDATE_NOISE : MPPI_TERMINAL_NOISE, iteration);
+}
+
+static void begin_task(void *context, int task, int worker)
+{
+    struct mppi *mppi = context;
+    struct plan *plan;
+    struct scratch *scratch;
+
+    if (task >= mppi->count) {
+        noise_task(mppi, task, 0);
+        return;
     }
+    plan = plan_of(mppi, task);
+    scratch = scratch_of(mppi, task, worker);
+    encode(plan, scratch);
+    if (mppi->config.mpc)
+        begin(plan, scratch);
+    else
+        act_by_policy(plan, scratch);
 }
 
-/* NaN counts 0, infinities as the largest floats. */
-static void remove_nan(float *value, int count)
+static void refit_task(void *context, int task, int worker)
 {
-    for (int i = 0; i < count; i++)
-        if (isnan(value[i]))
-            value[i] = 0.0f;
-        else if (isinf(value[i]))
-            value[i] = value[i] > 0 ? FLT_MAX : -FLT_MAX;
+    struct mppi *mppi = context;
+
+    (void)worker;
+    if (task < mppi->count)
+        plan_refit(plan_of(mppi, task));
+    else
+        noise_task(mppi, task, mppi->iteration + 1);
 }
 
-/* score_i = exp(temperature (V_i - V_max)), over their sum. Returns the new sum. */
-static float score_elites(struct mppi *mppi)
+/* The last refit, and what comes of it. */
+static void finish_task(void *context, int task, int worker)
 {
-    int elites = mppi->config.num_elites;
-    float best = mppi->value[mppi->order[0]];
-    double sum = 0, total = 0;
+    struct mppi *mppi = context;
+    struct plan *plan = plan_of(mppi, task);
 
-    for (int i = 0; i < elites; i++) {
-        mppi->score[i] = expf(mppi->config.temperature * (mppi->value[mppi->order[i]] - best));
-        sum += (double)mppi->score[i];
-    }
-    for (int i = 0; i < elites; i++) {
-        mppi->score[i] /= (float)sum;
-        total += (double)mppi->score[i];
-    }
-    return (float)total;
+    (void)worker;
+    plan_refit(plan);
+    plan_pick_action(plan);
+    memcpy(plan->previous, plan->mean, (size_t)(mppi->config.horizon * mppi->dims.action_dim) * sizeof(float));
 }
 
-static float elite_action(const struct mppi *mppi, int elite, int t, int j)
+/* One environment's tile: tiles of all of them are dealt to the pool at once, and straddle none. */
+static void tile_task(void *context, int task, int worker)
 {
-    size_t row = (size_t)t * (size_t)mppi->config.num_samples + (size_t)mppi->order[elite];
+    struct mppi *mppi = context;
 
-    return mppi->actions[row * (size_t)mppi->dims.action_dim + (size_t)j];
-}
-
-/* Mean and std of the elites' actions, weighted by score. */
-static void refit(struct mppi *mppi, float total)
-{
-    const struct mppi_config *config = &mppi->config;
-    int dim = mppi->dims.action_dim;
-    double below = (double)(total + 1e-9f);
-
-    for (int t = 0; t < config->horizon; t++)
-        for (int j = 0; j < dim; j++) {
-            double mean = 0, square = 0;
-            float std;
-
-            for (int i = 0; i < config->num_elites; i++)
-                mean += (double)mppi->score[i] * (double)elite_action(mppi, i, t, j);
-            mean /= below;
-            for (int i = 0; i < config->num_elites; i++) {
-                double off = (double)elite_action(mppi, i, t, j) - mean;
-
-                square += (double)mppi->score[i] * off * off;
-            }
-            std = (float)sqrt(square / below);
-            std = std < config->min_std ? config->min_std : std;
-            mppi->std[t * dim + j] = std > config->max_std ? config->max_std : std;
-            mppi->mean[t * dim + j] = (float)mean;
-        }
+    rollout_tile(plan_of(mppi, task / mppi->tiles), &mppi->tile[task % mppi->tiles],
+                 scratch_of(mppi, task, worker));
 }
 
 static void iterate(struct mppi *mppi, int iteration)
 {
-    int two[2];
+    bool last = iteration == mppi->config.iterations - 1;
 
     mppi->iteration = iteration;
-    mppi->draws->heads(mppi->draws->context, iteration, mppi->dims.num_q, two);
-    for (int i = 0; i < 2; i++)
-        mlp_head(&mppi->q[i], &mppi->part[MODEL_Q], two[i]);
-    pool_run(mppi->pool, tile_task, mppi, mppi->tiles);
-    if (mppi->watch != NULL)
-        mppi->watch->iteration(mppi->watch->context, iteration, mppi->value, mppi->actions);
-    remove_nan(mppi->value, mppi->config.num_samples);
-    choose_elites(mppi);
-    refit(mppi, score_elites(mppi));
-}
+    for (int i = 0; i < mppi->count; i++) {
+        struct plan *plan = plan_of(mppi, i);
+        const struct mppi_draws *draws = &plan->request->draws;
+        int two[2];
 
-/* The first action of one elite, drawn by score (Gumbel), with noise unless evaluating. */
-static void pick_action(struct mppi *mppi, bool eval, float *action)
-{
-    const struct mppi_draws *draws = mppi->draws;
-    int dim = mppi->dims.action_dim, elites = mppi->config.num_elites, chosen = 0;
-    float best = -INFINITY;
-
-    draws->fill(draws->context, MPPI_GUMBEL, 0, mppi->gumbel, (size_t)elites);
-    for (int i = 0; i < elites; i++) {
-        float key = logf(mppi->score[i]) - logf(mppi->gumbel[i]);
-
-        if (key > best) {
-            best = key;
-            chosen = i;
-        }
+        draws->heads(draws->context, iteration, mppi->dims.num_q, two);
+        for (int k = 0; k < 2; k++)
+            mlp_head(&plan->q[k], &mppi->part[MODEL_Q], two[k]);
     }
-    memset(action, 0, (size_t)dim * sizeof(float));
-    if (!eval)
-        draws->fill(draws->context, MPPI_ACTION_NOISE, 0, action, (size_t)dim);
-    for (int j = 0; j < dim; j++) {
-        float x = elite_action(mppi, chosen, 0, j) + (eval ? 0.0f : mppi->std[j] * action[j]);
-
-        action[j] = x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
-    }
-}
-
-/* Without planning: a sample of the policy, or its mean. */
-static void act_by_policy(struct mppi *mppi, bool eval, float *action)
-{
-    const world_model_t *model = mppi->model;
-    size_t dim = (size_t)mppi->dims.action_dim;
-    float *noise = mppi->mean; /* [A] of memory that planning would use */
-
-    mlp_forward(&mppi->part[MODEL_PI], mppi->latent, (size_t)mppi->width, 1, mppi->tile[0].net, 2 * dim,
-                mppi->policy.mlp);
-    if (eval) {
-        policy_mean(&model->head, mppi->tile[0].net, 2 * dim, 1, action, dim);
-        return;
-    }
-    mppi->draws->fill(mppi->draws->context, MPPI_ACTION_NOISE, 0, noise, dim);
-    policy_sample(&model->head, mppi->tile[0].net, 2 * dim, noise, 1, action, dim);
+    pool_run(mppi->pool, tile_task, mppi, mppi->count * mppi->tiles);
+    for (int i = 0; mppi->watch != NULL && i < mppi->count; i++)
+        mppi->watch->iteration(mppi->watch->context, mppi->requests[i].environment, iteration,
+                               plan_of(mppi, i)->value, plan_of(mppi, i)->actions);
+    pool_run(mppi->pool, last ? finish_task : refit_task, mppi, last ? mppi->count : 3 * mppi->count);
 }
 
 static void assert_same_sizes(const struct model_dims *a, const struct model_dims *b)
@@ -539,27 +523,58 @@ static void assert_same_sizes(const struct model_dims *a, const struct model_dim
               "planner and model differ in size");
 }
 
-int mppi_plan(mppi_t *mppi, const world_model_t *model, const void *obs, bool first, bool eval,
-              const struct mppi_draws *draws, float *action)
+/* Every environment at most once. */
+static void take_requests(struct mppi *mppi, struct mppi_request *requests, int count)
 {
-    assert_same_sizes(&mppi->dims, &model->layout.dims);
-    mppi->model = model;
-    mppi->draws = draws;
-    pack_model(mppi);
-    begin(mppi, obs, first);
-    if (mppi->config.mpc) {
-        pool_run(mppi->pool, draw_noise, mppi, 1 + 2 * mppi->config.iterations);
-        rollout_policy(mppi);
-        for (int i = 0; i < mppi->config.iterations; i++)
-            iterate(mppi, i);
-        pick_action(mppi, eval, action);
-        memcpy(mppi->previous, mppi->mean,
-               (size_t)(mppi->config.horizon * mppi->dims.action_dim) * sizeof(float));
-    } else {
-        act_by_policy(mppi, eval, action);
+    TD_ASSERT(count >= 0 && count <= mppi->environments, "%d requests of %d environments", count,
+              mppi->environments);
+    mppi->requests = requests;
+    mppi->count = count;
+    for (int i = 0; i < mppi->environments; i++)
+        mppi->plan[i].request = NULL;
+    for (int i = 0; i < count; i++) {
+        int environment = requests[i].environment;
+
+        TD_ASSERT(environment >= 0 && environment < mppi->environments &&
+                      mppi->plan[environment].request == NULL,
+                  "environment %d of %d, or twice", environment, mppi->environments);
+        mppi->plan[environment].request = &requests[i];
     }
-    for (int j = 0; j < mppi->dims.action_dim; j++)
+}
+
+static int check_action(const float *action, int dim)
+{
+    for (int j = 0; j < dim; j++)
         if (!isfinite(action[j]))
             return TD_EDIVERGED;
     return TD_OK;
+}
+
+int mppi_plan_batch(mppi_t *mppi, const world_model_t *model, struct mppi_request *requests, int count)
+{
+    int rc = TD_OK;
+
+    assert_same_sizes(&mppi->dims, &model->layout.dims);
+    take_requests(mppi, requests, count);
+    if (count == 0)
+        return TD_OK;
+    mppi->model = model;
+    pack_model(mppi);
+    pool_run(mppi->pool, begin_task, mppi, mppi->config.mpc ? 3 * count : count);
+    for (int i = 0; mppi->config.mpc && i < mppi->config.iterations; i++)
+        iterate(mppi, i);
+    for (int i = 0; i < count; i++) {
+        requests[i].status = check_action(requests[i].action, mppi->dims.action_dim);
+        if (requests[i].status != TD_OK)
+            rc = requests[i].status;
+    }
+    return rc;
+}
+
+int mppi_plan(mppi_t *mppi, const world_model_t *model, const void *obs, bool first, bool eval,
+              const struct mppi_draws *draws, float *action)
+{
+    struct mppi_request request = {.obs = obs, .first = first, .eval = eval, .draws = *draws, .action = action};
+
+    return mppi_plan_batch(mppi, model, &request, 1);
 }

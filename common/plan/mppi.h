@@ -1,10 +1,15 @@
 /*
  * mppi.h - model predictive path integral planner over the latent world model.
  *
- * Owns:    sampling mean and std, the previous plan, scratch.
+ * Owns:    per environment sampling mean and std, the previous plan, candidates; packed weights, scratch.
  * Borrows: the world model, read-only, and a pool, if any.
  * Thread:  each planner belongs to one thread; planners may share a model. With a pool, candidates
  *          are rolled out in tiles of fixed size on its threads: the same bits with any number.
+ *
+ * One planner may serve several environments, in batches of those that are due to act. A plan is the
+ * same to the bit whatever else is in its batch: no tile holds candidates of two environments. A batch
+ * packs the model's weights once, its environments' tiles fill the pool together, and what is serial in
+ * one plan (the policy's few candidates, choosing elites) runs beside that of the others.
  * Source:  TD-MPC2, Hansen et al. 2024; reference tdmpc2.py, `act`, `_plan`, `_estimate_value`.
  *
  * Only what the action depends on is computed: the two drawn Q heads; at the first step, where all
@@ -63,21 +68,29 @@ struct mppi_draws mppi_draws_rng(const struct rng *rng);
 /* Called after each iteration's values are known, for the replay of recorded plans. */
 struct mppi_watch {
     void *context;
-    /* value [samples] before NaN removal, actions [horizon, samples, A] */
-    void (*iteration)(void *context, int iteration, const float *value, const float *actions);
+    /* value [samples] before NaN removal, actions [horizon, samples, A]; on the caller's thread */
+    void (*iteration)(void *context, int environment, int iteration, const float *value,
+                      const float *actions);
 };
 
 typedef struct mppi mppi_t;
 
+#define MPPI_ENVIRONMENTS_MAX 64
+
 /*
- * A planner for models of these sizes. pool may be NULL. Returns TD_OK, TD_EINVAL, TD_ENOMEM.
+ * A planner for models of these sizes and so many environments. pool may be NULL. Returns TD_OK,
+ * TD_EINVAL, TD_ENOMEM.
+ *
+ * All memory is taken here: the packed weights (as large as the model's acting nets), scratch for each
+ * task that can be under way at a time (no more than the pool has threads; about 300 rows of the widest
+ * layers, 1.7 MB at 5 million parameters), and for each environment about (2H + 1) * samples * A floats.
  */
 int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
-                pool_t *pool, struct error *err);
+                int environments, pool_t *pool, struct error *err);
 void mppi_destroy(mppi_t **mppi);
 
 /*
- * Choose the action for one observation.
+ * Choose the action for one observation, of environment 0.
  *
  *   model   of the sizes given at creation; may be another one at every call
  *   obs     [obs_dim]     in   float, environment units; pixels: uint8 [9, 64, 64], three frames,
@@ -92,8 +105,27 @@ void mppi_destroy(mppi_t **mppi);
 int mppi_plan(mppi_t *mppi, const world_model_t *model, const void *obs, bool first, bool eval,
               const struct mppi_draws *draws, float *action);
 
+/* What one environment asks of a batch; fields as the arguments of mppi_plan. */
+struct mppi_request {
+    int environment; /* 0 .. environments - 1, in a batch at most once */
+    const void *obs;
+    bool first, eval;
+    struct mppi_draws draws;
+    float *action; /* out */
+    int status;    /* out: TD_OK or TD_EDIVERGED */
+};
+
+/*
+ * Plan for some of the environments, in any order: each plan is the one that mppi_plan would make.
+ * Returns TD_OK, or TD_EDIVERGED when one of them is not TD_OK.
+ */
+int mppi_plan_batch(mppi_t *mppi, const world_model_t *model, struct mppi_request *requests, int count);
+
+/* Bytes taken at creation. */
+size_t mppi_bytes(const mppi_t *mppi);
+
 /* The mean of the last plan [horizon, A], which the next one starts from; may be written. */
-float *mppi_previous_mean(mppi_t *mppi);
+float *mppi_previous_mean(mppi_t *mppi, int environment);
 
 /* Watch every plan from now on; watch is borrowed, NULL ends it. */
 void mppi_set_watch(mppi_t *mppi, const struct mppi_watch *watch);

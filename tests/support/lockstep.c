@@ -326,7 +326,7 @@ static int open_run(struct run *run, int threads)
     mppi_config_init(&act, config, (int)run->spec.action_dim, run->spec.episode_length);
     world_model_init(run->model, (uint64_t)config->seed);
     if ((rc = update_create(&run->update, run->model, &learn, run->pool, run->err)) ||
-        (rc = mppi_create(&run->mppi, &act, &run->dims, run->pool, run->err)))
+        (rc = mppi_create(&run->mppi, &act, &run->dims, 1, run->pool, run->err)))
         return rc;
     run->batch = calloc(1, (rows + 3 * b) * run->width + rows * (run->spec.action_dim + 2) * sizeof(float));
     run->seen = calloc(3, run->width);

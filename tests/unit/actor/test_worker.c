@@ -241,7 +241,7 @@ static void it_plans_with_the_parameters_adopted_last(void **state)
 
     (void)state;
     mppi_config_init(&config, &options.config, ACTION, 20);
-    assert_ok(mppi_create(&planner, &config, &models[0]->layout.dims, NULL, &err), err);
+    assert_ok(mppi_create(&planner, &config, &models[0]->layout.dims, 1, NULL, &err), err);
     memcpy(obs, reset(worker)->step.obs, sizeof(obs));
     for (uint64_t t = 1; t <= 6; t++) {
         struct session_output output = step_command(t, false, t == 1);
@@ -282,7 +282,7 @@ static void the_policy_acts_when_it_shall_not_plan(void **state)
     set(&options.config, "mpc=false");
     worker = start(&options, NULL);
     mppi_config_init(&config, &options.config, ACTION, 20);
-    assert_ok(mppi_create(&planner, &config, &model->layout.dims, NULL, &err), err);
+    assert_ok(mppi_create(&planner, &config, &model->layout.dims, 1, NULL, &err), err);
     assert_true(adopt(worker, model));
     memcpy(obs, reset(worker)->step.obs, sizeof(obs));
     rng_init(&rng, &output.step.key);
@@ -369,7 +369,7 @@ static double play(const struct worker_options *options, const world_model_t *mo
     double reward = 0;
 
     mppi_config_init(&config, &options->config, ACTION, env_spec(env)->episode_length);
-    assert_ok(mppi_create(&planner, &config, &model->layout.dims, NULL, &err), err);
+    assert_ok(mppi_create(&planner, &config, &model->layout.dims, 1, NULL, &err), err);
     *length = 0;
     for (uint32_t i = 0; i < output->evaluate.episodes; i++) {
         struct env_result result = {0};

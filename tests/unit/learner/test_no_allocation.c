@@ -82,7 +82,7 @@ static void plan_repeatedly(struct model_dims dims)
     unsigned long before;
 
     assert_ok(pool_create(&pool, 3, &err), err);
-    assert_ok(mppi_create(&mppi, &config, &dims, pool, &err), err);
+    assert_ok(mppi_create(&mppi, &config, &dims, 1, pool, &err), err);
     before = atomic_load(&counted_allocations);
     for (uint64_t i = 0; i < 5; i++) {
         struct rng rng = test_stream(1, i);

@@ -29,10 +29,10 @@ static int plan_once(const struct mppi_config *config, const world_model_t *mode
     int rc;
 
     assert_ok(pool_create(&pool, threads, &err), err);
-    assert_ok(mppi_create(&mppi, config, &model->layout.dims, pool, &err), err);
+    assert_ok(mppi_create(&mppi, config, &model->layout.dims, 1, pool, &err), err);
     rc = mppi_plan(mppi, model, model->layout.dims.rgb ? (const void *)frames : obs, true, eval, &draws, action);
     if (mean != NULL)
-        memcpy(mean, mppi_previous_mean(mppi),
+        memcpy(mean, mppi_previous_mean(mppi, 0),
                (size_t)(config->horizon * model->layout.dims.action_dim) * sizeof(float));
     mppi_destroy(&mppi);
     pool_destroy(&pool);
@@ -138,11 +138,12 @@ static float plain_value(struct seen *seen, const float *actions, int s, int ite
     return value + (float)discount * (1 - done) * (q[0] + q[1]) / 2;
 }
 
-static void check_iteration(void *context, int iteration, const float *value, const float *actions)
+static void check_iteration(void *context, int environment, int iteration, const float *value, const float *actions)
 {
     struct seen *seen = context;
     int differ = 0;
 
+    assert_int_equal(environment, 0);
     assert_int_equal(iteration, seen->iterations++);
     for (int s = 0; s < seen->config->num_samples; s++) {
         float wanted = plain_value(seen, actions, s, iteration);
@@ -175,7 +176,7 @@ static void values_are_those_of_single_rollouts(void **state)
         config.horizon = cases[i].horizon;
         config.num_samples = cases[i].samples;
         config.num_pi_trajs = cases[i].pi;
-        assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+        assert_ok(mppi_create(&mppi, &config, &dims, 1, NULL, &err), err);
         mppi_set_watch(mppi, &watch);
         assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, action), TD_OK);
         assert_int_equal(seen.iterations, config.iterations);
@@ -199,14 +200,14 @@ static void the_previous_plan_matters_unless_first(void **state)
 
     (void)state;
     config.iterations = 1;
-    assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+    assert_ok(mppi_create(&mppi, &config, &dims, 1, NULL, &err), err);
     assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, fresh), TD_OK);
-    memcpy(mean, mppi_previous_mean(mppi), sizeof(mean));
+    memcpy(mean, mppi_previous_mean(mppi, 0), sizeof(mean));
     assert_int_equal(mppi_plan(mppi, model, obs, true, false, &draws, forgot), TD_OK);
     assert_memory_equal(fresh, forgot, sizeof(fresh));
-    assert_memory_equal(mean, mppi_previous_mean(mppi), sizeof(mean));
+    assert_memory_equal(mean, mppi_previous_mean(mppi, 0), sizeof(mean));
     assert_int_equal(mppi_plan(mppi, model, obs, false, false, &draws, kept), TD_OK);
-    assert_memory_not_equal(mean, mppi_previous_mean(mppi), sizeof(mean));
+    assert_memory_not_equal(mean, mppi_previous_mean(mppi, 0), sizeof(mean));
     mppi_destroy(&mppi);
     world_model_destroy(&model);
 }
@@ -317,7 +318,7 @@ static void the_model_may_change_between_plans(void **state)
     mppi_t *mppi;
 
     (void)state;
-    assert_ok(mppi_create(&mppi, &config, &dims, NULL, &err), err);
+    assert_ok(mppi_create(&mppi, &config, &dims, 1, NULL, &err), err);
     for (uint64_t i = 0; i < 4; i++) {
         struct rng rng = test_stream(4, i);
         struct mppi_draws draws = mppi_draws_rng(&rng);
@@ -330,6 +331,177 @@ static void the_model_may_change_between_plans(void **state)
     mppi_destroy(&mppi);
     world_model_destroy(&models[0]);
     world_model_destroy(&models[1]);
+}
+
+/* --- batches ----------------------------------------------------------------------------------- */
+
+enum { ENVS = 5, BATCHES = 6 };
+
+/* What environment e sees, and draws with, at its step t: of its own. */
+static void fill_request(struct mppi_request *request, struct rng *rng, float *seen, uint8_t *pixels, bool rgb,
+                         int e, int t, float *action)
+{
+    *rng = test_stream(40 + (uint64_t)e, (uint64_t)t);
+    rng_normal(rng, seen, 7);
+    for (size_t i = 0; rgb && i < PIXEL_FRAMES * PIXEL_FRAME_BYTES; i++)
+        pixels[i] = (uint8_t)(i * (size_t)(2 * e + 3) + (size_t)t * 77 + (i >> 7));
+    *request = (struct mppi_request){.environment = e, .obs = rgb ? (const void *)pixels : seen,
+                                     .first = t == e % 2, .eval = (e + t) % 3 == 0,
+                                     .draws = mppi_draws_rng(rng), .action = action, .status = -1};
+}
+
+/* Which environments are in which batch, and in which order; -1: no more. */
+static const int who[BATCHES][ENVS] = {{0, 1, 2, 3, 4}, {4, 2, 0, 3, 1}, {3, -1}, {1, 4, -1},
+                                       {2, 1, 0, -1},   {0, 3, 4, 1, 2}};
+
+/* Every batch with one planner; what each environment did at each of its steps. */
+static void plan_in_batches(const struct mppi_config *config, const world_model_t *model, int threads,
+                            float action[ENVS][BATCHES][3], float mean[ENVS][9])
+{
+    static uint8_t pixels[ENVS][PIXEL_FRAMES * PIXEL_FRAME_BYTES];
+    struct mppi_request requests[ENVS];
+    struct rng rng[ENVS];
+    float seen[ENVS][7];
+    int steps[ENVS] = {0};
+    struct error err;
+    pool_t *pool = NULL;
+    mppi_t *mppi;
+
+    if (threads > 0)
+        assert_ok(pool_create(&pool, threads, &err), err);
+    assert_ok(mppi_create(&mppi, config, &model->layout.dims, ENVS, pool, &err), err);
+    for (int b = 0; b < BATCHES; b++) {
+        int count = 0;
+
+        for (; count < ENVS && who[b][count] >= 0; count++) {
+            int e = who[b][count], t = steps[e]++;
+
+            fill_request(&requests[count], &rng[count], seen[count], pixels[count], model->layout.dims.rgb, e, t,
+                         action[e][t]);
+        }
+        assert_int_equal(mppi_plan_batch(mppi, model, requests, count), TD_OK);
+        for (int i = 0; i < count; i++)
+            assert_int_equal(requests[i].status, TD_OK);
+    }
+    assert_int_equal(mppi_plan_batch(mppi, model, requests, 0), TD_OK);
+    for (int e = 0; e < ENVS; e++)
+        memcpy(mean[e], mppi_previous_mean(mppi, e), 9 * sizeof(float));
+    mppi_destroy(&mppi);
+    pool_destroy(&pool);
+}
+
+/* A planner of its own for this environment, one plan after the other. */
+static void plan_alone(const struct mppi_config *config, const world_model_t *model, int e, int steps,
+                       float action[BATCHES][3], float *mean)
+{
+    static uint8_t pixels[PIXEL_FRAMES * PIXEL_FRAME_BYTES];
+    struct mppi_request request;
+    struct rng rng;
+    float seen[7];
+    struct error err;
+    mppi_t *mppi;
+
+    assert_ok(mppi_create(&mppi, config, &model->layout.dims, 1, NULL, &err), err);
+    for (int t = 0; t < steps; t++) {
+        fill_request(&request, &rng, seen, pixels, model->layout.dims.rgb, e, t, action[t]);
+        assert_int_equal(mppi_plan(mppi, model, request.obs, request.first, request.eval, &request.draws, action[t]),
+                         TD_OK);
+    }
+    memcpy(mean, mppi_previous_mean(mppi, 0), 9 * sizeof(float));
+    mppi_destroy(&mppi);
+}
+
+static int steps_of(int e)
+{
+    int steps = 0;
+
+    for (int b = 0; b < BATCHES; b++)
+        for (int i = 0; i < ENVS && who[b][i] >= 0; i++)
+            steps += who[b][i] == e;
+    return steps;
+}
+
+/* Whatever else is in the batch, in any order, with any number of threads: the same bits. */
+static void check_batches(const struct mppi_config *config, const world_model_t *model)
+{
+    float action[ENVS][BATCHES][3], mean[ENVS][9], alone[BATCHES][3], alone_mean[9];
+
+    for (int threads = 0; threads <= 3; threads++) {
+        plan_in_batches(config, model, threads, action, mean);
+        for (int e = 0; e < ENVS; e++) {
+            int steps = steps_of(e);
+
+            plan_alone(config, model, e, steps, alone, alone_mean);
+            assert_memory_equal(alone, action[e], (size_t)steps * sizeof(alone[0]));
+            assert_memory_not_equal(action[e][0], action[(e + 1) % ENVS][0], sizeof(alone[0]));
+            if (config->mpc)
+                assert_memory_equal(alone_mean, mean[e], sizeof(alone_mean));
+        }
+    }
+}
+
+static void a_plan_is_the_same_in_any_batch(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) { /* plain, with terminations, pixels */
+        struct model_dims dims = kind == 2 ? test_pixel_dims(0) : test_dims(kind == 1, 0);
+        world_model_t *model = test_model(&dims, 3);
+        struct mppi_config config = small();
+
+        config.num_samples = kind == 0 ? 600 : 50; /* three tiles, or one */
+        check_batches(&config, model);
+        config.mpc = false;
+        check_batches(&config, model);
+        world_model_destroy(&model);
+    }
+}
+
+/* One environment's plan that comes to nothing is its own affair. */
+static void only_the_plan_that_diverged_is_reported(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    world_model_t *model = test_model(&dims, 3);
+    struct mppi_config config = small();
+    static const float broken[7] = {NAN};
+    struct mppi_request requests[3];
+    struct rng rng[3];
+    float seen[3][7], action[3][3];
+    struct error err;
+    mppi_t *mppi;
+
+    (void)state;
+    config.mpc = false;
+    assert_ok(mppi_create(&mppi, &config, &dims, 3, NULL, &err), err);
+    for (int e = 0; e < 3; e++)
+        fill_request(&requests[e], &rng[e], seen[e], NULL, false, e, 0, action[e]);
+    requests[1].obs = broken;
+    assert_int_equal(mppi_plan_batch(mppi, model, requests, 3), TD_EDIVERGED);
+    assert_int_equal(requests[0].status, TD_OK);
+    assert_int_equal(requests[1].status, TD_EDIVERGED);
+    assert_int_equal(requests[2].status, TD_OK);
+    mppi_destroy(&mppi);
+    world_model_destroy(&model);
+}
+
+/* Memory is what the header says: a share for each environment, scratch for the threads only. */
+static void memory_grows_by_what_an_environment_needs(void **state)
+{
+    struct model_dims dims = test_dims(false, 0);
+    struct mppi_config config = small();
+    size_t bytes[3];
+    struct error err;
+
+    (void)state;
+    config.num_samples = 600;
+    for (int i = 0; i < 3; i++) {
+        mppi_t *mppi;
+
+        assert_ok(mppi_create(&mppi, &config, &dims, 1 + 20 * i, NULL, &err), err);
+        bytes[i] = mppi_bytes(mppi);
+        mppi_destroy(&mppi);
+    }
+    assert_true(bytes[2] - bytes[1] == bytes[1] - bytes[0]);
+    assert_in_range((bytes[1] - bytes[0]) / 20, 7 * 600 * 3 * 4, 7 * 600 * 3 * 4 * 3 / 2);
 }
 
 static void contradicting_options_are_refused(void **state)
@@ -365,6 +537,9 @@ int main(void)
         cmocka_unit_test(plans_follow_the_reward),
         cmocka_unit_test(broken_parameters_are_reported),
         cmocka_unit_test(the_model_may_change_between_plans),
+        cmocka_unit_test(a_plan_is_the_same_in_any_batch),
+        cmocka_unit_test(only_the_plan_that_diverged_is_reported),
+        cmocka_unit_test(memory_grows_by_what_an_environment_needs),
         cmocka_unit_test(contradicting_options_are_refused),
     };
     struct error err;
