@@ -17,6 +17,7 @@
 
 #define TIMINGS_MAX 20000
 #define TIMINGS_MIN 5
+#define PAIRS_MAX 2000
 #define FLOPS_ROUNDS 15 /* peak and work take turns this often */
 
 struct bench {
@@ -77,6 +78,41 @@ void bench_time(const struct bench_options *options, void (*run)(void *context),
     TD_ASSERT(timings != NULL, "no memory for timings");
     run(context);
     summarise(timings, collect(run, context, options->seconds, TIMINGS_MIN, timings, TIMINGS_MAX), result);
+    free(timings);
+}
+
+static double median(double *values, int count)
+{
+    qsort(values, (size_t)count, sizeof(*values), compare_doubles);
+    return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
+}
+
+void bench_pairs(const struct bench_options *options, void (*run)(void *context), void (*beside)(void *context),
+                 void *context, struct bench_result *result)
+{
+    double *timings = malloc(3 * PAIRS_MAX * sizeof(*timings));
+    double *other = timings + PAIRS_MAX, *fractions = other + PAIRS_MAX;
+    uint64_t end;
+    int count = 0;
+
+    TD_ASSERT(timings != NULL, "no memory for timings");
+    run(context);
+    beside(context);
+    end = clock_ns() + (uint64_t)(options->seconds * 1e9);
+    while (count < PAIRS_MAX && (count < TIMINGS_MIN || clock_ns() < end)) {
+        bool first = count % 2 == 0;
+
+        if (first)
+            timings[count] = time_ms(run, context);
+        other[count] = time_ms(beside, context);
+        if (!first)
+            timings[count] = time_ms(run, context);
+        fractions[count] = timings[count] / other[count];
+        count++;
+    }
+    result->beside_ms = median(other, count);
+    result->beside_fraction = median(fractions, count);
+    summarise(timings, count, result);
     free(timings);
 }
 
@@ -152,6 +188,8 @@ static void report_json(const struct bench_options *options, const struct bench_
     add_number(json, "peak_fraction", result->peak_fraction);
     add_number(json, "best_fraction", result->best_fraction);
     add_number(json, "cores", result->cores);
+    add_number(json, "beside_ms", result->beside_ms);
+    add_number(json, "beside_fraction", result->beside_fraction);
     add_number(json, "count", result->count);
     cJSON_AddNumberToObject(json, "threads", options->threads);
     cJSON_AddStringToObject(json, "cpu", cpu_name());
@@ -181,6 +219,8 @@ static void report_text(const struct bench_options *options, const struct bench_
         printf("  %5.1f %% of peak", result->peak_fraction * 100);
     if (result->best_fraction > 0)
         printf("  %5.1f %% of the best", result->best_fraction * 100);
+    if (result->beside_ms > 0)
+        printf("  one by one %9.3f ms: %5.1f %% of that", result->beside_ms, result->beside_fraction * 100);
     if (result->cores > 0)
         printf("  %.2f cores busy", result->cores);
     printf("  threads=%d  %s, %s, %s\n", options->threads, cpu_name(), gemm_core(),
@@ -204,7 +244,7 @@ static void usage(FILE *out)
     for (size_t i = 0; i < TD_LEN(benches); i++)
         fprintf(out, "  %-8s %s\n", benches[i].name, benches[i].sentence);
     fprintf(out, "  %-8s each of them in turn\n\n", "all");
-    fprintf(out, "threads: as many as cores by default. seconds: how long each thing is measured (3; actors: 30).\n"
+    fprintf(out, "threads: as many as cores by default. envs: plans in a batch, beside as many single ones. seconds: how long each thing is measured (3; actors: 30).\n"
                  "Other keys are those of `tdmpc2 train`; model_size and batch_size matter most.\n");
 }
 

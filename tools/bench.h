@@ -34,6 +34,8 @@ struct bench_result {
     double p99_ms;
     double best_fraction; /* of the best rate among those compared */
     double cores;         /* busy with it */
+    double beside_ms;     /* median of what it is compared with, */
+    double beside_fraction; /* of which it took this: median over pairs */
     int count;          /* timings taken */
     double mib;         /* memory */
 };
@@ -63,6 +65,14 @@ double bench_peak_gflops(const struct bench_options *options);
  */
 void bench_flops(const struct bench_options *options, void (*run)(void *context), void *context,
                  double gflop, struct bench_result *result);
+
+/*
+ * Time `run` and `beside` in turns, each as often, the one first and then the other: median_ms, p99_ms and count are of
+ * `run`, beside_ms of the other, beside_fraction is the median of run / beside over the pairs, so that a
+ * load that comes and goes changes both sides.
+ */
+void bench_pairs(const struct bench_options *options, void (*run)(void *context), void (*beside)(void *context),
+                 void *context, struct bench_result *result);
 
 /* The benchmarks themselves: each prints its results and returns TD_OK, or a code and a sentence. */
 #define BENCH(name, sentence) int bench_##name(const struct bench_options *options, struct error *err);

@@ -1,4 +1,8 @@
-/* bench_plan.c - one MPPI plan: the work it must do (DESIGN's count) per second of its median time. */
+/*
+ * bench_plan.c - MPPI plans, one or envs=N in a batch: the work they must do (DESIGN's count) per second of
+ * their median time, and for a batch how long as many single plans take.
+ */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/plan/mppi.h"
@@ -7,24 +11,43 @@
 struct plan {
     mppi_t *mppi;
     world_model_t *model;
+    int environments;
     void *obs;
-    float action[BENCH_ACTION];
+    float action[MPPI_ENVIRONMENTS_MAX][BENCH_ACTION];
     uint64_t step;
 };
 
-static void plan_once(void *context)
+/* A step of every environment, planned for `together` at a time. */
+static void plan_all(struct plan *plan, int together)
+{
+    struct mppi_request requests[MPPI_ENVIRONMENTS_MAX];
+    struct rng rng[MPPI_ENVIRONMENTS_MAX];
+
+    for (int e = 0; e < plan->environments; e++) {
+        struct rng_key key = {.seed = 1, .purpose = RNG_PLAN, .env = (uint32_t)e, .step = plan->step};
+
+        rng_init(&rng[e], &key);
+        requests[e] = (struct mppi_request){.environment = e, .obs = plan->obs, .first = plan->step == 0,
+                                            .draws = mppi_draws_rng(&rng[e]), .action = plan->action[e]};
+    }
+    for (int e = 0; e < plan->environments; e += together) {
+        int rc = mppi_plan_batch(plan->mppi, plan->model, requests + e, together);
+
+        TD_ASSERT(rc == TD_OK, "plan %d", rc);
+    }
+    plan->step++;
+}
+
+static void plan_batch(void *context)
 {
     struct plan *plan = context;
-    struct rng_key key = {.seed = 1, .purpose = RNG_PLAN, .step = plan->step};
-    struct rng rng;
-    struct mppi_draws draws;
-    int rc;
 
-    rng_init(&rng, &key);
-    draws = mppi_draws_rng(&rng);
-    rc = mppi_plan(plan->mppi, plan->model, plan->obs, plan->step == 0, false, &draws, plan->action);
-    TD_ASSERT(rc == TD_OK, "plan %d", rc);
-    plan->step++;
+    plan_all(plan, plan->environments);
+}
+
+static void plan_singly(void *context)
+{
+    plan_all(context, 1);
 }
 
 /*
@@ -42,6 +65,17 @@ static double plan_gflop(const struct mppi_config *config, const world_model_t *
     rollout = h * (w.dynamics + w.reward + w.termination) - 2 * w.shared;
     return 2e-9 * (n * config->num_samples * (rollout + w.pi + 2 * w.q) -
                    (n - 1) * config->num_pi_trajs * rollout + (model->layout.dims.rgb ? w.encoder : 0));
+}
+
+/* "model_size=5 envs=8" */
+static const char *variant(const struct bench_options *options)
+{
+    static char text[96];
+
+    if (options->config.envs == 1)
+        return bench_variant(options);
+    snprintf(text, sizeof(text), "%s envs=%d", bench_variant(options), (int)options->config.envs);
+    return text;
 }
 
 /* A made-up state, or three frames. */
@@ -63,23 +97,37 @@ static int make_obs(struct plan *plan, struct error *err)
     return TD_OK;
 }
 
+/* The batch beside as many single plans of the same environments, in turns. */
+static void report_pairs(const struct bench_options *options, struct plan *plan)
+{
+    struct bench_result result = {.name = "batch", .variant = variant(options)};
+
+    bench_pairs(options, plan_batch, plan_singly, plan, &result);
+    result.rate = 1e3 * plan->environments / result.median_ms;
+    result.unit = "plans/s";
+    result.mib = (double)mppi_bytes(plan->mppi) / (1 << 20);
+    bench_report(options, &result);
+}
+
 static int run(const struct bench_options *options, struct error *err)
 {
-    struct bench_result result = {.name = "plan", .variant = bench_variant(options)};
+    struct bench_result result = {.name = "plan", .variant = variant(options)};
     struct mppi_config config;
-    struct plan plan = {0};
+    struct plan plan = {.environments = (int)options->config.envs};
     pool_t *pool = NULL;
     int rc;
 
     mppi_config_init(&config, &options->config, BENCH_ACTION, BENCH_EPISODE);
     if ((rc = bench_model(options, false, &plan.model, err)) ||
         (rc = make_obs(&plan, err)) || (rc = pool_create(&pool, options->threads, err)) ||
-        (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, 1, pool, err)))
+        (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, plan.environments, pool, err)))
         goto done;
-    bench_flops(options, plan_once, &plan, plan_gflop(&config, plan.model), &result);
-    result.rate = 1e3 / result.median_ms;
+    bench_flops(options, plan_batch, &plan, plan.environments * plan_gflop(&config, plan.model), &result);
+    result.rate = 1e3 * plan.environments / result.median_ms;
     result.unit = "plans/s";
     bench_report(options, &result);
+    if (plan.environments > 1)
+        report_pairs(options, &plan);
 
 done:
     mppi_destroy(&plan.mppi);

@@ -422,6 +422,9 @@ static int check_lockstep(const struct config *config, struct error *err)
     if (config->actors > 1)
         return error_set(err, TD_EINVAL, "lockstep=true works with one actor: actors=%lld is refused",
                          (long long)config->actors);
+    if (config->envs > 1)
+        return error_set(err, TD_EINVAL, "lockstep=true works with one environment: envs=%lld is refused",
+                         (long long)config->envs);
     if (config->shards > 1)
         return error_set(err, TD_EINVAL, "lockstep=true works with one shard: shards=%lld is refused",
                          (long long)config->shards);

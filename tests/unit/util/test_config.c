@@ -347,6 +347,7 @@ static void contradictions_are_found(void **state)
         {{"task="}, "task is empty"},
         {{"lockstep=true", "actors=2"}, "one actor"},
         {{"lockstep=true", "actors=1", "shards=2"}, "one shard"},
+        {{"lockstep=true", "actors=1", "envs=4"}, "one environment"},
         {{"lockstep=true", "actors=1", "utd=2"}, "one update per step"},
         {{"shard=1"}, "shard=1 does not exist"},
         {{"run_id=xyz"}, "run_id=xyz"},
