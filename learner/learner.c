@@ -244,6 +244,8 @@ int learner_run(learner_t *learner)
 {
     log_info("started", "dir=%s task=%s epoch=%u threads=%d lockstep=%d", learner->run.dir,
              learner->run.config.task, learner->run.epoch, learner->threads, learner->run.config.lockstep);
+    if (learner->run.config.lockstep && !learner->env.exact_state)
+        log_warn("the environment's state can't be saved: resuming this run is not exact");
     coordinator_tick(learner->coordinator, loop_now_ms(learner->loop));
     learner_drain(learner);
     loop_run(learner->loop);

@@ -180,6 +180,10 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     if ((rc = check_place(&run, &spec, &replay, err)) != TD_OK)
         return rc;
     print_plan(&run, &replay);
+    if (run.config.lockstep && !spec.exact_state)
+        printf("note: the state of %s can't be saved: if this run is stopped and resumed, it goes on from other episodes\n",
+               run.config.task);
+    fflush(stdout);
     return train(&fresh, given, &run, exit_code, err);
 }
 

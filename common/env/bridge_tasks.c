@@ -117,7 +117,7 @@ static const struct suite suites[] = {
                          "version 3 of the tasks, the paper had version 2"},
     [SUITE_MYOSUITE] = {"MyoSuite", "venv-myosuite", "make setup-myosuite", ""},
     [SUITE_MANISKILL] = {"ManiSkill2", "venv-maniskill", "make setup-maniskill",
-                         "pick-ycb and turn-faucet need assets: starting them names the command"},
+                         "`tdmpc2 env check pick-ycb` and turn-faucet name the command that downloads their assets"},
     [SUITE_GYM] = {"Gymnasium", "venv-gym", "make setup-gym", "LunarLander is version 3, the reference had version 2"},
     [SUITE_PYTHON] = {"Python", "", "", ""},
 };
@@ -225,5 +225,7 @@ void bridge_describe(const char *name, struct env_about *about)
     about->suite = bridge_suite_name(task.suite);
     if (bridge_suite_note(task.suite)[0] != '\0')
         about->suite_note = bridge_suite_note(task.suite);
+    if (strcmp(name, "pick-ycb") == 0 || strcmp(name, "turn-faucet") == 0)
+        about->note = "with assets that you download";
     about->available = bridge_find_python(&task, python, run, &about->why) == TD_OK;
 }
