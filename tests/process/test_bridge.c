@@ -46,7 +46,7 @@ static void a_run_goes_on_when_environments_are_lost(void **state)
     pid_t actor;
 
     (void)state;
-    live_env("TDMPC2_ENV_TIMEOUT", "1");
+    live_env("TDMPC2_ENV_TIMEOUT", "3");
     live_init(&live, "flaky", false);
     live_train(&live, TOY("Flaky"), "steps=100000", "seed_steps=300", "actors=2", "evaluator=off", "heartbeat=0.5", NULL);
     lost = live_await(&live, "actor", 0, "env_lost", 2, 90000);

@@ -179,7 +179,7 @@ static void faults_are_noticed_and_survived(void **state)
     };
 
     (void)state;
-    setenv("TDMPC2_ENV_TIMEOUT", "0.7", 1);
+    setenv("TDMPC2_ENV_TIMEOUT", "2.5", 1);
     setenv("TOY_SLEEP", SLEEPER, 1);
     for (size_t i = 0; i < TD_LEN(faults); i++) {
         struct error err = {0};
@@ -193,7 +193,7 @@ static void faults_are_noticed_and_survived(void **state)
         steps = run_episode(env, &rc, &result, &err);
         if (rc != TD_ELOST || steps != 4 || strstr(err.text, faults[i].says) == NULL)
             fail_msg("%s: after %d steps %d: %s", faults[i].task, steps, rc, err.text);
-        assert_true(clock_ms() - begun < 10000);
+        assert_true(clock_ms() - begun < 20000);
         assert_non_null(strstr(err.text, faults[i].task));
         assert_int_equal(env_steps(env), -1);
         assert_int_equal(bridge_env_pid(env), 0);
