@@ -35,6 +35,7 @@ struct actor {
     loop_timer_t *beat;     /* of the report */
     struct report report;
     struct config config;   /* the run's, once known */
+    uint32_t environments;
     struct rundir_part part;
     bool joined, recorded;
     bool ending;
@@ -99,7 +100,11 @@ static void configure(actor_t *actor, const struct bulk *options)
     int rc = read_options(actor, options, &err);
 
     worker.config = actor->config;
-    worker.threads = is_evaluator(actor) || actor->config.lockstep ? (int)actor->config.threads : 1;
+    actor->environments = is_evaluator(actor) ? 1 : (uint32_t)actor->config.envs;
+    worker.environments = (int)actor->environments;
+    worker.threads = (int)actor->config.threads;
+    if (worker.threads == 0 && !is_evaluator(actor) && !actor->config.lockstep)
+        worker.threads = 1; /* the others are the learner's and other actors' */
     if (rc == TD_OK)
         rc = worker_create(&actor->worker, &worker, &err);
     if (rc != TD_OK)
@@ -207,7 +212,8 @@ static void ready(actor_t *actor, const struct worker_result *result)
 {
     struct session_setup setup = {
         .spec = result->spec,
-        .environments = 1,
+        .environments = actor->environments,
+        .threads = actor->config.threads > 1 ? (uint32_t)actor->config.threads : 1,
         .seed = (uint64_t)actor->config.seed,
         .outbox = (uint64_t)actor->config.outbox,
         .max_staleness = (uint64_t)actor->config.max_staleness,
@@ -240,7 +246,7 @@ static void hand_over(actor_t *actor, const struct worker_result *result)
     case COMMAND_RESET:
     case COMMAND_STEP:
         if (!result->lost)
-            report_step(&actor->report, &result->step, result->kind == COMMAND_RESET);
+            report_step(&actor->report, result->environment, &result->step, result->kind == COMMAND_RESET);
         session_stepped(actor->session, now, result->token, &result->step);
         break;
     case COMMAND_CAPTURE:
@@ -265,7 +271,8 @@ static void on_worker(void *context)
 
     while (!actor->ending && actor->worker != NULL && (result = worker_next(actor->worker)) != NULL) {
         hand_over(actor, result);
-        drain(actor);
+        if (!result->more) /* what follows from all of them is commanded together */
+            drain(actor);
     }
 }
 

@@ -12,15 +12,16 @@ void report_init(struct report *report, metrics_t *metrics)
 
 /* --- episodes --------------------------------------------------------------- */
 
-void report_step(struct report *report, const struct session_step *step, bool first)
+void report_step(struct report *report, uint32_t environment, const struct session_step *step, bool first)
 {
+    struct report_stream *stream = &report->streams[environment];
     double sum = 0;
     uint64_t count;
 
-    report->reward = first ? 0 : report->reward + (double)step->reward;
+    stream->reward = first ? 0 : stream->reward + (double)step->reward;
     if (first || (!step->terminated && !step->truncated))
         return;
-    report->returns[report->returned++ % REPORT_EPISODES] = report->reward;
+    report->returns[report->returned++ % REPORT_EPISODES] = stream->reward;
     count = report->returned < REPORT_EPISODES ? report->returned : REPORT_EPISODES;
     for (uint64_t i = 0; i < count; i++)
         sum += report->returns[i];
@@ -37,27 +38,33 @@ void report_evaluation(struct report *report, const struct session_evaluation *e
 
 void report_rows(struct report *report, const struct rows *rows, uint64_t now_ns)
 {
+    struct report_stream *stream = &report->streams[rows->environment];
     struct report_chunk *chunk;
 
-    if (rows->epoch != report->epoch)
-        report->count = 0;
-    report->epoch = rows->epoch;
-    if (report->count == REPORT_CHUNKS) { /* the oldest is not timed */
-        report->first = (report->first + 1) % REPORT_CHUNKS;
-        report->count--;
+    if (rows->epoch != stream->epoch)
+        stream->count = 0;
+    stream->epoch = rows->epoch;
+    if (stream->count == REPORT_CHUNKS) { /* the oldest is not timed */
+        stream->first = (stream->first + 1) % REPORT_CHUNKS;
+        stream->count--;
     }
-    chunk = &report->chunks[(report->first + report->count++) % REPORT_CHUNKS];
+    chunk = &stream->chunks[(stream->first + stream->count++) % REPORT_CHUNKS];
     *chunk = (struct report_chunk){rows->first + rows->count, now_ns};
 }
 
 void report_ack(struct report *report, const struct ack *ack, uint64_t now_ns)
 {
-    while (report->count > 0 && ack->epoch == report->epoch &&
-           report->chunks[report->first].end <= ack->next) {
+    struct report_stream *stream;
+
+    if (ack->environment >= WIRE_STREAMS_MAX)
+        return;
+    stream = &report->streams[ack->environment];
+    while (stream->count > 0 && ack->epoch == stream->epoch &&
+           stream->chunks[stream->first].end <= ack->next) {
         metrics_record(report->metrics, METRIC_ack_ms,
-                       (double)(now_ns - report->chunks[report->first].sent_ns) / 1e6);
-        report->first = (report->first + 1) % REPORT_CHUNKS;
-        report->count--;
+                       (double)(now_ns - stream->chunks[stream->first].sent_ns) / 1e6);
+        stream->first = (stream->first + 1) % REPORT_CHUNKS;
+        stream->count--;
     }
 }
 

@@ -17,21 +17,25 @@ struct report {
     metrics_t *metrics;
     uint64_t waited_ms[WAITING_LAST + 1]; /* as last reported */
     uint64_t episodes, pulls, pulled_bytes;
-    /* the episode under way, and the last ones */
-    double reward, returns[REPORT_EPISODES];
+    /* the last episodes */
+    double returns[REPORT_EPISODES];
     uint64_t returned;
-    /* chunks sent: rows before `end` of stream epoch `epoch` */
-    struct report_chunk {
-        uint64_t end, sent_ns;
-    } chunks[REPORT_CHUNKS];
-    uint64_t epoch;
-    uint32_t first, count;
+    /* of each environment */
+    struct report_stream {
+        double reward; /* of the episode under way */
+        /* chunks sent: rows before `end` of stream epoch `epoch` */
+        struct report_chunk {
+            uint64_t end, sent_ns;
+        } chunks[REPORT_CHUNKS];
+        uint64_t epoch;
+        uint32_t first, count;
+    } streams[WIRE_STREAMS_MAX];
 };
 
 void report_init(struct report *report, metrics_t *metrics);
 
 /* A reset or a step of the environment was taken up; `first` for a reset. */
-void report_step(struct report *report, const struct session_step *step, bool first);
+void report_step(struct report *report, uint32_t environment, const struct session_step *step, bool first);
 
 /* An evaluation ended. */
 void report_evaluation(struct report *report, const struct session_evaluation *evaluation);

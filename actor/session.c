@@ -114,6 +114,16 @@ static void say_hello(session_t *session)
     session->hello_ms = session->now + SESSION_HELLO_MS;
 }
 
+/* Lanes are planned for together, on the threads there are. */
+static uint32_t cores_computing(const session_t *session)
+{
+    uint32_t most = session->setup.threads > 1 ? session->setup.threads : 1, planning = 0;
+
+    for (uint32_t i = 0; i < session->lane_count; i++)
+        planning += session->lanes[i].token != 0 && session->lanes[i].planned;
+    return planning < most ? planning : most;
+}
+
 static void beat(session_t *session)
 {
     struct heartbeat *heartbeat = &session_send(session, PORT_CONTROL, MESSAGE_HEARTBEAT)->heartbeat;
@@ -126,8 +136,7 @@ static void beat(session_t *session)
     heartbeat->waiting = session->waiting;
     heartbeat->version_epoch = session->adopted.epoch;
     heartbeat->version = session->adopted.version;
-    for (uint32_t i = 0; i < session->lane_count; i++)
-        heartbeat->computing += session->lanes[i].token != 0 && session->lanes[i].planned;
+    heartbeat->computing = cores_computing(session);
     session->beat_ms = session->now + session->setup.heartbeat_ms;
 }
 

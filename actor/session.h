@@ -33,7 +33,8 @@ struct session_config {
 /* What the host knows once it has read the options. */
 struct session_setup {
     struct message_spec spec;
-    uint32_t environments;   /* 1 */
+    uint32_t environments;   /* 1 to WIRE_STREAMS_MAX, a stream each; in lock-step 1 */
+    uint32_t threads;        /* that plan; 0 is 1 */
     uint64_t seed;
     uint64_t outbox;         /* rows per environment */
     uint64_t max_staleness;  /* updates */

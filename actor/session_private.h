@@ -20,7 +20,7 @@
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
 #define SESSION_LOST_MS    5000  /* lock-step: for the learner to order a restore */
 #define SESSION_SAY_MS     5000  /* a wait longer than this is a log line */
-#define SESSION_ENDS       64    /* finished episodes the learner has not acknowledged */
+#define SESSION_ENDS       256   /* finished episodes the learner has not acknowledged */
 #define SESSION_INFLIGHT   2048  /* rows sent and not acknowledged, per stream */
 #define SESSION_STREAK     3     /* refused in a row: the environment is broken */
 #define SESSION_LOSSES     5     /* environments lost in a row without a whole episode: give up */

@@ -436,40 +436,49 @@ static uint32_t lane_waits_for(session_t *session, const struct lane *lane)
     return WAITING_NOTHING;
 }
 
-static void lane_advance(session_t *session, struct lane *lane)
+/* Give the lane its next command; returns what it waits for instead. */
+static uint32_t lane_advance(session_t *session, struct lane *lane)
 {
     uint32_t waiting = lane_waits_for(session, lane);
     bool random = acts_at_random(session);
     struct rng_key key;
 
-    if (waiting != WAITING_NOTHING) {
-        session->waiting = waiting;
-        return;
-    }
+    if (waiting != WAITING_NOTHING)
+        return waiting;
     if (lane->lost) {
         lane->lost = false;
         lane_renew(session, lane, "the environment is started again");
-        session->waiting = WAITING_SHARD;
-        return;
+        return WAITING_SHARD;
     }
     if (lane->state == LANE_RESTING) {
         lane_reset(session, lane);
-        return;
+        return WAITING_NOTHING;
     }
     key = session_key(session, random ? RNG_SEED_ACTION : RNG_PLAN, lane->environment,
                       (uint32_t)lane->epoch, lane->steps);
     lane_step(session, lane, random, &key);
+    return WAITING_NOTHING;
 }
 
+/* Each lane goes on by itself; the actor waits when all of them do, and names what the first waits for. */
 void streams_advance(session_t *session)
 {
+    uint32_t waiting = WAITING_NOTHING;
+    bool busy = false;
+
     for (uint32_t i = 0; i < session->lane_count; i++) {
         struct lane *lane = &session->lanes[i];
 
         streams_flush(session, lane);
-        if (lane->token == 0 && !session->terminating)
-            lane_advance(session, lane);
+        if (lane->token == 0 && !session->terminating) {
+            uint32_t reason = lane_advance(session, lane);
+
+            waiting = waiting == WAITING_NOTHING ? reason : waiting;
+        }
+        busy |= lane->token != 0;
     }
+    if (!busy)
+        session->waiting = waiting;
 }
 
 /* Report a finished episode; the oldest unanswered report gives way when there are too many. */

@@ -38,11 +38,31 @@ struct work {
     };
 };
 
+/* Not a command: the loop has dealt with all results of a round. */
+#define WORK_DEALT UINT32_MAX
+
 /* A result on its way back; behind it in the queue's item lie the observation and the action. */
 struct answer {
     struct worker_result result;
     void *state; /* of struct work */
     size_t state_size;
+};
+
+/* One environment. */
+struct seat {
+    struct answer *answer; /* made here, then pushed; with its observation and action */
+    void *obs;             /* behind answer: what the environment said last */
+    float *action;         /* behind that */
+    void *seen;            /* what the planner sees: the state, or the last frames */
+    uint32_t number;
+    env_t *env;            /* NULL: not made yet */
+    uint32_t env_seed;
+    bool env_untouched;    /* made with that seed and not used since */
+    /* of the reset or step under way */
+    const struct work *work;
+    int rc;
+    struct error err;
+    struct env_result result;
 };
 
 struct worker {
@@ -56,14 +76,12 @@ struct worker {
     _Atomic uint64_t abandoned;
     /* the loop's */
     struct answer *popped; /* with its observation and action */
+    bool round_ended;      /* popped is the last result of a round */
     /* the thread's */
-    struct answer *answer; /* likewise; made here, then pushed */
-    void *obs;             /* behind answer: what the environment said last */
-    float *action;         /* behind that */
-    void *seen;            /* what the planner sees: the state, or the last frames */
-    env_t *env;
-    uint32_t env_seed;
-    bool env_untouched;    /* made with that seed and not used since */
+    struct seat *seats;
+    int seat_count;
+    struct work *works;    /* [WORKER_PENDING] of the round under way */
+    struct seat **group;   /* [seat_count] that move together */
     bool failed;           /* WORKER_FAILED was the last word */
     world_model_t *acting, *spare;
     pool_t *pool;
@@ -82,24 +100,45 @@ static size_t answer_bytes(const struct worker *worker)
 
 /* --- the thread: answers ---------------------------------------------------- */
 
-static void send_answer(worker_t *worker)
+static uint64_t token_of(const struct work *work)
 {
-    int rc = queue_push(worker->results, worker->answer);
+    switch (work->kind) {
+    case COMMAND_RESTORE:
+        return work->restore.token;
+    case COMMAND_RESET:
+        return work->reset.token;
+    case COMMAND_STEP:
+        return work->step.token;
+    case COMMAND_CAPTURE:
+        return work->capture.token;
+    case COMMAND_EVALUATE:
+        return work->evaluate.token;
+    default:
+        return work->adopt.token;
+    }
+}
 
+static void send_answer(worker_t *worker, struct seat *seat, bool more)
+{
+    int rc;
+
+    seat->answer->result.more = more;
+    rc = queue_push(worker->results, seat->answer);
     TD_ASSERT(rc == TD_OK, "more results than commands");
 }
 
-static void begin_answer(worker_t *worker, uint32_t kind, uint64_t token)
+static void begin_answer(struct seat *seat, uint32_t kind, uint64_t token)
 {
-    memset(worker->answer, 0, sizeof(*worker->answer));
-    worker->answer->result.kind = kind;
-    worker->answer->result.token = token;
+    memset(seat->answer, 0, sizeof(*seat->answer));
+    seat->answer->result.environment = seat->number;
+    seat->answer->result.kind = kind;
+    seat->answer->result.token = token;
 }
 
 /* The environment is gone, and a reset may bring another. False: it is another kind of failure. */
-static bool lose(worker_t *worker, int rc, const struct error *err)
+static bool lose(worker_t *worker, struct seat *seat, int rc, const struct error *err)
 {
-    struct worker_result *result = &worker->answer->result;
+    struct worker_result *result = &seat->answer->result;
 
     if (rc != TD_ELOST)
         return false;
@@ -110,11 +149,11 @@ static bool lose(worker_t *worker, int rc, const struct error *err)
 }
 
 /* The command could not be carried out, and no other will be. */
-static void fail(worker_t *worker, int rc, const struct error *err)
+static void fail(worker_t *worker, struct seat *seat, int rc, const struct error *err)
 {
-    worker->answer->result.kind = WORKER_FAILED;
-    worker->answer->result.err = *err;
-    worker->answer->result.err.code = rc;
+    seat->answer->result.kind = WORKER_FAILED;
+    seat->answer->result.err = *err;
+    seat->answer->result.err.code = rc;
     worker->failed = true;
 }
 
@@ -125,132 +164,187 @@ static struct env_options options_of(const worker_t *worker)
     return env_options(worker->options.config.obs, worker->options.config.render);
 }
 
+static struct seat *seat_of(worker_t *worker, uint32_t environment)
+{
+    TD_ASSERT(environment < (uint32_t)worker->seat_count, "environment %u of %d", environment, worker->seat_count);
+    return &worker->seats[environment];
+}
+
 /* An environment whose random state begins with this seed. */
-static int make_env(worker_t *worker, uint64_t seed, struct error *err)
+static int make_env(worker_t *worker, struct seat *seat, uint64_t seed, struct error *err)
 {
     struct env_options options = options_of(worker);
     int rc;
 
-    if (worker->env != NULL && worker->env_untouched && worker->env_seed == (uint32_t)seed)
+    if (seat->env != NULL && seat->env_untouched && seat->env_seed == (uint32_t)seed)
         return TD_OK;
-    env_close(&worker->env);
-    rc = env_create_with(&worker->env, worker->options.config.task, &options, (uint32_t)seed, err);
-    worker->env_seed = (uint32_t)seed;
-    worker->env_untouched = true;
+    env_close(&seat->env);
+    rc = env_create_with(&seat->env, worker->options.config.task, &options, (uint32_t)seed, err);
+    seat->env_seed = (uint32_t)seed;
+    seat->env_untouched = true;
     return rc;
 }
 
-static int reset_env(worker_t *worker, struct error *err)
+static int reset_env(worker_t *worker, struct seat *seat, struct error *err)
 {
-    int rc = env_reset(worker->env, worker->obs, err);
+    int rc = env_reset(seat->env, seat->obs, err);
 
-    worker->env_untouched = false;
+    seat->env_untouched = false;
     if (rc == TD_OK)
-        stack_push(&worker->spec, worker->seen, worker->obs, true);
+        stack_push(&worker->spec, seat->seen, seat->obs, true);
     return rc;
 }
 
-static int step_env(worker_t *worker, struct env_result *result, struct error *err)
+static int step_env(worker_t *worker, struct seat *seat, struct env_result *result, struct error *err)
 {
     uint64_t begun = clock_ns();
-    int rc = env_step(worker->env, worker->action, worker->obs, result, err);
+    int rc = env_step(seat->env, seat->action, seat->obs, result, err);
 
     metrics_record(worker->options.metrics, METRIC_env_ms, (double)(clock_ns() - begun) / 1e6);
     if (rc == TD_OK)
-        stack_push(&worker->spec, worker->seen, worker->obs, false);
+        stack_push(&worker->spec, seat->seen, seat->obs, false);
     return rc;
 }
 
-static void restore(worker_t *worker, const struct work *work)
+static void restore(worker_t *worker, struct seat *seat, const struct work *work)
 {
-    struct worker_result *result = &worker->answer->result;
+    struct worker_result *result = &seat->answer->result;
     struct error err = {0};
     int rc;
 
     if (work->state_size == 0) {
-        rc = make_env(worker, work->restore.seed, &err);
+        rc = make_env(worker, seat, work->restore.seed, &err);
         if (rc != TD_OK)
-            fail(worker, rc, &err);
+            fail(worker, seat, rc, &err);
     } else {
-        rc = env_state_set(worker->env, work->state, work->state_size, &result->err);
-        worker->env_untouched = false;
+        rc = env_state_set(seat->env, work->state, work->state_size, &result->err);
+        seat->env_untouched = false;
     }
     result->ok = rc == TD_OK;
 }
 
-static void reset(worker_t *worker, const struct work *work)
-{
-    struct error err = {0};
-    int rc = TD_OK;
-
-    if (work->reset.reseed)
-        rc = make_env(worker, work->reset.seed, &err);
-    if (rc == TD_OK)
-        rc = reset_env(worker, &err);
-    if (rc != TD_OK && !lose(worker, rc, &err))
-        fail(worker, rc, &err);
-}
-
-static void capture(worker_t *worker, const struct work *work)
+static void capture(struct seat *seat, const struct work *work)
 {
     if (work->state_size == 0)
         return;
-    env_state_get(worker->env, work->state);
-    worker->answer->result.state = (struct bulk){work->state, work->state_size};
+    env_state_get(seat->env, work->state);
+    seat->answer->result.state = (struct bulk){work->state, work->state_size};
 }
 
 /* --- the thread: acting ------------------------------------------------------ */
 
-/* One, but in lock-step, where the learner waits for this step, all. */
+/* Those it was given; the evaluator, beside whom others compute, one. */
 static void use_usual_threads(worker_t *worker)
 {
-    pool_set_active(worker->pool, worker->options.config.lockstep ? pool_threads(worker->pool) : 1);
+    pool_set_active(worker->pool, worker->options.background ? 1 : pool_threads(worker->pool));
 }
 
-static int plan(worker_t *worker, const struct rng_key *key, bool first, bool eval, struct error *err)
+/* For all of these at once. Those whose action is not finite have their rc set. */
+static void plan(worker_t *worker, struct mppi_request *requests, int count)
 {
     uint64_t begun = clock_ns();
-    struct mppi_draws draws;
-    struct rng rng;
-    int rc;
 
-    rng_init(&rng, key);
-    draws = mppi_draws_rng(&rng);
-    rc = mppi_plan(worker->planner, worker->acting, worker->seen, first, eval, &draws, worker->action);
+    if (count == 0)
+        return;
+    mppi_plan_batch(worker->planner, worker->acting, requests, count);
     metrics_record(worker->options.metrics, METRIC_plan_ms, (double)(clock_ns() - begun) / 1e6);
-    if (rc != TD_OK)
-        error_set(err, rc, "planning gave an action that is not finite: the parameters have diverged");
-    return rc;
+    metrics_record(worker->options.metrics, METRIC_plan_batch, count);
+    for (int i = 0; i < count; i++) {
+        struct seat *seat = seat_of(worker, (uint32_t)requests[i].environment);
+
+        seat->rc = requests[i].status;
+        if (seat->rc != TD_OK)
+            error_set(&seat->err, seat->rc,
+                      "planning gave an action that is not finite: the parameters have diverged");
+    }
 }
 
-static void step(worker_t *worker, const struct command_step *command)
+/* The draws of a step; rng is its memory. */
+static struct mppi_request request_of(struct seat *seat, const struct rng_key *key, struct rng *rng)
 {
-    struct session_step *out = &worker->answer->result.step;
-    struct env_result result;
-    struct error err = {0};
-    struct rng rng;
-    int rc = TD_OK;
+    rng_init(rng, key);
+    return (struct mppi_request){.environment = (int)seat->number, .obs = seat->seen,
+                                 .draws = mppi_draws_rng(rng), .action = seat->action};
+}
 
-    if (command->random) {
-        rng_init(&rng, &command->key);
-        rng_uniform(&rng, worker->action, worker->spec.action_dim, -1, 1);
-    } else {
-        rc = plan(worker, &command->key, command->first, false, &err);
+/* The actions of all that step: drawn, or planned in one batch. */
+static void choose_actions(worker_t *worker, int count)
+{
+    struct mppi_request requests[MPPI_ENVIRONMENTS_MAX];
+    struct rng rng[MPPI_ENVIRONMENTS_MAX];
+    int planned = 0;
+
+    for (int i = 0; i < count; i++) {
+        struct seat *seat = worker->group[i];
+        const struct command_step *command = &seat->work->step;
+
+        if (seat->work->kind != COMMAND_STEP)
+            continue;
+        if (command->random) {
+            rng_init(&rng[planned], &command->key);
+            rng_uniform(&rng[planned], seat->action, worker->spec.action_dim, -1, 1);
+            continue;
+        }
+        requests[planned] = request_of(seat, &command->key, &rng[planned]);
+        requests[planned++].first = command->first;
     }
-    if (rc == TD_OK)
-        rc = step_env(worker, &result, &err);
-    if (rc != TD_OK) {
-        if (!lose(worker, rc, &err))
-            fail(worker, rc, &err);
+    plan(worker, requests, planned);
+}
+
+/* Pool task: one environment's reset or step. */
+static void move_task(void *context, int task, int thread)
+{
+    worker_t *worker = context;
+    struct seat *seat = worker->group[task];
+
+    (void)thread;
+    if (seat->rc != TD_OK)
+        return;
+    if (seat->work->kind == COMMAND_RESET)
+        seat->rc = reset_env(worker, seat, &seat->err);
+    else
+        seat->rc = step_env(worker, seat, &seat->result, &seat->err);
+}
+
+static void answer_move(worker_t *worker, struct seat *seat)
+{
+    struct session_step *out = &seat->answer->result.step;
+
+    if (seat->rc != TD_OK) {
+        if (!lose(worker, seat, seat->rc, &seat->err))
+            fail(worker, seat, seat->rc, &seat->err);
         return;
     }
+    if (seat->work->kind == COMMAND_RESET)
+        return;
     metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
-    out->action = worker->action;
-    out->reward = (float)result.reward;
-    out->terminated = result.terminated;
-    out->truncated = result.truncated;
-    out->has_success = result.has_success;
-    out->success = result.success;
+    out->action = seat->action;
+    out->reward = (float)seat->result.reward;
+    out->terminated = seat->result.terminated;
+    out->truncated = seat->result.truncated;
+    out->has_success = seat->result.has_success;
+    out->success = seat->result.success;
+}
+
+/* Reset or step those in worker->group: plan for them together, then move them, on all threads there are. */
+static void move_group(worker_t *worker, int count, bool more)
+{
+    for (int i = 0; i < count; i++) {
+        struct seat *seat = worker->group[i];
+
+        begin_answer(seat, seat->work->kind, token_of(seat->work));
+        memset(&seat->err, 0, sizeof(seat->err));
+        memset(&seat->result, 0, sizeof(seat->result));
+        seat->rc = TD_OK;
+        if (seat->work->kind == COMMAND_RESET && (seat->work->reset.reseed || seat->env == NULL))
+            seat->rc = make_env(worker, seat, seat->work->reset.seed, &seat->err);
+    }
+    choose_actions(worker, count);
+    pool_run(worker->pool, move_task, worker, count);
+    for (int i = 0; i < count; i++)
+        answer_move(worker, worker->group[i]);
+    for (int i = 0; i < count; i++)
+        send_answer(worker, worker->group[i], more || i < count - 1);
 }
 
 static bool is_abandoned(worker_t *worker, const struct work *work)
@@ -267,18 +361,27 @@ struct score {
 static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t episode,
                              struct score *score, int *rc, struct error *err)
 {
+    struct seat *seat = &worker->seats[0];
     struct env_result result = {0};
 
     *score = (struct score){0};
 
-    *rc = reset_env(worker, err);
+    *rc = reset_env(worker, seat, err);
     for (uint32_t t = 0; *rc == TD_OK && !result.terminated && !result.truncated; t++) {
         struct rng_key key = session_eval_key(&work->evaluate.key, episode, t);
+        struct rng rng;
+        struct mppi_request request = request_of(seat, &key, &rng);
 
         if (is_abandoned(worker, work))
             return false;
-        if ((*rc = plan(worker, &key, t == 0, true, err)) != TD_OK ||
-            (*rc = step_env(worker, &result, err)) != TD_OK)
+        request.first = t == 0;
+        request.eval = true;
+        plan(worker, &request, 1);
+        if ((*rc = seat->rc) != TD_OK)
+            *err = seat->err;
+        else
+            *rc = step_env(worker, seat, &result, err);
+        if (*rc != TD_OK)
             break;
         if (!work->evaluate.in_place)
             metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
@@ -312,9 +415,9 @@ static bool evaluate_episodes(worker_t *worker, const struct work *work, struct 
     return true;
 }
 
-static void evaluate(worker_t *worker, const struct work *work)
+static void evaluate(worker_t *worker, struct seat *seat, const struct work *work)
 {
-    struct worker_result *result = &worker->answer->result;
+    struct worker_result *result = &seat->answer->result;
     uint32_t episodes = work->evaluate.episodes;
     struct score sum = {0};
     struct error err = {0};
@@ -322,14 +425,14 @@ static void evaluate(worker_t *worker, const struct work *work)
     int rc = TD_OK;
 
     if (!work->evaluate.in_place)
-        rc = make_env(worker, work->evaluate.seed, &err);
+        rc = make_env(worker, seat, work->evaluate.seed, &err);
     if (work->evaluate.alone)
         pool_set_active(worker->pool, pool_threads(worker->pool));
     if (rc == TD_OK)
         going = evaluate_episodes(worker, work, &sum, &rc, &err);
     use_usual_threads(worker);
     if (rc != TD_OK) {
-        fail(worker, rc, &err);
+        fail(worker, seat, rc, &err);
         return;
     }
     result->ended = going;
@@ -339,13 +442,13 @@ static void evaluate(worker_t *worker, const struct work *work)
     result->evaluation.has_success = sum.has_success;
     result->evaluation.success = episodes > 0 ? sum.success / episodes : 0;
     if (going && work->evaluate.in_place) {
-        capture(worker, work);
+        capture(seat, work);
         result->evaluation.state = result->state;
     }
 }
 
 /* Copy, check, and change places with what is acted with now. */
-static void adopt(worker_t *worker, const struct command_adopt *command)
+static void adopt(worker_t *worker, struct seat *seat, const struct command_adopt *command)
 {
     world_model_t *next = worker->spare;
 
@@ -356,55 +459,101 @@ static void adopt(worker_t *worker, const struct command_adopt *command)
         return;
     worker->spare = worker->acting;
     worker->acting = next;
-    worker->answer->result.ok = true;
+    seat->answer->result.ok = true;
 }
 
 /* --- the thread: life -------------------------------------------------------- */
 
-static uint64_t token_of(const struct work *work)
+static bool is_move(const struct work *work)
 {
+    return work->kind == COMMAND_RESET || work->kind == COMMAND_STEP;
+}
+
+/* A command that is carried out by itself. */
+static void carry_out(worker_t *worker, const struct work *work, bool more)
+{
+    struct seat *seat = &worker->seats[0];
+
+    if (work->kind == COMMAND_RESTORE)
+        seat = seat_of(worker, work->restore.environment);
+    else if (work->kind == COMMAND_CAPTURE)
+        seat = seat_of(worker, work->capture.environment);
+    begin_answer(seat, work->kind, token_of(work));
+    seat->answer->state = work->state;
+    seat->answer->state_size = work->state_size;
     switch (work->kind) {
     case COMMAND_RESTORE:
-        return work->restore.token;
-    case COMMAND_RESET:
-        return work->reset.token;
-    case COMMAND_STEP:
-        return work->step.token;
+        restore(worker, seat, work);
+        break;
     case COMMAND_CAPTURE:
-        return work->capture.token;
+        capture(seat, work);
+        break;
     case COMMAND_EVALUATE:
-        return work->evaluate.token;
+        evaluate(worker, seat, work);
+        break;
     default:
-        return work->adopt.token;
+        adopt(worker, seat, &work->adopt);
+        break;
+    }
+    send_answer(worker, seat, more);
+}
+
+/* Resets and steps in a row, each of another environment, from works[from] on; returns how many. */
+static int gather_group(worker_t *worker, int from, int count)
+{
+    int size = 0;
+
+    for (int i = from; i < count && is_move(&worker->works[i]); i++) {
+        const struct work *work = &worker->works[i];
+        struct seat *seat = seat_of(worker, work->kind == COMMAND_RESET ? work->reset.environment
+                                                                        : work->step.environment);
+
+        for (int j = 0; j < size; j++)
+            if (worker->group[j] == seat)
+                return size;
+        seat->work = work;
+        worker->group[size++] = seat;
+    }
+    return size;
+}
+
+/* In the order they were given in; those after a failure are dropped. */
+static void carry_out_round(worker_t *worker, int count)
+{
+    for (int i = 0; i < count;) {
+        int size = gather_group(worker, i, count);
+
+        if (worker->failed || atomic_load(&worker->stopping)) {
+            free(worker->works[i++].state);
+        } else if (size > 0) {
+            move_group(worker, size, i + size < count);
+            i += size;
+        } else {
+            carry_out(worker, &worker->works[i], i + 1 < count);
+            i++;
+        }
     }
 }
 
-static void carry_out(worker_t *worker, const struct work *work)
+/*
+ * Wait for commands; returns how many, 0: the thread shall end. With several environments, those that one
+ * round's results led to are taken together, so that what was planned in one batch stays in one: the loop
+ * says when it has dealt with all of them.
+ */
+static int take_round(worker_t *worker)
 {
-    begin_answer(worker, work->kind, token_of(work));
-    worker->answer->state = work->state;
-    worker->answer->state_size = work->state_size;
-    switch (work->kind) {
-    case COMMAND_RESTORE:
-        restore(worker, work);
-        break;
-    case COMMAND_RESET:
-        reset(worker, work);
-        break;
-    case COMMAND_STEP:
-        step(worker, &work->step);
-        break;
-    case COMMAND_CAPTURE:
-        capture(worker, work);
-        break;
-    case COMMAND_EVALUATE:
-        evaluate(worker, work);
-        break;
-    default:
-        adopt(worker, &work->adopt);
-        break;
+    int count = 0;
+    bool dealt = worker->seat_count == 1;
+
+    while (count < WORKER_PENDING && (!dealt || count == 0 || queue_length(worker->commands) > 0)) {
+        if (queue_wait(worker->commands, &worker->works[count], -1) != TD_OK)
+            break;
+        if (worker->works[count].kind == WORK_DEALT)
+            dealt = true;
+        else if (++count == 1 && worker->seat_count == 1)
+            break;
     }
-    send_answer(worker);
+    return count;
 }
 
 static int make_agent(worker_t *worker, struct error *err)
@@ -424,28 +573,29 @@ static int make_agent(worker_t *worker, struct error *err)
         return rc;
     use_usual_threads(worker);
     metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
-    return mppi_create(&worker->planner, &plan_config, &dims, 1, worker->pool, err);
+    return mppi_create(&worker->planner, &plan_config, &dims, worker->seat_count, worker->pool, err);
 }
 
 static bool make_everything(worker_t *worker)
 {
-    struct worker_result *result = &worker->answer->result;
+    struct seat *seat = &worker->seats[0];
+    struct worker_result *result = &seat->answer->result;
     struct error err = {0};
     int rc;
 
-    begin_answer(worker, WORKER_READY, 0);
-    rc = make_env(worker, (uint64_t)worker->options.config.seed, &err);
+    begin_answer(seat, WORKER_READY, 0);
+    rc = make_env(worker, seat, (uint64_t)worker->options.config.seed, &err);
     if (rc == TD_OK)
         rc = make_agent(worker, &err);
     if (rc != TD_OK) {
-        fail(worker, rc, &err);
-        send_answer(worker);
+        fail(worker, seat, rc, &err);
+        send_answer(worker, seat, false);
         return false;
     }
-    TD_ASSERT(worker->spec.obs_dim == env_spec(worker->env)->obs_dim &&
-                  worker->spec.action_dim == env_spec(worker->env)->action_dim,
+    TD_ASSERT(worker->spec.obs_dim == env_spec(seat->env)->obs_dim &&
+                  worker->spec.action_dim == env_spec(seat->env)->action_dim,
               "env_find and env_create differ on %s", worker->spec.task);
-    worker->state_size = env_state_size(worker->env);
+    worker->state_size = env_state_size(seat->env);
     result->snapshot_bytes = model_acting_floats(&worker->acting->layout) * sizeof(float);
     result->spec = (struct message_spec){
         .obs_type = worker->spec.obs_type,
@@ -454,7 +604,7 @@ static bool make_everything(worker_t *worker)
         .episode_length = worker->spec.episode_length,
         .saves_state = worker->state_size > 0,
     };
-    send_answer(worker);
+    send_answer(worker, seat, false);
     return true;
 }
 
@@ -470,20 +620,15 @@ static void give_way(void)
 static void *run(void *context)
 {
     worker_t *worker = context;
-    struct work work;
+    int count;
 
     pthread_setname_np(pthread_self(), "worker");
     if (worker->options.background)
         give_way();
     if (!make_everything(worker))
         return NULL;
-    while (!worker->failed && !atomic_load(&worker->stopping) && queue_wait(worker->commands, &work, -1) == TD_OK) {
-        if (atomic_load(&worker->stopping)) {
-            free(work.state);
-            break;
-        }
-        carry_out(worker, &work);
-    }
+    while (!worker->failed && !atomic_load(&worker->stopping) && (count = take_round(worker)) > 0)
+        carry_out_round(worker, count);
     return NULL;
 }
 
@@ -496,16 +641,31 @@ static int create_queues(worker_t *worker)
 
     if (rc != TD_OK)
         return rc;
-    /* one result to each command, the one under way and the first: a push always finds room */
+    /* one result to each command, the round under way and the first: a push always finds room */
     rc = queue_create(&worker->results, 2 * WORKER_PENDING, bytes, worker->options.wake,
                       worker->options.context);
-    worker->answer = calloc(1, bytes);
     worker->popped = calloc(1, bytes);
-    worker->seen = calloc(1, stack_bytes(&worker->spec));
-    if (rc != TD_OK || worker->answer == NULL || worker->popped == NULL || worker->seen == NULL)
+    worker->works = calloc(WORKER_PENDING, sizeof(*worker->works));
+    return rc != TD_OK || worker->popped == NULL || worker->works == NULL ? TD_ENOMEM : TD_OK;
+}
+
+static int create_seats(worker_t *worker)
+{
+    worker->seats = calloc((size_t)worker->seat_count, sizeof(*worker->seats));
+    worker->group = calloc((size_t)worker->seat_count, sizeof(*worker->group));
+    if (worker->seats == NULL || worker->group == NULL)
         return TD_ENOMEM;
-    worker->obs = worker->answer + 1;
-    worker->action = (float *)((char *)worker->obs + obs_bytes(worker));
+    for (int i = 0; i < worker->seat_count; i++) {
+        struct seat *seat = &worker->seats[i];
+
+        seat->number = (uint32_t)i;
+        seat->answer = calloc(1, answer_bytes(worker));
+        seat->seen = calloc(1, stack_bytes(&worker->spec));
+        if (seat->answer == NULL || seat->seen == NULL)
+            return TD_ENOMEM;
+        seat->obs = seat->answer + 1;
+        seat->action = (float *)((char *)seat->obs + obs_bytes(worker));
+    }
     return TD_OK;
 }
 
@@ -519,9 +679,10 @@ int worker_create(worker_t **out, const struct worker_options *options, struct e
     if (worker == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for the environment");
     worker->options = *options;
+    worker->seat_count = options->environments > 1 ? options->environments : 1;
     seen = options_of(worker);
     rc = env_find_with(options->config.task, &seen, &worker->spec, err);
-    if (rc == TD_OK && (rc = create_queues(worker)) != TD_OK)
+    if (rc == TD_OK && ((rc = create_queues(worker)) != TD_OK || (rc = create_seats(worker)) != TD_OK))
         error_set(err, rc, "out of memory for the environment");
     if (rc == TD_OK && pthread_create(&worker->thread, NULL, run, worker) != 0)
         rc = error_set(err, TD_EIO, "the compute thread cannot be started: too many threads");
@@ -592,14 +753,27 @@ int worker_command(worker_t *worker, const struct session_output *output, struct
     return TD_OK;
 }
 
+/* What the results of a round led to has been commanded. */
+static void end_round(worker_t *worker)
+{
+    struct work work = {.kind = WORK_DEALT};
+
+    worker->round_ended = false;
+    if (!worker->joined)
+        queue_push(worker->commands, &work); /* refused only when all is being stopped */
+}
+
 const struct worker_result *worker_next(worker_t *worker)
 {
     struct worker_result *result = &worker->popped->result;
 
     free(worker->popped->state);
     worker->popped->state = NULL;
+    if (worker->round_ended)
+        end_round(worker);
     if (queue_pop(worker->results, worker->popped) != TD_OK)
         return NULL;
+    worker->round_ended = worker->seat_count > 1 && !result->more;
     /* the observation and the action are now in this copy */
     result->step.obs = worker->popped + 1;
     result->step.lost = result->lost ? result->err.text : NULL;
@@ -648,13 +822,18 @@ void worker_destroy(worker_t **out)
     TD_ASSERT(!worker->started || worker->joined, "stopped first");
     drop_queues(worker);
     mppi_destroy(&worker->planner);
+    for (int i = 0; worker->seats != NULL && i < worker->seat_count; i++) {
+        env_close(&worker->seats[i].env); /* while the threads are there that may have started its process */
+        free(worker->seats[i].answer);
+        free(worker->seats[i].seen);
+    }
     pool_destroy(&worker->pool);
     world_model_destroy(&worker->acting);
     world_model_destroy(&worker->spare);
-    env_close(&worker->env);
-    free(worker->answer);
+    free(worker->seats);
+    free(worker->group);
+    free(worker->works);
     free(worker->popped);
-    free(worker->seen);
     free(worker);
     *out = NULL;
 }

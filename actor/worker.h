@@ -1,11 +1,15 @@
 /*
- * worker.h - the compute thread of an actor: its environment, world model and planner.
+ * worker.h - the compute thread of an actor: its environments, world model and planner.
  *
  * Commands of the session go in, results come out, in the same order and by a queue each, so the
  * event loop never waits for a plan. Two models lie side by side: the planner acts with one, new
  * parameters are copied into the other and checked, and between two commands they change places.
  *
- * Owns:    the thread, the environment, both models, the planner, the queues.
+ * Environments that are due at the same time move in one round: a batch of plans, then their steps and
+ * resets, side by side when there are threads for it. The loop deals with all results of a round (worker_next
+ * returns NULL or asks for more) before the next one begins, so environments in step stay in step.
+ *
+ * Owns:    the thread, the environments, both models, the planner, the queues.
  * Borrows: the metrics.
  * Thread:  all functions on the thread that created it; `wake` is called on the worker's.
  *
@@ -19,15 +23,16 @@
 #include "common/metrics/metrics.h"
 #include "common/util/config.h"
 
-#define WORKER_PENDING 64 /* commands that may wait */
+#define WORKER_PENDING 160 /* commands that may wait: one of each environment, and a few more */
 
 typedef struct worker worker_t;
 
 struct worker_options {
     struct config config;  /* the run's; copied */
     bool background;       /* the evaluator: run when nothing else wants the processor */
-    int threads;           /* when nothing else computes: in lock-step, in the final evaluation;
+    int threads;           /* to plan and step with, in the background only in the final evaluation;
                               0: one per core */
+    int environments;      /* 0 is 1 */
     metrics_t *metrics;    /* or NULL */
     void (*wake)(void *context); /* a result is there */
     void *context;
@@ -43,10 +48,12 @@ enum worker_result_kind {
 struct worker_result {
     uint32_t kind;  /* enum worker_result_kind, or the session_command it answers */
     uint64_t token; /* of that command */
+    uint32_t environment;
     struct error err;
     struct message_spec spec;
     size_t snapshot_bytes; /* of the acting parameters */
     bool ok;               /* RESTORE: taken; ADOPT: finite */
+    bool more;             /* others of the same round follow at once: command when they are here, too */
     bool lost;             /* RESET, STEP: the environment is gone; err and step.lost say why */
     bool ended;            /* EVALUATE: to its end, not abandoned */
     struct session_step step;

@@ -30,10 +30,10 @@ static void episode(int steps, float reward)
 {
     struct session_step step = {.reward = 100};
 
-    report_step(&report, &step, true);
+    report_step(&report, 0, &step, true);
     for (int i = 1; i <= steps; i++) {
         step = (struct session_step){.reward = reward, .truncated = i == steps};
-        report_step(&report, &step, false);
+        report_step(&report, 0, &step, false);
     }
 }
 
@@ -55,8 +55,8 @@ static void an_episode_that_was_dropped_does_not_count(void **state)
     struct session_step step = {.reward = 50};
 
     (void)state;
-    report_step(&report, &step, true);
-    report_step(&report, &step, false);
+    report_step(&report, 0, &step, true);
+    report_step(&report, 0, &step, false);
     episode(2, 1);
     assert_true(metrics_value(metrics, METRIC_episode_return) == 2);
 }
