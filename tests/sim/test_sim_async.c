@@ -204,6 +204,7 @@ static void random_options(struct cluster_options *options, uint64_t seed)
     if (rng_below(&rng, 4) == 0) /* much is evicted */
         options->buffer_size = 60 + rng_below(&rng, 300);
     options->snapshot = rng_below(&rng, 8) == 0 ? 2 * WIRE_CHUNK_BYTES + 5 : 100;
+    options->envs = rng_below(&rng, 3) == 0 ? 2 + rng_below(&rng, 4) : 1;
 }
 
 static uint64_t last_seed; /* of the torture under way, told when it fails */
@@ -416,6 +417,38 @@ static void a_stopped_actor_blocks_nobody(void **state)
     cluster_destroy(&cluster);
 }
 
+/* Actors with several environments: killed, cut off, stopped; every stream's rows are there once. */
+static void actors_of_several_environments(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 12; seed++) {
+        struct torture torture = {.left = seed == 1 ? 0 : 15, .mean = 40}; /* the first in quiet */
+        struct cluster_options options;
+        struct cluster *cluster;
+        char what[64];
+
+        cluster_defaults(&options);
+        options.seed = seed;
+        options.actors = 1 + (uint32_t)(seed % 3);
+        options.envs = 2 + (uint32_t)(seed % 4);
+        options.shards = 1 + (uint32_t)(seed % 2);
+        options.steps = 300;
+        options.evaluator = seed % 2;
+        options.outbox = 16 + seed;
+        options.truncates = seed % 3 != 0;
+        options.episodic = !options.truncates;
+        cluster = cluster_create(&options);
+        cluster->on_delivered = torture_now;
+        cluster->context = &torture;
+        snprintf(what, sizeof(what), "%u environments, seed %llu", options.envs, (unsigned long long)seed);
+        run_to_end(cluster, what);
+        check_counts(cluster);
+        assert_in_range(audit_streams(cluster), seed == 1 ? options.actors * options.envs : options.envs,
+                        options.actors * options.envs);
+        cluster_destroy(&cluster);
+    }
+}
+
 /* 64 actors flood the seeding phase: what they insert beyond it is not owed. */
 static void sixty_four_actors_seed(void **state)
 {
@@ -573,6 +606,7 @@ int main(void)
         cmocka_unit_test(credit_of_a_dead_actor_and_a_late_joiner),
         cmocka_unit_test(no_actor_for_an_hour),
         cmocka_unit_test(a_stopped_actor_blocks_nobody),
+        cmocka_unit_test(actors_of_several_environments),
         cmocka_unit_test(sixty_four_actors_seed),
         cmocka_unit_test(inserting_goes_on_right_after_the_burst),
         cmocka_unit_test(an_older_version_of_a_newer_epoch),

@@ -19,6 +19,7 @@
 #define CLUSTER_NODES   96
 #define CLUSTER_SOCKETS 8
 #define CLUSTER_PARKED  8
+#define CLUSTER_ENVS    8
 
 enum { TOY_OBS = 5, TOY_ACTION = 2, CLUSTER_LENGTHS = 8, CLUSTER_EVENTS_MAX = 4096 };
 
@@ -35,6 +36,7 @@ struct cluster_options {
     bool lockstep, episodic, evaluator, eval_first;
     uint64_t steps, seed_steps, eval_freq;
     uint32_t eval_episodes, actors, shards, batch, horizon;
+    uint32_t envs;        /* of each actor; 0 is 1 */
     double utd, slack;
     uint64_t buffer_size, checkpoint_steps, checkpoint_every_ms;
     uint64_t outbox, max_staleness;
@@ -257,5 +259,8 @@ void audit_rewound(struct cluster *cluster, uint64_t store); /* lock-step: ackno
  * unaltered, in order. Fails the test otherwise. Returns the number of rows checked.
  */
 uint64_t audit_check(struct cluster *cluster);
+
+/* How many streams (slot, environment) had rows acknowledged. */
+int audit_streams(const struct cluster *cluster);
 
 #endif

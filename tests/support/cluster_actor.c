@@ -4,7 +4,7 @@
 
 struct actor_host {
     session_t *session;
-    struct toy toy;
+    struct toy toys[CLUSTER_ENVS];
     uint64_t parameters; /* the hash acted with */
     uint64_t busy_until;
     uint64_t abandoned;  /* results of jobs before this one do not count */
@@ -88,7 +88,7 @@ static void configure_done(struct cluster *cluster, struct cluster_node *node, v
 {
     const struct cluster_options *options = &cluster->options;
     struct session_setup setup = {
-        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true}, .environments = 1, .seed = 5,
+        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true}, .environments = options->envs > 1 && node->kind == NODE_ACTOR ? options->envs : 1, .seed = 5,
         .outbox = options->outbox, .max_staleness = options->max_staleness, .heartbeat_ms = 2000,
         .timeout_ms = 3600000, .snapshot_bytes = options->snapshot,
     };
@@ -104,10 +104,10 @@ static void restore_done(struct cluster *cluster, struct cluster_node *node, voi
     const struct command_restore *restore = &job->output.restore;
 
     if (restore->state.size == 0) {
-        toy_init(&node->actor->toy, restore->seed);
+        toy_init(&node->actor->toys[0], restore->seed);
     } else {
         assert_int_equal(restore->state.size, sizeof(struct toy));
-        memcpy(&node->actor->toy, restore->state.data, sizeof(struct toy));
+        memcpy(&node->actor->toys[0], restore->state.data, sizeof(struct toy));
     }
     session_restored(node->actor->session, cluster->now, restore->token, true);
     drain(cluster, node);
@@ -116,7 +116,7 @@ static void restore_done(struct cluster *cluster, struct cluster_node *node, voi
 static void reset_done(struct cluster *cluster, struct cluster_node *node, void *argument)
 {
     const struct job *job = argument;
-    struct toy *toy = &node->actor->toy;
+    struct toy *toy = &node->actor->toys[job->output.reset.environment];
     struct session_step step = {.obs = toy->obs};
 
     if (job->output.reset.reseed)
@@ -131,7 +131,7 @@ static void step_done(struct cluster *cluster, struct cluster_node *node, void *
 {
     const struct job *job = argument;
     const struct command_step *command = &job->output.step;
-    struct toy *toy = &node->actor->toy;
+    struct toy *toy = &node->actor->toys[command->environment];
     float action[TOY_ACTION];
     struct session_step step = {.obs = toy->obs, .action = action};
     bool over;
@@ -151,7 +151,7 @@ static void capture_done(struct cluster *cluster, struct cluster_node *node, voi
     const struct job *job = argument;
 
     session_captured(node->actor->session, cluster->now, job->output.capture.token,
-                     (struct bulk){&node->actor->toy, sizeof(struct toy)});
+                     (struct bulk){&node->actor->toys[0], sizeof(struct toy)});
     drain(cluster, node);
 }
 
@@ -193,9 +193,9 @@ static void evaluate_done(struct cluster *cluster, struct cluster_node *node, vo
         return;
     toy_init(&own, command->seed);
     result.reward = run_episodes(cluster, node->actor, command,
-                                 command->in_place ? &node->actor->toy : &own);
+                                 command->in_place ? &node->actor->toys[0] : &own);
     if (command->in_place)
-        result.state = (struct bulk){&node->actor->toy, sizeof(struct toy)};
+        result.state = (struct bulk){&node->actor->toys[0], sizeof(struct toy)};
     session_evaluated(node->actor->session, cluster->now, command->token, &result);
     drain(cluster, node);
 }

@@ -177,3 +177,19 @@ uint64_t audit_check(struct cluster *cluster)
     }
     return rows;
 }
+
+int audit_streams(const struct cluster *cluster)
+{
+    const struct audit *audit = cluster->audit;
+    int count = 0;
+
+    for (int i = 0; i < audit->count; i++) {
+        bool again = audit->streams[i].next == 0;
+
+        for (int j = 0; j < i && !again; j++)
+            again = audit->streams[j].next > 0 && audit->streams[j].slot == audit->streams[i].slot &&
+                    audit->streams[j].env == audit->streams[i].env;
+        count += !again;
+    }
+    return count;
+}

@@ -478,6 +478,161 @@ static void an_evaluation_can_be_abandoned(void **state)
     end(&worker);
 }
 
+/* --- several environments ------------------------------------------------------ */
+
+enum { ENVS = 3 };
+
+static void command(worker_t *worker, const struct session_output *output)
+{
+    struct error err = {0};
+
+    assert_ok(worker_command(worker, output, &err), err);
+}
+
+static struct session_output move(bool is_reset, uint32_t e, uint64_t t, bool random)
+{
+    struct session_output output;
+
+    if (is_reset) {
+        output = reset_command(100 * (e + 1));
+        output.reset.environment = e;
+        output.reset.reseed = true;
+        output.reset.seed = 50 + e;
+        return output;
+    }
+    output = step_command(100 * (e + 1) + t, random, t == 1);
+    output.step.environment = e;
+    output.step.key.env = e;
+    return output;
+}
+
+/* A round's results: `count` of them, one behind the other. */
+static int take(worker_t *worker, int count, float obs[ENVS][OBS], float action[ENVS][ACTION])
+{
+    int seen = 0;
+
+    for (int i = 0; i < count; i++) {
+        const struct worker_result *result = await(worker);
+        uint32_t e = result->environment;
+
+        if (result->kind == WORKER_FAILED)
+            fail_msg("%s", result->err.text);
+        assert_in_range(e, 0, ENVS - 1);
+        assert_int_equal(result->token / 100, e + 1);
+        assert_int_equal(result->more, i < count - 1);
+        memcpy(obs[e], result->step.obs, OBS * sizeof(float));
+        if (result->step.action != NULL)
+            memcpy(action[e], result->step.action, ACTION * sizeof(float));
+        seen |= 1 << e;
+    }
+    return seen;
+}
+
+/* Rounds of all, in any order, of some, and of resets beside steps: what each does alone. */
+static void environments_move_together_as_they_do_alone(void **state)
+{
+    (void)state;
+    for (int wide = 0; wide < 2; wide++) { /* one thread, two */
+        struct worker_options options = tiny("toy:20");
+        world_model_t *model = some_model(&options, 4);
+        float obs[ENVS][OBS], action[ENVS][ACTION] = {{0}}, alone_obs[OBS], alone[ACTION];
+        struct mppi_config config;
+        struct error err = {0};
+        mppi_t *planner[ENVS];
+        env_t *env[ENVS];
+        worker_t *worker;
+
+        options.environments = ENVS;
+        options.threads = 1 + wide;
+        worker = start(&options, NULL);
+        mppi_config_init(&config, &options.config, ACTION, 20);
+        assert_true(adopt(worker, model));
+        for (uint32_t e = 0; e < ENVS; e++) {
+            struct session_output output = move(true, e, 0, false);
+
+            assert_ok(mppi_create(&planner[e], &config, &model->layout.dims, 1, NULL, &err), err);
+            assert_ok(env_create(&env[e], "toy:20", 50 + e, &err), err);
+            command(worker, &output);
+        }
+        assert_int_equal(take(worker, ENVS, obs, action), 7);
+        for (uint32_t e = 0; e < ENVS; e++) {
+            assert_ok(env_reset(env[e], alone_obs, &err), err);
+            assert_memory_equal(alone_obs, obs[e], sizeof(alone_obs));
+        }
+        for (uint64_t t = 1; t <= 12; t++) {
+            int wanted = t % 4 == 0 ? 5 : 7, count = 0; /* sometimes the second is not there */
+
+            for (uint32_t i = 0; i < ENVS; i++) {
+                uint32_t e = t % 2 ? i : ENVS - 1 - i;
+                struct session_output output = move(false, e, t, e == 2 && t < 4);
+
+                if (!(wanted >> e & 1))
+                    continue;
+                command(worker, &output);
+                count++;
+            }
+            for (uint32_t e = 0; e < ENVS; e++) {
+                struct session_output output = move(false, e, t, e == 2 && t < 4);
+                struct env_result result;
+                struct mppi_draws draws;
+                struct rng rng;
+
+                if (!(wanted >> e & 1))
+                    continue;
+                rng_init(&rng, &output.step.key);
+                draws = mppi_draws_rng(&rng);
+                if (output.step.random)
+                    rng_uniform(&rng, alone, ACTION, -1, 1);
+                else
+                    assert_int_equal(mppi_plan(planner[e], model, obs[e], t == 1, false, &draws, alone), TD_OK);
+                assert_ok(env_step(env[e], alone, alone_obs, &result, &err), err);
+                memcpy(obs[e], alone_obs, sizeof(alone_obs));
+            }
+            {
+                float theirs[ENVS][OBS];
+
+                memcpy(theirs, obs, sizeof(theirs));
+                assert_int_equal(take(worker, count, theirs, action), wanted);
+                assert_memory_equal(theirs, obs, sizeof(theirs));
+            }
+        }
+        for (int e = 0; e < ENVS; e++) {
+            mppi_destroy(&planner[e]);
+            env_close(&env[e]);
+        }
+        world_model_destroy(&model);
+        end(&worker);
+    }
+}
+
+/* One command for the same environment behind the other, new parameters between: in the order given. */
+static void commands_keep_their_order(void **state)
+{
+    struct worker_options options = tiny("toy:20");
+    world_model_t *model = some_model(&options, 4);
+    struct session_output adoption = {.kind = COMMAND_ADOPT,
+                                      .adopt = {.token = 9, .data = model->parameters,
+                                                .size = model_acting_floats(&model->layout) * sizeof(float)}};
+    struct session_output outputs[6] = {move(true, 1, 0, false), move(true, 0, 0, false),  move(false, 1, 1, true),
+                                        adoption,                move(false, 1, 2, false), move(false, 0, 1, false)};
+    worker_t *worker;
+
+    (void)state;
+    options.environments = 2;
+    worker = start(&options, NULL);
+    for (size_t i = 0; i < TD_LEN(outputs); i++)
+        command(worker, &outputs[i]);
+    for (size_t i = 0; i < TD_LEN(outputs); i++) {
+        const struct worker_result *result = await(worker);
+
+        assert_int_equal(result->kind, outputs[i].kind);
+        assert_int_equal(result->environment, i == 0 || i == 2 || i == 4);
+        assert_int_equal(result->more, i < TD_LEN(outputs) - 1);
+    }
+    world_model_destroy(&model);
+    end(&worker);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     struct worker_options options = tiny("tpy");
@@ -561,6 +716,8 @@ int main(void)
         cmocka_unit_test(evaluations_are_means_over_their_own_episodes),
         cmocka_unit_test(an_evaluation_in_place_moves_the_training_environment),
         cmocka_unit_test(an_evaluation_can_be_abandoned),
+        cmocka_unit_test(environments_move_together_as_they_do_alone),
+        cmocka_unit_test(commands_keep_their_order),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(commands_that_are_too_many_are_refused),
         cmocka_unit_test(acting_allocates_nothing),
