@@ -75,20 +75,23 @@ static void plan_repeatedly(struct model_dims dims)
                                  .temperature = 0.5f, .discount = 0.99};
     static float obs[PIXEL_FRAMES * PIXEL_FRAME_BYTES / sizeof(float)] = {1}; /* or bytes */
     world_model_t *model = test_model(&dims, 1);
-    float action[3];
+    struct mppi_request requests[2];
+    float action[2][3];
     struct error err;
     mppi_t *mppi;
     pool_t *pool;
     unsigned long before;
 
     assert_ok(pool_create(&pool, 3, &err), err);
-    assert_ok(mppi_create(&mppi, &config, &dims, 1, pool, &err), err);
+    assert_ok(mppi_create(&mppi, &config, &dims, 2, pool, &err), err);
     before = atomic_load(&counted_allocations);
     for (uint64_t i = 0; i < 5; i++) {
         struct rng rng = test_stream(1, i);
-        struct mppi_draws draws = mppi_draws_rng(&rng);
 
-        if (mppi_plan(mppi, model, obs, i == 0, false, &draws, action) != TD_OK)
+        for (int e = 0; e < 2; e++)
+            requests[e] = (struct mppi_request){.environment = e, .obs = obs, .first = i == 0,
+                                                .draws = mppi_draws_rng(&rng), .action = action[e]};
+        if (mppi_plan_batch(mppi, model, requests, 1 + (int)i % 2) != TD_OK)
             fail_msg("plan %d", (int)i);
     }
     assert_int_equal(atomic_load(&counted_allocations), before);
