@@ -24,7 +24,7 @@ static void usage(FILE *out)
 {
     fprintf(out,
             "usage: tdmpc2 replay info DIR [--json]\n"
-            "       tdmpc2 replay verify DIR [--json]      every hash, index against segments; exit 1 on damage\n"
+            "       tdmpc2 replay verify DIR [--json]      the tree, every hash, index against segments; exit 1 on damage\n"
             "       tdmpc2 replay salvage DIR OUT          rows of a damaged store into a new one\n"
             "       tdmpc2 replay export DIR FILE.safetensors\n\n"
             "DIR is a shard's directory or the run directory above it. Nobody may be using it.\n\n"
@@ -66,12 +66,16 @@ void replay_progress_end(struct replay_progress *progress)
 
 /* --- the parts ------------------------------------------------------------- */
 
-static int open_dir(store_t **store, const struct request *request, struct error *err)
+static int open_dir(store_t **store, const struct request *request, bool check, struct error *err)
 {
+    struct replay_progress progress = {.what = "tree"};
     struct store_config config = {.dir = request->dir, .any_shard = true, .force = request->force,
-                                  .lock_wait_ms = STORE_LOCK_WAIT_MS};
+                                  .lock_wait_ms = STORE_LOCK_WAIT_MS, .check = check,
+                                  .progress = replay_progress, .context = &progress};
+    int rc = store_open(store, &config, err);
 
-    return store_open(store, &config, err);
+    replay_progress_end(&progress);
+    return rc;
 }
 
 static void print_info(store_t *store, bool json)
@@ -118,7 +122,7 @@ static void print_info(store_t *store, bool json)
 static int run_info(const struct request *request, struct error *err)
 {
     store_t *store;
-    int rc = open_dir(&store, request, err);
+    int rc = open_dir(&store, request, false, err);
 
     if (rc != TD_OK)
         return rc;
@@ -133,21 +137,24 @@ static void print_report(const struct verify_report *report, bool json)
         printf("{\"clean\":%s,\"episodes\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"rows\":%" PRIu64
                ",\"bytes\":%" PRIu64 ",\"bad_segments\":%" PRIu64 ",\"missing_segments\":%" PRIu64
                ",\"stray_segments\":%" PRIu64 ",\"bad_appends\":%" PRIu64 ",\"damaged_episodes\":%" PRIu64
+               ",\"bad_records\":%" PRIu64
                "}\n",
                verify_clean(report) ? "true" : "false", report->episodes, report->segments, report->rows,
                report->bytes, report->bad, report->missing, report->stray, report->bad_open,
-               report->damaged);
+               report->damaged, report->bad_records);
         return;
     }
     printf("read %" PRIu64 " episodes, %" PRIu64 " segments, %" PRIu64 " rows, %.1f MB\n",
            report->episodes, report->segments, report->rows, (double)report->bytes * 1e-6);
     if (verify_clean(report)) {
-        printf("every hash holds\n");
+        printf("the tree is whole and every hash holds\n");
         return;
     }
     printf("damage: %" PRIu64 " bad, %" PRIu64 " missing and %" PRIu64 " stray segments, %" PRIu64
-           " bad appends of episodes under way, %" PRIu64 " episodes sealed damaged\n",
-           report->bad, report->missing, report->stray, report->bad_open, report->damaged);
+           " bad appends of episodes under way, %" PRIu64 " bad index records, %" PRIu64
+           " episodes sealed damaged\n",
+           report->bad, report->missing, report->stray, report->bad_open, report->bad_records,
+           report->damaged);
     if (report->first_bad != STORE_NONE)
         printf("the first is in episode %" PRIu64 "\n", report->first_bad);
     printf("a run goes on without the damaged episodes; `tdmpc2 replay salvage` saves their whole parts\n");
@@ -159,7 +166,7 @@ static int run_verify(const struct request *request, int *code, struct error *er
     struct replay_progress progress = {.what = "verify"};
     struct verify_report report;
     store_t *store;
-    int rc = open_dir(&store, request, err);
+    int rc = open_dir(&store, request, true, err);
 
     if (rc == TD_ECORRUPT)
         *code = TD_EXIT_GAVE_UP;
@@ -182,7 +189,7 @@ static int run_export(const struct request *request, struct error *err)
     struct replay_progress progress = {.what = "export"};
     uint64_t episodes, rows, skipped;
     store_t *store;
-    int rc = open_dir(&store, request, err);
+    int rc = open_dir(&store, request, false, err);
 
     if (rc != TD_OK)
         return rc;

@@ -1,13 +1,16 @@
 #include "common/store/store.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
+
+#include <xxhash.h>
 
 #include "common/store/store_parts.h"
 
 _Static_assert(sizeof(struct manifest_value) == 64, "a disk format");
-_Static_assert(sizeof(struct counts_value) == 48, "a disk format");
-_Static_assert(sizeof(struct stream_value) == 48, "a disk format");
+_Static_assert(sizeof(struct counts_value) == 56, "a disk format");
+_Static_assert(sizeof(struct stream_value) == 56, "a disk format");
 _Static_assert(sizeof(struct open_value) == 16, "a disk format");
 _Static_assert(sizeof(struct store_record) == 40, "a disk format");
 
@@ -118,7 +121,26 @@ int store_write_counts(struct store *store, struct error *err)
         .slots = counts->has_slot ? counts->slot + 1 : 0,
     };
 
-    return store_put(store, store->meta, "counts", &value, sizeof(value), err);
+    value.hash = value_hash("counts", 6, &value, offsetof(struct counts_value, hash));
+    return store_put(store, store->meta, "counts", &value, hashed_size(store, sizeof(value)), err);
+}
+
+uint64_t value_hash(const void *key, size_t key_size, const void *value, size_t size)
+{
+    return XXH3_64bits_withSeed(value, size, XXH3_64bits(key, key_size));
+}
+
+size_t hashed_size(const struct store *store, size_t size)
+{
+    return store->version >= 2 ? size : size - sizeof(uint64_t);
+}
+
+bool hash_holds(const struct store *store, const void *key, size_t key_size, const void *value, size_t size)
+{
+    uint64_t hash;
+
+    memcpy(&hash, (const char *)value + size - sizeof(hash), sizeof(hash));
+    return store->version < 2 || hash == value_hash(key, key_size, value, size - sizeof(hash));
 }
 
 /* Pages on the free list, by walking it. */

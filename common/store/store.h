@@ -32,6 +32,9 @@
 
 typedef struct store store_t;
 
+/* Called now and then with how much is done and in all. */
+typedef void store_progress(void *context, uint64_t done, uint64_t total);
+
 struct store_config {
     const char *dir;          /* created, with its parents, when a schema is given */
     struct row_schema schema; /* obs_type 0: take an existing store as it is */
@@ -43,6 +46,9 @@ struct store_config {
     uint64_t bytes_limit;     /* largest map of a new store (`disk_limit`); 0: none */
     uint64_t lock_wait_ms;    /* how long to wait for the owner to go */
     bool force;               /* go on where the file system is unsafe */
+    bool check;               /* walk the tree even after a clean close, and every run's header */
+    store_progress *progress; /* of that walk, past 2 s; may be NULL */
+    void *context;
 };
 
 /* What was fixed at creation. */
@@ -56,7 +62,8 @@ struct store_identity {
 };
 
 /*
- * Open or create. Prints nothing; store_counts tells the room. Errors, each with a sentence:
+ * Open or create. Prints nothing; store_counts tells the room. A store that was not closed cleanly has its
+ * tree checked first, in a child process (tree.h). Errors, each with a sentence:
  * TD_ENOTFOUND no store there and no schema given, TD_ELOCKED its owner's pid and state, TD_EFOREIGN
  * another run, schema, shard or version (both named), TD_EFULL not enough disk or over bytes_limit,
  * TD_EINVAL an unsafe file system, TD_ECORRUPT, TD_EIO, TD_ENOMEM.
@@ -197,7 +204,7 @@ struct store_record {
     uint32_t rows;
     uint32_t steps; /* rows that are agent steps */
     uint32_t flags; /* enum episode_flags */
-    uint32_t reserved;
+    uint32_t check; /* the store's */
 };
 
 /* Seal and publish a whole episode that belongs to no open stream (datasets, salvage, benchmarks). */

@@ -1,5 +1,6 @@
 /* The index of sealed episodes: rows out, eviction, rewinding. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -58,13 +59,61 @@ static int make_room(struct store *store, uint64_t count)
     return TD_OK;
 }
 
+/* Half a hash; never 0 nor a bit from it. */
+static uint32_t record_check(uint64_t id, const struct store_record *record)
+{
+    return (uint32_t)value_hash(&id, sizeof(id), record, offsetof(struct store_record, check)) | 3u;
+}
+
+/* An episode's first segment says all that its index record does. */
+static int record_mend(struct store *store, MDB_txn *txn, uint64_t id, struct store_record *record)
+{
+    uint64_t name = segment_key(id, 0);
+    MDB_val key = {sizeof(name), &name}, value;
+    struct segment_head head;
+    struct row_head first;
+    const void *row;
+
+    if (mdb_get(txn, store->segments, &key, &value) != MDB_SUCCESS ||
+        segment_open(&head, value.mv_data, value.mv_size) != TD_OK ||
+        !segment_fits(store, &head, id, 0, head.episode_rows) ||
+        (row = segment_rows(&head, value.mv_data, 0, 1)) == NULL)
+        return MDB_CORRUPTED;
+    memcpy(&first, row, sizeof(first));
+    *record = (struct store_record){.slot = head.slot, .env = head.env, .epoch = head.epoch,
+                                    .sequence = head.sequence, .rows = head.episode_rows,
+                                    .steps = head.episode_rows - ((first.flags & ROW_FIRST) != 0),
+                                    .flags = head.flags};
+    return MDB_SUCCESS;
+}
+
+int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *value,
+                struct store_record *record, bool *mended)
+{
+    int rc = MDB_SUCCESS;
+    bool bad;
+
+    if (value->mv_size != sizeof(*record))
+        return MDB_CORRUPTED;
+    memcpy(record, value->mv_data, sizeof(*record));
+    bad = store->version >= 2 && record->check != record_check(id, record);
+    if (bad)
+        rc = record_mend(store, txn, id, record);
+    if (mended != NULL)
+        *mended = bad;
+    record->check = 0;
+    return rc;
+}
+
 int episodes_push(struct store *store, const struct store_record *record, struct error *err)
 {
     uint64_t id = store->counts.sealed;
-    MDB_val key = {sizeof(id), &id}, value = {sizeof(*record), (void *)(uintptr_t)record};
+    struct store_record full = *record;
+    MDB_val key = {sizeof(id), &id}, value = {sizeof(full), &full};
     struct store_episode *episode;
     int rc;
 
+    full.check = store->version >= 2 ? record_check(id, &full) : 0;
     if (make_room(store, id - store->base) != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory for the index of episodes");
     rc = mdb_put(store->txn, store->episodes_dbi, &key, &value, MDB_APPEND);
@@ -81,16 +130,19 @@ int episodes_push(struct store *store, const struct store_record *record, struct
 
 /* --- opening --------------------------------------------------------------- */
 
-static int take_episode(struct store *store, const MDB_val *key, const MDB_val *value, uint64_t *next)
+static int take_episode(struct store *store, MDB_txn *txn, const MDB_val *key, const MDB_val *value,
+                        uint64_t *next)
 {
     struct store_record record;
     struct store_episode *episode;
     uint64_t id;
+    int rc;
 
-    if (key->mv_size != sizeof(id) || value->mv_size != sizeof(record))
+    if (key->mv_size != sizeof(id))
         return MDB_CORRUPTED;
     memcpy(&id, key->mv_data, sizeof(id));
-    memcpy(&record, value->mv_data, sizeof(record));
+    if ((rc = record_take(store, txn, id, value, &record, NULL)) != MDB_SUCCESS)
+        return rc;
     if (*next == STORE_NONE) {
         store->base = store->counts.first = id;
         *next = id;
@@ -138,7 +190,7 @@ int store_load_episodes(struct store *store, MDB_txn *txn, struct error *err)
     rc = mdb_cursor_open(txn, store->episodes_dbi, &cursor);
     if (rc == MDB_SUCCESS) {
         while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS)
-            if ((rc = take_episode(store, &key, &value, &next)) != MDB_SUCCESS)
+            if ((rc = take_episode(store, txn, &key, &value, &next)) != MDB_SUCCESS)
                 break;
         mdb_cursor_close(cursor);
     }
@@ -172,10 +224,8 @@ int store_record(store_t *store, uint64_t id, struct store_record *record, struc
     rc = mdb_get(store->reader, store->episodes_dbi, &key, &value);
     if (rc == MDB_NOTFOUND)
         return error_set(err, TD_ENOTFOUND, "episode %llu is not there", (unsigned long long)id);
-    if (rc == MDB_SUCCESS && value.mv_size != sizeof(*record))
-        rc = MDB_CORRUPTED;
     if (rc == MDB_SUCCESS)
-        memcpy(record, value.mv_data, sizeof(*record));
+        rc = record_take(store, store->reader, id, &value, record, NULL);
     return store_check(store, rc, "read", err);
 }
 
@@ -276,9 +326,13 @@ static int delete_episode(struct store *store, uint64_t id, struct error *err)
 
     for (uint32_t index = 0; index < segments && rc == MDB_SUCCESS; index++) {
         uint64_t name = segment_key(id, index);
-        MDB_val segment = {sizeof(name), &name};
+        MDB_val segment = {sizeof(name), &name}, value;
 
-        rc = mdb_del(store->txn, store->segments, &segment, NULL);
+        rc = mdb_get(store->txn, store->segments, &segment, &value);
+        if (rc == MDB_SUCCESS && (rc = store_mend_run(store, &value, err)) != TD_OK)
+            return rc;
+        if (rc == MDB_SUCCESS)
+            rc = mdb_del(store->txn, store->segments, &segment, NULL);
         if (rc == MDB_NOTFOUND)
             rc = MDB_SUCCESS; /* a damaged store may lack one */
     }

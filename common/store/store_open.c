@@ -150,6 +150,7 @@ static int create(struct store *store, const struct store_config *config, struct
     if ((rc = check_space(config, err)) != TD_OK || (rc = env_open(store, map_bytes, 0, err)) != TD_OK ||
         (rc = store_begin(store, err)) != TD_OK)
         return rc;
+    store->version = STORE_VERSION;
     memcpy(manifest.magic, STORE_MAGIC, sizeof(manifest.magic));
     manifest.hash = XXH3_64bits(&manifest, offsetof(struct manifest_value, hash));
     if ((rc = store_check(store, open_tables(store, store->txn, MDB_CREATE), "create", err)) ||
@@ -184,6 +185,8 @@ static int read_manifest(struct store *store, struct manifest_value *manifest, s
     else if (rc == MDB_SUCCESS)
         rc = MDB_CORRUPTED;
     if (rc == MDB_SUCCESS)
+        rc = store_find_map(store, &value);
+    if (rc == MDB_SUCCESS)
         rc = mdb_txn_commit(txn); /* so that the table handles stay */
     else
         mdb_txn_abort(txn);
@@ -202,8 +205,8 @@ static int check_manifest(struct store *store, const struct manifest_value *mani
 {
     const struct row_schema *has = &manifest->schema, *want = &config->schema;
 
-    if (manifest->version != STORE_VERSION)
-        return error_set(err, TD_EFOREIGN, "%s has store version %u, this program writes version %u",
+    if (manifest->version == 0 || manifest->version > STORE_VERSION)
+        return error_set(err, TD_EFOREIGN, "%s has store version %u, this program reads up to version %u",
                          store->dir, manifest->version, STORE_VERSION);
     if (row_schema_check(has) != NULL)
         return error_set(err, TD_ECORRUPT, "%s has a damaged manifest", store->dir);
@@ -229,9 +232,11 @@ static int open_existing(struct store *store, const struct store_config *config,
     struct manifest_value manifest;
     int rc;
 
-    if ((rc = env_open(store, 0, 0, err)) != TD_OK || (rc = extend_file(store, err)) != TD_OK)
+    rc = clean_check(store, config, err);
+    if (rc == TD_OK && ((rc = env_open(store, 0, 0, err)) != TD_OK || (rc = extend_file(store, err)) != TD_OK))
         return rc;
-    rc = read_manifest(store, &manifest, err);
+    if (rc == TD_OK)
+        rc = read_manifest(store, &manifest, err);
     if (rc == TD_ENOTFOUND && config->schema.obs_type != 0) {
         char path[sizeof(store->dir) + 16];
 
@@ -248,14 +253,18 @@ static int read_counts(struct store *store, MDB_txn *txn, struct error *err)
 {
     MDB_val key = {6, (void *)(uintptr_t) "counts"}, value;
     struct store_counts *counts = &store->counts;
-    struct counts_value read;
+    struct counts_value read = {0};
     int rc = mdb_get(txn, store->meta, &key, &value);
 
-    if (rc == MDB_SUCCESS && value.mv_size != sizeof(read))
+    if (rc == MDB_SUCCESS && value.mv_size != hashed_size(store, sizeof(read)))
         rc = MDB_CORRUPTED;
+    if (rc == MDB_SUCCESS) {
+        memcpy(&read, value.mv_data, value.mv_size);
+        if (!hash_holds(store, "counts", 6, &read, sizeof(read)))
+            rc = MDB_CORRUPTED;
+    }
     if ((rc = store_check(store, rc, "read", err)) != TD_OK)
         return rc;
-    memcpy(&read, value.mv_data, sizeof(read));
     counts->rows = read.rows;
     counts->steps = read.steps;
     counts->sealed = read.sealed;
@@ -300,6 +309,9 @@ static int adopt_identity(struct store *store, struct error *err)
     identity->shard = manifest.shard;
     identity->schema = manifest.schema;
     identity->map_bytes = info.me_mapsize;
+    store->version = manifest.version;
+    if (info.me_mapsize != manifest.map_bytes)
+        return store_check(store, MDB_CORRUPTED, "open", err);
     store->segment_rows = segment_rows_max(&identity->schema);
     store->stride = row_stride(&identity->schema);
     return TD_OK;
@@ -369,13 +381,16 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
     if ((rc = prepare_folder(store, config, exists, err)) != TD_OK)
         goto fail;
     exists = file_exists(config->dir); /* as the last owner left it */
-    rc = exists ? open_existing(store, config, err) : create(store, config, err);
+    rc = exists                                         ? open_existing(store, config, err)
+         : (rc = clean_missing(store, err)) == TD_OK ? create(store, config, err)
+                                                     : rc;
     if (rc != TD_OK || (rc = adopt_identity(store, err)) != TD_OK ||
-        (rc = store_load(store, err)) != TD_OK)
+        (rc = store_load(store, err)) != TD_OK || (rc = clean_forget(store, err)) != TD_OK)
         goto fail;
     store_measure_room(store);
     if (store->identity.created)
         store_prepare_file(store);
+    store->opened = true;
     *out = store;
     return TD_OK;
 
@@ -392,15 +407,17 @@ static int look_inside(struct store *store, struct store_outlook *outlook,
     struct manifest_value manifest;
     MDB_envinfo info;
     struct stat file;
-    int rc = env_open(store, 0, MDB_RDONLY | MDB_NOLOCK, err);
+    int rc = clean_check(store, config, err);
 
-    if (rc != TD_OK)
-        return rc;
-    mdb_env_info(store->env, &info);
-    snprintf(path, sizeof(path), "%s/data.mdb", store->dir);
-    if (stat(path, &file) != 0 || file.st_size < (off_t)((info.me_last_pgno + 1) * store->page))
-        return TD_OK;
-    rc = read_manifest(store, &manifest, err);
+    if (rc == TD_OK) {
+        if ((rc = env_open(store, 0, MDB_RDONLY | MDB_NOLOCK, err)) != TD_OK)
+            return rc;
+        mdb_env_info(store->env, &info);
+        snprintf(path, sizeof(path), "%s/data.mdb", store->dir);
+        if (stat(path, &file) != 0 || file.st_size < (off_t)((info.me_last_pgno + 1) * store->page))
+            return TD_OK;
+        rc = read_manifest(store, &manifest, err);
+    }
     if (rc == TD_ENOTFOUND && config->schema.obs_type != 0) {
         outlook->exists = false; /* it would be made anew */
         return check_space(config, err);
@@ -451,6 +468,8 @@ void store_close(store_t **out)
     if (store == NULL)
         return;
     env_close(store);
+    if (store->opened && !store->failed)
+        clean_leave(store);
     if (store->lock_fd >= 0)
         fs_unlock(&store->lock_fd);
     free(store->streams);

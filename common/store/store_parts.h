@@ -3,6 +3,7 @@
  *
  *   store.c          the transaction, counts, room
  *   store_open.c     making, finding, checking
+ *   store_clean.c    was it closed cleanly, is its tree whole
  *   store_streams.c  the table of streams
  *   store_rows.c     rows in: appends, sealing, publishing
  *   store_episodes.c the index, rows out, eviction, rewinding
@@ -24,7 +25,7 @@
 #include "common/store/store.h"
 
 #define STORE_MAGIC   "TDSTORE1"
-#define STORE_VERSION 1u
+#define STORE_VERSION 2u /* 1 had no hashes in counts, streams and episodes; it is read and kept as it is */
 
 struct manifest_value {
     char magic[8];
@@ -40,10 +41,12 @@ struct counts_value {
     uint64_t rows, steps, sealed, aborted, generation;
     uint32_t learner_epoch;
     uint32_t slots; /* highest known and one */
+    uint64_t hash;  /* of the above; from version 2 on, as the next */
 };
 
 struct stream_value {
     uint64_t epoch, next, steps, holder, open_rows, waiting;
+    uint64_t hash; /* of its key and the above */
 };
 
 /* In front of the rows of one append. */
@@ -82,6 +85,9 @@ struct store {
     MDB_txn *reader; /* reset between uses */
     bool reading;
     bool failed; /* the disk failed: nothing but closing is left */
+    bool checked; /* the tree was found whole, in this opening */
+    bool opened; /* wholly: closing it leaves the mark of a clean close */
+    uint32_t version; /* of the format of what is stored */
 
     struct store_identity identity;
     struct store_counts counts;
@@ -101,6 +107,7 @@ struct store {
     struct id_list news;
     bool staged_rebuilt, news_rebuilt;
 
+    const char *map; /* where the file's first byte lies in memory */
     uint64_t room;  /* bytes free after the last commit */
     uint64_t spent; /* and used since, from above */
     uint64_t unwalked; /* spent since the free list was last walked */
@@ -133,6 +140,24 @@ int store_load(struct store *store, struct error *err);
 int store_load_streams(struct store *store, MDB_txn *txn, struct error *err);
 int store_load_episodes(struct store *store, MDB_txn *txn, struct error *err);
 
+/* Bytes of a value with a hash at its end: of its key, then of itself. Version 1 has none. */
+uint64_t value_hash(const void *key, size_t key_size, const void *value, size_t size);
+size_t hashed_size(const struct store *store, size_t size);
+bool hash_holds(const struct store *store, const void *key, size_t key_size, const void *value, size_t size);
+
+/*
+ * store_clean.c: the mark of a clean close, and what is done without one. TD_OK; TD_ENOTFOUND: the file's
+ * creation was cut short, nothing is in it; TD_ECORRUPT and others of tree_check.
+ */
+int clean_check(struct store *store, const struct store_config *config, struct error *err);
+int clean_missing(const struct store *store, struct error *err); /* where no data file is */
+int clean_forget(const struct store *store, struct error *err);
+void clean_leave(const struct store *store);
+
+/* The value's overflow run, about to be freed, must name its own pages: LMDB frees what its header says. */
+int store_mend_run(struct store *store, const MDB_val *value, struct error *err);
+int store_find_map(struct store *store, const MDB_val *value); /* a committed value in a leaf; an LMDB code */
+
 /* store_ahead.c: after each commit, keep the file ahead of its pages. */
 void store_prepare_file(struct store *store);
 
@@ -148,7 +173,12 @@ void rows_publish(struct store *store, uint64_t id);
 uint64_t episode_rows_max(const struct store *store); /* of the longest */
 int rows_drop_open(struct store *store, const struct store_stream *stream, struct error *err);
 
-/* store_episodes.c */
+/*
+ * store_episodes.c. record_take: the index record that a value is; one that fails its hash is made again
+ * from its episode's first segment (*mended, may be NULL). An LMDB code.
+ */
+int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *value,
+                struct store_record *record, bool *mended);
 int episodes_push(struct store *store, const struct store_record *record, struct error *err);
 uint32_t episode_segments(const struct store *store, uint32_t rows);
 uint64_t episode_bytes(const struct store *store, uint32_t rows);

@@ -268,6 +268,12 @@ int rows_drop_open(struct store *store, const struct store_stream *stream, struc
         memcpy(&found, key.mv_data, sizeof(found));
         if (found.slot != name.slot || found.env != name.env)
             break;
+        int mend = store_mend_run(store, &value, err);
+
+        if (mend != TD_OK) {
+            mdb_cursor_close(cursor);
+            return mend;
+        }
         if ((rc = mdb_cursor_del(cursor, 0)) == MDB_SUCCESS)
             rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
     }
@@ -424,7 +430,6 @@ int store_insert(store_t *store, const struct store_record *record, const void *
         return error_set(err, TD_EFULL, "the replay store in %s is full", store->dir);
     if ((rc = store_begin(store, err)) != TD_OK)
         return rc;
-    full.reserved = 0;
     full.steps = count_steps(store, rows, record->rows);
     rc = store_check(store, put_segments(store, &full, &gather), "write to", err);
     if (rc == TD_OK)

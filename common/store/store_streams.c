@@ -1,6 +1,7 @@
 /* The table of streams: in memory sorted by (slot, env), written when a transaction commits. */
 #include <endian.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,8 +175,11 @@ static int write_entry(struct store *store, struct stream_entry *entry, struct e
         .open_rows = stream->open_rows,
         .waiting = stream->waiting,
     };
-    MDB_val key = {sizeof(name), &name}, value = {sizeof(record), &record};
-    int rc = mdb_put(store->txn, store->streams_dbi, &key, &value, 0);
+    MDB_val key = {sizeof(name), &name}, value = {hashed_size(store, sizeof(record)), &record};
+    int rc;
+
+    record.hash = value_hash(&name, sizeof(name), &record, offsetof(struct stream_value, hash));
+    rc = mdb_put(store->txn, store->streams_dbi, &key, &value, 0);
 
     return store_check(store, rc, "write to", err);
 }
@@ -197,14 +201,14 @@ int streams_write(struct store *store, struct error *err)
 static int take_record(struct store *store, const MDB_val *key, const MDB_val *value)
 {
     struct stream_key name;
-    struct stream_value record;
+    struct stream_value record = {0};
     struct stream_entry *entry;
 
-    if (key->mv_size != sizeof(name) || value->mv_size != sizeof(record))
+    if (key->mv_size != sizeof(name) || value->mv_size != hashed_size(store, sizeof(record)))
         return MDB_CORRUPTED;
     memcpy(&name, key->mv_data, sizeof(name));
-    memcpy(&record, value->mv_data, sizeof(record));
-    if (record.open_rows > record.next || record.open_rows > episode_rows_max(store) || record.steps > record.next ||
+    memcpy(&record, value->mv_data, value->mv_size);
+    if (!hash_holds(store, &name, sizeof(name), &record, sizeof(record)) || record.open_rows > record.next || record.open_rows > episode_rows_max(store) || record.steps > record.next ||
         store->stream_count >= STORE_STREAMS_MAX ||
         (record.waiting != STORE_NONE && record.waiting >= store->counts.sealed))
         return MDB_CORRUPTED;

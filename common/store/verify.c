@@ -9,7 +9,8 @@
 
 bool verify_clean(const struct verify_report *report)
 {
-    return report->bad + report->missing + report->stray + report->bad_open + report->damaged == 0;
+    return report->bad + report->missing + report->stray + report->bad_open + report->damaged +
+               report->bad_records == 0;
 }
 
 static void fault(struct verify_report *report, uint64_t *count, uint64_t id)
@@ -43,15 +44,31 @@ static void verify_segment(store_t *store, struct verify_report *report,
         report->rows += head.rows;
 }
 
+static int read_record(store_t *store, uint64_t id, struct store_record *record, bool *mended, struct error *err)
+{
+    MDB_val key = {sizeof(id), &id}, value;
+    int rc = store_reader(store, err);
+
+    if (rc != TD_OK)
+        return rc;
+    rc = mdb_get(store->reader, store->episodes_dbi, &key, &value);
+    if (rc == MDB_SUCCESS)
+        rc = record_take(store, store->reader, id, &value, record, mended);
+    return store_check(store, rc, "read", err);
+}
+
 static int verify_episodes(store_t *store, struct verify_report *report, verify_progress *progress,
                            void *context, struct error *err)
 {
     for (uint64_t id = store->counts.first; id < store->committed; id++) {
         struct store_record record;
-        int rc = store_record(store, id, &record, err);
+        bool mended = false;
+        int rc = read_record(store, id, &record, &mended, err);
 
         if (rc != TD_OK)
             return rc;
+        if (mended)
+            fault(report, &report->bad_records, id);
         for (uint32_t index = 0; index < episode_segments(store, record.rows); index++)
             verify_segment(store, report, &record, id, index);
         report->damaged += (record.flags & EPISODE_DAMAGED) != 0;

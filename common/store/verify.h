@@ -9,8 +9,7 @@
 
 #include "common/store/store.h"
 
-/* Called now and then with bytes done and in all. */
-typedef void verify_progress(void *context, uint64_t done, uint64_t total);
+typedef store_progress verify_progress; /* in bytes */
 
 struct verify_report {
     uint64_t episodes, segments, rows, bytes; /* read */
@@ -18,6 +17,7 @@ struct verify_report {
     uint64_t missing;  /* segments that the index promises and that are not there */
     uint64_t stray;    /* segments that no index record names */
     uint64_t bad_open; /* appends of episodes under way that fail their hash or leave a gap */
+    uint64_t bad_records; /* of the index, made again from their segments */
     uint64_t damaged;  /* episodes marked damaged when they were sealed */
     uint64_t first_bad; /* the first episode with a fault, or STORE_NONE */
 };

@@ -284,7 +284,7 @@ static void looking_at_damage_is_safe(void **state)
 static void an_unfinished_creation_is_begun_again(void **state)
 {
     const char *dir = fresh();
-    char path[600];
+    char path[600], mark[600];
     struct error err = {0};
     struct store_config config = config_for(dir);
     store_t *store = open_store(dir);
@@ -293,7 +293,10 @@ static void an_unfinished_creation_is_begun_again(void **state)
     (void)state;
     store_close(&store);
     snprintf(path, sizeof(path), "%s/data.mdb", dir);
-    assert_int_equal(truncate(path, 0), 0); /* killed right after the file came to be */
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(store_open(&store, &config, &err), TD_ECORRUPT); /* it was closed with something in it */
+    snprintf(mark, sizeof(mark), "%s/closed", dir);
+    assert_int_equal(unlink(mark), 0); /* killed right after the file came to be */
     store = open_store(dir);
     assert_true(store_identity(store)->created);
     store_close(&store);

@@ -1,0 +1,222 @@
+/* Was the store closed cleanly, is its tree whole; what LMDB would believe without asking. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <xxhash.h>
+
+#include "common/store/store_parts.h"
+#include "common/store/tree.h"
+#include "common/util/fs.h"
+
+#define MARK_NAME  "closed"
+#define MARK_MAGIC "TDCLOSE1"
+#define META_BYTES 152 /* of a meta page; its last word is the number of the last transaction */
+#define META_MAGIC_AT 16
+#define META_MAGIC 0xBEEFC0DEu
+#define FRONT      65536u /* of the file: metas and what follows */
+
+/* The file `closed` is there while nobody has the store open, and was closed last by one who could. */
+struct mark {
+    char magic[8];
+    uint64_t file_bytes;
+    uint64_t front; /* hash of the file's first bytes, both metas among them */
+    uint64_t hash;  /* of the above */
+};
+
+static int data_path(char path[FS_PATH_MAX], const struct store *store, struct error *err)
+{
+    return fs_join(path, store->dir, "data.mdb", err);
+}
+
+static bool make_mark(const struct store *store, struct mark *mark)
+{
+    char path[FS_PATH_MAX], front[FRONT];
+    struct stat file;
+    ssize_t got = -1;
+    int fd;
+
+    if (data_path(path, store, NULL) != TD_OK || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return false;
+    if (fstat(fd, &file) == 0)
+        got = pread(fd, front, sizeof(front), 0);
+    close(fd);
+    if (got <= 0)
+        return false;
+    memcpy(mark->magic, MARK_MAGIC, sizeof(mark->magic));
+    mark->file_bytes = (uint64_t)file.st_size;
+    mark->front = XXH3_64bits(front, (size_t)got);
+    mark->hash = XXH3_64bits(mark, offsetof(struct mark, hash));
+    return true;
+}
+
+static bool closed_cleanly(const struct store *store)
+{
+    char path[FS_PATH_MAX], *bytes = NULL;
+    struct mark now;
+    size_t length = 0;
+    bool same;
+
+    if (fs_join(path, store->dir, MARK_NAME, NULL) != TD_OK || access(path, F_OK) != 0 ||
+        fs_read_file(path, sizeof(now), &bytes, &length, NULL) != TD_OK)
+        return false;
+    same = length == sizeof(now) && make_mark(store, &now) && memcmp(&now, bytes, sizeof(now)) == 0;
+    free(bytes);
+    return same;
+}
+
+static int walk(const struct store *store, bool deep, store_progress *progress, void *context,
+                struct error *err)
+{
+    static const struct tree_table tables[] = {
+        {"meta", 0, 0, true},
+        {"streams", 0, sizeof(struct stream_key), true},
+        {"open", 0, sizeof(struct open_key), true},
+        {"episodes", MDB_INTEGERKEY, sizeof(uint64_t), true},
+        {"segments", MDB_INTEGERKEY, sizeof(uint64_t), true},
+    };
+    struct tree_options options = {.tables = tables, .table_count = TD_LEN(tables), .deep = deep,
+                                   .progress = progress, .context = context};
+    char path[FS_PATH_MAX];
+    int rc = data_path(path, store, err);
+
+    return rc != TD_OK ? rc : tree_check(path, &options, err);
+}
+
+/* LMDB writes two metas without a transaction first; a crash may leave any part of them. */
+static bool unfinished(const struct store *store)
+{
+    static const char zeros[META_BYTES];
+    char path[FS_PATH_MAX], bytes[META_BYTES] = "";
+    uint64_t transaction;
+    uint32_t magic;
+    struct stat file;
+    ssize_t got = -1;
+    int fd;
+
+    if (data_path(path, store, NULL) != TD_OK || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return false;
+    if (fstat(fd, &file) == 0 && (uint64_t)file.st_size <= 2 * (uint64_t)sysconf(_SC_PAGESIZE))
+        got = pread(fd, bytes, sizeof(bytes), 0);
+    close(fd);
+    memcpy(&transaction, bytes + META_BYTES - sizeof(transaction), sizeof(transaction));
+    memcpy(&magic, bytes + META_MAGIC_AT, sizeof(magic));
+    return got >= 0 && transaction == 0 && (magic == META_MAGIC || memcmp(bytes, zeros, sizeof(bytes)) == 0);
+}
+
+int clean_check(struct store *store, const struct store_config *config, struct error *err)
+{
+    int rc;
+
+    if (!config->check && closed_cleanly(store))
+        return TD_OK;
+    if (unfinished(store))
+        return error_set(err, TD_ENOTFOUND, "no replay store in %s: its creation was cut short", store->dir);
+    rc = walk(store, config->check, config->progress, config->context, err);
+    store->checked = rc == TD_OK;
+    return rc;
+}
+
+/* A store that was closed cannot have become an empty file, or none, but by damage. */
+int clean_missing(const struct store *store, struct error *err)
+{
+    char path[FS_PATH_MAX];
+
+    if (fs_join(path, store->dir, MARK_NAME, NULL) != TD_OK || access(path, F_OK) != 0)
+        return TD_OK;
+    return error_set(err, TD_ECORRUPT,
+                     "%s/data.mdb is gone or empty, and was neither when its shard closed it: bring it "
+                     "back, or remove %s to begin anew", store->dir, path);
+}
+
+int clean_forget(const struct store *store, struct error *err)
+{
+    char path[FS_PATH_MAX];
+    int rc = fs_join(path, store->dir, MARK_NAME, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if (unlink(path) == 0)
+        return fs_sync(store->dir, err);
+    return errno == ENOENT ? TD_OK : error_set_errno(err, TD_EIO, errno, "cannot remove %s", path);
+}
+
+/* One that cannot be left costs a walk next time, no more. */
+void clean_leave(const struct store *store)
+{
+    char path[FS_PATH_MAX];
+    struct mark mark;
+
+    if (fs_join(path, store->dir, MARK_NAME, NULL) == TD_OK && make_mark(store, &mark))
+        (void)fs_write_file(path, &mark, sizeof(mark), NULL);
+}
+
+/* --- overflow runs --------------------------------------------------------- */
+
+/* As LMDB has it in front of a run. */
+struct run_head {
+    uint64_t number;
+    uint16_t pad, flags;
+    uint32_t pages;
+};
+#define RUN_FLAGS 4u
+
+/*
+ * A page's header tells its number, so where it lies tells where the file begins in memory; believed
+ * only if the file has the same bytes there.
+ */
+int store_find_map(struct store *store, const MDB_val *value)
+{
+    const char *page = (const char *)((uintptr_t)value->mv_data / store->page * store->page);
+    char bytes[65536];
+    uint64_t number;
+    MDB_envinfo info;
+    int fd;
+
+    mdb_env_info(store->env, &info);
+    memcpy(&number, page, sizeof(number));
+    if (store->page > sizeof(bytes) || number > info.me_last_pgno ||
+        mdb_env_get_fd(store->env, &fd) != MDB_SUCCESS ||
+        pread(fd, bytes, store->page, (off_t)(number * store->page)) != (ssize_t)store->page ||
+        memcmp(bytes, page, store->page) != 0)
+        return MDB_CORRUPTED;
+    store->map = page - number * store->page;
+    return MDB_SUCCESS;
+}
+
+/*
+ * Both the run's header and the node that led here name its length. They differ when one is damaged:
+ * the walk of the tree tells whether it is the node.
+ */
+int store_mend_run(struct store *store, const MDB_val *value, struct error *err)
+{
+    size_t offset = (uintptr_t)value->mv_data - (uintptr_t)store->map;
+    struct run_head head, want;
+    int fd, rc;
+
+    if ((const char *)value->mv_data < store->map || offset >= store->identity.map_bytes ||
+        offset % store->page != sizeof(head))
+        return TD_OK; /* in a leaf, or of the open transaction */
+    memcpy(&head, store->map + offset - sizeof(head), sizeof(head));
+    want = (struct run_head){.number = offset / store->page, .pad = head.pad, .flags = RUN_FLAGS,
+                             .pages = (uint32_t)((sizeof(head) + value->mv_size + store->page - 1) / store->page)};
+    if (memcmp(&head, &want, sizeof(head)) == 0)
+        return TD_OK;
+    if (!store->checked && (rc = walk(store, false, NULL, NULL, err)) != TD_OK) {
+        store->failed = true;
+        return rc;
+    }
+    store->checked = true;
+    if (mdb_env_get_fd(store->env, &fd) != MDB_SUCCESS ||
+        pwrite(fd, &want, sizeof(want), (off_t)(offset - sizeof(head))) != (ssize_t)sizeof(want)) {
+        store->failed = true;
+        return error_set_errno(err, TD_EIO, errno, "cannot mend page %llu of the replay store in %s",
+                               (unsigned long long)want.number, store->dir);
+    }
+    return TD_OK;
+}

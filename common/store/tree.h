@@ -1,0 +1,49 @@
+/*
+ * tree.h - is the tree of an LMDB data file whole? Read without LMDB, which believes what it reads.
+ *
+ * Of the newer of the two metas every branch and leaf page is read: page headers, node bounds (nodes
+ * must tile their page), the order of keys, depths and counts, the names of the tables. Overflow runs
+ * are known by the bounds their nodes name; what lies in them has hashes of its own, checked when read.
+ * Each page of the file must belong to exactly one of: a tree, a run, the free list; so no change of a
+ * page number goes unseen. Of the older meta only what could make LMDB choose the wrong one is read.
+ *
+ * Source:  the data format of LMDB 0.9 (mdb.c, MDB_DATA_VERSION 1), in this machine's byte order.
+ * Thread:  any.
+ */
+#ifndef TD_STORE_TREE_H
+#define TD_STORE_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/util/error.h"
+
+/* The tables a file must have, all of them and no other. */
+struct tree_table {
+    const char *name;
+    uint16_t flags;    /* as LMDB keeps them: MDB_INTEGERKEY or 0 */
+    uint16_t key_size; /* of every key */
+    bool runs_whole;   /* with `deep`: headers of overflow runs must name just the pages their nodes do */
+};
+
+struct tree_options {
+    const struct tree_table *tables;
+    int table_count;
+    bool deep;          /* read the header page of every overflow run, too */
+    uint64_t map_bytes; /* what both metas must say; 0: anything */
+    void (*progress)(void *context, uint64_t done, uint64_t total); /* pages; past 2 s; may be NULL */
+    void *context;
+};
+
+/*
+ * Walk the file in a child process. TD_OK; TD_ECORRUPT with a sentence naming the page; TD_EIO when the
+ * disk cannot be read or the child ended by a signal; TD_ENOMEM. A file that is merely cut short
+ * within overflow runs or free pages is whole in this sense.
+ */
+int tree_check(const char *path, const struct tree_options *options, struct error *err);
+
+/* The same in this process, of an open file. Never maps it, so a short file or a bad disk cannot fault. */
+int tree_walk(int fd, const char *path, const struct tree_options *options, struct error *err);
+
+#endif
