@@ -25,6 +25,7 @@ struct actor {
     const char *role; /* "actor" or "evaluator" */
     char learner[ADDRESS_MAX];
     loop_t *loop;
+    guard_t *guard; /* or NULL */
     post_t *post;
     session_t *session;
     worker_t *worker;
@@ -318,6 +319,8 @@ static void on_message(void *context, const struct peer *peer, const struct mess
 
     if (actor->ending)
         return;
+    if (message->kind == MESSAGE_WELCOME && message->welcome.has_slot)
+        post_expect_shard(actor->post, message->welcome.shard);
     if (message->kind == MESSAGE_ACK)
         report_ack(&actor->report, &message->ack, clock_ns());
     session_receive(actor->session, loop_now_ms(actor->loop), peer, message);
@@ -360,7 +363,22 @@ static int find_learner(actor_t *actor, struct error *err)
                              config->work_dir);
         memcpy(actor->learner, learner.control, sizeof(actor->learner));
     }
-    return address_check(actor->learner, config->insecure, err);
+    return address_check(actor->learner, config->insecure || config->keys[0] != '\0', err);
+}
+
+/* Whose key this part has: with keys an actor's slot is that of its key. */
+static int find_key(actor_t *actor, struct identity *self, struct error *err)
+{
+    struct config *config = &actor->options.config;
+    int rc = TD_OK;
+
+    *self = (struct identity){.role = is_evaluator(actor) ? ROLE_EVALUATOR : ROLE_ACTOR};
+    if (is_evaluator(actor))
+        return TD_OK;
+    if (config->actor < 0 && (rc = keys_only_actor(&self->number, config->keys, err)) == TD_OK)
+        config->actor = self->number;
+    self->number = (uint32_t)config->actor;
+    return rc;
 }
 
 static int open_stats(actor_t *actor, struct error *err)
@@ -407,10 +425,17 @@ static int open_sockets(actor_t *actor, struct error *err)
         .on_message = on_message,
         .context = actor,
     };
+    struct identity self;
     int rc;
 
-    if ((rc = loop_create(&actor->loop, err)) != TD_OK ||
-        (rc = post_open(&actor->post, actor->loop, &post, err)) != TD_OK)
+    if ((rc = loop_create(&actor->loop, err)) != TD_OK)
+        return rc;
+    if (actor->options.config.keys[0] != '\0' &&
+        ((rc = find_key(actor, &self, err)) != TD_OK ||
+         (rc = guard_open(&actor->guard, actor->loop, actor->options.config.keys, &self, err)) != TD_OK))
+        return rc;
+    post.guard = actor->guard;
+    if ((rc = post_open(&actor->post, actor->loop, &post, err)) != TD_OK)
         return rc;
     if ((rc = loop_wake_create(&actor->wake, actor->loop, on_worker, actor)) != TD_OK ||
         (rc = loop_timer_start(&actor->deadline, actor->loop, 0, 0, on_deadline, actor)) != TD_OK ||
@@ -466,6 +491,7 @@ bool actor_destroy(actor_t **out)
         rundir_forget(actor->options.config.work_dir, &actor->part);
     stats_close(&actor->stats);
     post_close(&actor->post, LINGER_MS);
+    guard_close(&actor->guard);
     if (actor->worker != NULL && !worker_stop(actor->worker, WORKER_STOP_MS)) {
         channel_shutdown();
         return false;

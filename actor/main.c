@@ -23,6 +23,7 @@ static void usage(FILE *out)
                  "  work_dir=DIR       the run directory, when it is on this machine: for `tdmpc2 stats`\n"
                  "  learner_timeout=S  how long to wait for a lost learner\n"
                  "  threads=N          of an evaluation that has the machine to itself\n"
+                 "  keys=DIR           this actor's key and the allowed ones (`tdmpc2 keys`): encrypts and authenticates\n"
                  "  insecure=true      allow addresses beyond loopback, unencrypted\n\n"
                  "Exit codes: 0 asked to stop or the run is over, 1 gave up, 2 bad input, 3 parameters have\n"
                  "diverged, 4 another process took the slot.\n");

@@ -126,13 +126,19 @@ static int open_loop(learner_t *learner, struct error *err)
         .process = learner->process,
         .run = learner->run.run_id,
         .insecure = learner->run.config.insecure,
+        .lockstep = learner->run.config.lockstep,
         .on_message = on_message,
         .context = learner,
     };
+    const struct identity self = {.role = ROLE_LEARNER};
     int rc;
 
     if ((rc = loop_create(&learner->loop, err)) != TD_OK)
         return rc;
+    if (learner->run.config.keys[0] != '\0' &&
+        (rc = guard_open(&learner->guard, learner->loop, learner->run.config.keys, &self, err)) != TD_OK)
+        return rc;
+    options.guard = learner->guard;
     if (metrics_create(&learner->metrics, &owner) != TD_OK ||
         loop_wake_create(&learner->computed, learner->loop, learner_computed, learner) != TD_OK ||
         loop_timer_start(&learner->second, learner->loop, 1000, 1000, status_second, learner) != TD_OK ||
@@ -271,6 +277,7 @@ void learner_destroy(learner_t **out)
     child_close(&learner->shard);
     post_close(&learner->post, LINGER_MS);
     stats_close(&learner->stats);
+    guard_close(&learner->guard);
     compute_destroy(&learner->compute); /* before what its jobs point to */
     coordinator_destroy(&learner->coordinator);
     release_batches(learner);

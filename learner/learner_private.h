@@ -47,6 +47,7 @@ struct learner {
     int cores, threads;
     loop_t *loop;
     metrics_t *metrics;
+    guard_t *guard;                      /* or NULL */
     post_t *post;
     stats_t *stats;
     struct rundir_part record;

@@ -21,19 +21,22 @@ static int bind_ipc(learner_t *learner, enum port port, const char *name, uint64
     return rc != TD_OK ? rc : post_bind(learner->post, port, address, err);
 }
 
+/* What others are told of an address this learner listens on. */
+static int tell_host(const learner_t *learner, const char *bound, char told[ADDRESS_MAX], struct error *err)
+{
+    if (learner->run.config.advertise[0] != '\0')
+        return address_with_host(told, bound, learner->run.config.advertise, err);
+    snprintf(told, ADDRESS_MAX, "%s", bound);
+    return TD_OK;
+}
+
 /* A port over tcp beside bind='s, and what others are told to connect to. */
 static int bind_tcp(learner_t *learner, enum port port, const char *address, char told[ADDRESS_MAX],
                     struct error *err)
 {
-    const struct config *config = &learner->run.config;
     int rc = post_bind(learner->post, port, address, err);
 
-    if (rc != TD_OK)
-        return rc;
-    if (config->advertise[0] != '\0')
-        return address_with_host(told, post_address(learner->post, port, false), config->advertise, err);
-    snprintf(told, ADDRESS_MAX, "%s", post_address(learner->post, port, false));
-    return TD_OK;
+    return rc != TD_OK ? rc : tell_host(learner, post_address(learner->post, port, false), told, err);
 }
 
 static int bind_network(learner_t *learner, struct error *err)
@@ -48,8 +51,8 @@ static int bind_network(learner_t *learner, struct error *err)
         (rc = bind_tcp(learner, PORT_PARAMS, any, settings->params_tcp, err)) != TD_OK ||
         (rc = bind_tcp(learner, PORT_ANNOUNCE, any, settings->announce_tcp, err)) != TD_OK)
         return rc;
-    log_info("listening", "actors_join_with=learner=%s", control);
-    if (!address_is_local(config->bind))
+    log_info("listening", "actors_join_with=learner=%s encrypted=%s", control, learner->guard != NULL ? "yes" : "no");
+    if (!address_is_local(config->bind) && learner->guard == NULL)
         log_warn("insecure=true: whoever reaches this address can join, read and stop the run",
                  "bind=%s", config->bind);
     return TD_OK;
@@ -59,13 +62,27 @@ static int open_stats(learner_t *learner, struct error *err)
 {
     char address[ADDRESS_MAX], publish[ADDRESS_MAX];
     struct stats_options options = {
-        .address = address, .publish_address = publish, .refresh = status_refresh, .context = learner};
+        .address = address, .publish_address = publish, .refresh = status_refresh, .context = learner,
+        .guard = learner->guard};
+    char network[ADDRESS_MAX], told[ADDRESS_MAX];
+    const struct config *config = &learner->run.config;
     int rc;
 
+    if (learner->guard != NULL && config->bind[0] != '\0') {
+        if ((rc = address_with_port(network, config->bind, "*", err)) != TD_OK)
+            return rc;
+        options.network_address = network;
+    }
     if ((rc = runtime_address(address, learner->folder, "lstat", learner->process, err)) != TD_OK ||
         (rc = runtime_address(publish, learner->folder, "lpub", learner->process, err)) != TD_OK)
         return rc;
-    return stats_open(&learner->stats, learner->loop, learner->metrics, &options, err);
+    if ((rc = stats_open(&learner->stats, learner->loop, learner->metrics, &options, err)) != TD_OK)
+        return rc;
+    if (options.network_address == NULL)
+        return TD_OK;
+    if ((rc = tell_host(learner, stats_network_address(learner->stats), told, err)) == TD_OK)
+        log_info("statistics for the viewer's key", "stats=%s", told);
+    return rc;
 }
 
 /* Say in the run directory where this learner is found. */
@@ -198,6 +215,8 @@ static int start_shard(learner_t *learner, struct error *err)
         add_word(&words, "advertise=%s", config->advertise);
     if (config->insecure)
         add_word(&words, "insecure=true");
+    if (config->keys[0] != '\0')
+        add_word(&words, "keys=%s", config->keys);
     return start(&learner->shard, learner, "replay", "tdmpc2-replay", &words, shard_ended, err);
 }
 

@@ -16,7 +16,7 @@ static int check_words(const struct config *config, struct error *err)
         return error_set(err, TD_EINVAL,
                          "bind=%.200s: bind= is for tcp://HOST:PORT; an ipc address is there without it",
                          config->bind);
-    if ((rc = address_check(config->bind, config->insecure, err)) != TD_OK)
+    if ((rc = address_check(config->bind, config->insecure || config->keys[0] != '\0', err)) != TD_OK)
         return rc;
     if (config->advertise[0] != '\0')
         return address_with_host(told, config->bind, config->advertise, err);
@@ -27,14 +27,25 @@ static int check_words(const struct config *config, struct error *err)
     return TD_OK;
 }
 
+/* The keys of the parts that are started here: the learner and its shard. */
+static int check_keys(const struct config *config, struct error *err)
+{
+    const struct identity parts[] = {{.role = ROLE_LEARNER}, {.role = ROLE_SHARD}};
+    int rc = TD_OK;
+
+    for (size_t i = 0; rc == TD_OK && config->keys[0] != '\0' && i < TD_LEN(parts); i++)
+        rc = guard_probe(config->keys, &parts[i], err);
+    return rc;
+}
+
 int preflight_address(const struct config *config, struct error *err)
 {
-    int rc;
+    int rc = check_keys(config, err);
 
-    if (config->bind[0] == '\0')
-        return TD_OK;
+    if (rc != TD_OK || config->bind[0] == '\0')
+        return rc;
     rc = check_words(config, err);
-    return rc != TD_OK ? rc : channel_probe(config->bind, config->insecure, err);
+    return rc != TD_OK ? rc : channel_probe(config->bind, config->insecure || config->keys[0] != '\0', err);
 }
 
 /* A new run has no store yet, wherever it is told to put it. */

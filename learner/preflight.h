@@ -11,7 +11,7 @@
 #include "common/store/store.h"
 #include "learner/run.h"
 
-/* bind= and advertise= make sense, and nobody listens there. TD_OK, or as channel_bind. */
+/* keys= are whole, bind= and advertise= make sense, and nobody listens there. TD_OK, or as channel_bind. */
 int preflight_address(const struct config *config, struct error *err);
 
 struct preflight_replay {

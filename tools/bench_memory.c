@@ -99,7 +99,7 @@ static double updates_done(struct setting *setting)
     struct error err;
 
     if (stats_find(&setting->stats, setting->run.dir, &err) != TD_OK ||
-        stats_ask(&setting->stats, false, ASK_MS, &err) < 0)
+        stats_ask(&setting->stats, false, "", ASK_MS, &err) < 0)
         return 0;
     for (int i = 0; i < setting->stats.count; i++) {
         const struct stats_part *part = &setting->stats.parts[i];

@@ -79,13 +79,15 @@ static void on_answer(void *context, uint64_t peer, const struct channel_frame *
     (*question->waiting)--;
 }
 
-static int ask_one(struct question *question, loop_t *loop, bool insecure, struct error *err)
+static int ask_one(struct question *question, loop_t *loop, bool insecure, guard_t *guard, struct error *err)
 {
     struct channel_options options = {
         .name = "stats",
         .pattern = CHANNEL_REQ,
         .max_message = ANSWER_MAX,
         .insecure = insecure,
+        .guard = guard,
+        .server = {.role = ROLE_LEARNER},
         .on_message = on_answer,
         .context = question,
     };
@@ -99,19 +101,23 @@ static int ask_one(struct question *question, loop_t *loop, bool insecure, struc
     return rc;
 }
 
-int stats_ask(struct stats_run *run, bool insecure, int deadline_ms, struct error *err)
+int stats_ask(struct stats_run *run, bool insecure, const char *keys, int deadline_ms, struct error *err)
 {
+    const struct identity viewer = {.role = ROLE_TOOL};
     struct question *questions = calloc((size_t)run->count, sizeof(*questions));
     uint64_t start = clock_ms(), now;
     int waiting = run->count, rc = TD_OK;
     loop_t *loop = NULL;
+    guard_t *guard = NULL;
 
     if (questions == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     rc = loop_create(&loop, err);
+    if (rc == TD_OK && keys[0] != '\0')
+        rc = guard_open(&guard, loop, keys, &viewer, err);
     for (int i = 0; rc == TD_OK && i < run->count; i++) {
         questions[i] = (struct question){.part = &run->parts[i], .waiting = &waiting};
-        rc = ask_one(&questions[i], loop, insecure, err);
+        rc = ask_one(&questions[i], loop, insecure, guard, err);
         if (rc == TD_EINVAL && run->count > 1) { /* one strange address among many */
             waiting--;
             rc = TD_OK;
@@ -121,6 +127,7 @@ int stats_ask(struct stats_run *run, bool insecure, int deadline_ms, struct erro
         loop_run_for(loop, start + (uint64_t)deadline_ms - now);
     for (int i = 0; i < run->count; i++)
         channel_close(&questions[i].channel);
+    guard_close(&guard);
     loop_destroy(&loop);
     free(questions);
     if (rc != TD_OK)
@@ -191,7 +198,7 @@ static int complain(const struct error *err)
     return error_exit_code(err->code);
 }
 
-static int show_once(const char *where, bool insecure, bool json, bool clear)
+static int show_once(const char *where, bool insecure, const char *keys, bool json, bool clear)
 {
     struct stats_run *run = calloc(1, sizeof(*run));
     struct error err = {0};
@@ -200,7 +207,7 @@ static int show_once(const char *where, bool insecure, bool json, bool clear)
     if (run == NULL)
         return TD_EXIT_GAVE_UP;
     rc = stats_find(run, where, &err);
-    if (rc == TD_OK && (answered = stats_ask(run, insecure, DEADLINE_MS, &err)) < 0)
+    if (rc == TD_OK && (answered = stats_ask(run, insecure, keys, DEADLINE_MS, &err)) < 0)
         rc = answered;
     if (rc != TD_OK) {
         free(run);
@@ -220,14 +227,14 @@ static int show_once(const char *where, bool insecure, bool json, bool clear)
     return rc == TD_OK && answered > 0 ? TD_EXIT_OK : TD_EXIT_GAVE_UP;
 }
 
-static void show_live(const char *where, bool insecure)
+static void show_live(const char *where, bool insecure, const char *keys)
 {
     signal(SIGINT, on_interrupt);
     signal(SIGTERM, on_interrupt);
     while (!interrupted) {
         uint64_t start = clock_ms();
 
-        show_once(where, insecure, false, true);
+        show_once(where, insecure, keys, false, true);
         for (uint64_t now = start; !interrupted && now < start + REFRESH_MS; now = clock_ms())
             usleep(20000);
     }
@@ -235,11 +242,12 @@ static void show_live(const char *where, bool insecure)
 
 static void usage(FILE *out)
 {
-    fputs("usage: tdmpc2 stats [RUN_DIR|ADDRESS] [--json] [insecure=true]\n\n"
+    fputs("usage: tdmpc2 stats [RUN_DIR|ADDRESS] [--json] [keys=DIR|insecure=true]\n\n"
           "Shows what every part of a run counts and measures: a table, refreshed until Ctrl-C on a\n"
           "terminal; with --json one JSON object, once. Without RUN_DIR: the newest run under logs/.\n"
-          "An ADDRESS (ipc:///..., tcp://HOST:PORT) asks that part alone; insecure=true allows one beyond\n"
-          "this machine. --markdown prints the table of metrics for documents.\n\n"
+          "An ADDRESS (ipc:///..., tcp://HOST:PORT) asks that part alone. keys=DIR: over tcp with the\n"
+          "viewer's key, at the address that the learner of a run with keys logs; insecure=true allows one beyond\n"
+          "this machine without. --markdown prints the table of metrics for documents.\n\n"
           "Counters are shown with their rate per second over the last ten seconds, histograms as\n"
           "median / 99th percentile of the last minute.\n\n", out);
     metrics_help(out);
@@ -248,7 +256,7 @@ static void usage(FILE *out)
 int cmd_stats(int argc, char **argv)
 {
     bool json = false, insecure = false;
-    const char *where = "";
+    const char *where = "", *keys = "";
     int rc;
 
     for (int i = 1; i < argc; i++) {
@@ -262,6 +270,8 @@ int cmd_stats(int argc, char **argv)
             json = true;
         } else if (strcmp(argv[i], "insecure=true") == 0) {
             insecure = true;
+        } else if (strncmp(argv[i], "keys=", 5) == 0) {
+            keys = argv[i] + 5;
         } else if (argv[i][0] == '-' || where[0] != '\0') {
             fprintf(stderr, "tdmpc2 stats: unknown word '%s'; tdmpc2 stats --help tells more\n", argv[i]);
             return TD_EXIT_BAD_INPUT;
@@ -269,9 +279,9 @@ int cmd_stats(int argc, char **argv)
             where = argv[i];
         }
     }
-    rc = show_once(where, insecure, json, false);
+    rc = show_once(where, insecure, keys, json, false);
     if (rc == TD_EXIT_OK && !json && isatty(STDOUT_FILENO))
-        show_live(where, insecure);
+        show_live(where, insecure, keys);
     channel_shutdown();
     return rc;
 }

@@ -29,8 +29,8 @@ struct stats_run {
  */
 int stats_find(struct stats_run *run, const char *where, struct error *err);
 
-/* Ask them all, waiting at most deadline_ms. Returns how many answered, or a negative code. */
-int stats_ask(struct stats_run *run, bool insecure, int deadline_ms, struct error *err);
+/* Over tcp with the viewer's key, if `keys` names a directory, "" none. Ask them all, waiting at most deadline_ms. Returns how many answered, or a negative code. */
+int stats_ask(struct stats_run *run, bool insecure, const char *keys, int deadline_ms, struct error *err);
 
 /* Drop the answers. */
 void stats_forget(struct stats_run *run);

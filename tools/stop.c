@@ -23,6 +23,7 @@
 
 struct request {
     loop_t *loop;
+    guard_t *guard;           /* or NULL */
     post_t *post;
     loop_timer_t *repeat;
     const char *address;
@@ -36,9 +37,10 @@ struct request {
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 stop [RUN_DIR|ADDRESS] [insecure=true]\n\n"
+    fprintf(out, "usage: tdmpc2 stop [RUN_DIR|ADDRESS] [keys=DIR|insecure=true]\n\n"
                  "Asks the learner of a run to write a checkpoint, to tell all its parts to end, and waits. Without an\n"
-                 "argument: the run under logs/ that changed last. ADDRESS is the learner's control address.\n");
+                 "argument: the run under logs/ that changed last. ADDRESS is the learner's control address; over tcp of\n"
+                 "a run with keys it takes the learner's key.\n");
 }
 
 static void send_stop(struct request *request)
@@ -121,8 +123,9 @@ static void on_message(void *context, const struct peer *peer, const struct mess
     fflush(stdout);
 }
 
-static int run_request(struct request *request, bool insecure, struct error *err)
+static int run_request(struct request *request, bool insecure, const char *keys, struct error *err)
 {
+    const struct identity self = {.role = ROLE_LEARNER};
     struct post_options options = {.process = process_random_id(),
                                    .run = request->run_id,
                                    .insecure = insecure,
@@ -134,7 +137,10 @@ static int run_request(struct request *request, bool insecure, struct error *err
     if (rc != TD_OK)
         return rc;
     request->started_ms = request->said_ms = clock_ms();
-    if (request->address[0] != '\0') {
+    if (keys[0] != '\0')
+        rc = guard_open(&request->guard, request->loop, keys, &self, err);
+    if (rc == TD_OK && request->address[0] != '\0') {
+        options.guard = request->guard;
         rc = post_open(&request->post, request->loop, &options, err);
         if (rc == TD_OK)
             rc = post_connect(request->post, &peer, request->address, err);
@@ -146,6 +152,7 @@ static int run_request(struct request *request, bool insecure, struct error *err
     loop_timer_close(&request->repeat);
     if (request->post != NULL)
         post_close(&request->post, 200);
+    guard_close(&request->guard);
     loop_destroy(&request->loop);
     channel_shutdown();
     return rc;
@@ -176,7 +183,7 @@ static int stop_run(struct request *request, const char *run_dir, struct error *
     }
     printf("stopping %s (learner: process %ld)\n", run_dir, pid);
     fflush(stdout);
-    return run_request(request, true, err); /* what the run itself recorded */
+    return run_request(request, true, "", err); /* what the run itself recorded */
 }
 
 static int stop(int argc, char **argv, struct request *request, struct error *err)
@@ -199,7 +206,7 @@ static int stop(int argc, char **argv, struct request *request, struct error *er
     }
     if (target != NULL && strstr(target, "://") != NULL) {
         request->address = target;
-        return run_request(request, config.insecure, err);
+        return run_request(request, config.insecure, config.keys, err);
     }
     if (target == NULL) {
         if ((rc = rundir_newest("logs", newest, sizeof(newest), err)) != TD_OK)

@@ -48,6 +48,12 @@ static int check_place(const struct run *run, const struct env_spec *spec, struc
     if ((rc = run_wait_unlocked(run->dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
         (rc = preflight_address(&run->config, err)) != TD_OK)
         return rc;
+    for (int64_t i = 0; run->config.keys[0] != '\0' && i < run->config.actors; i++) {
+        struct identity actor = {ROLE_ACTOR, (uint32_t)i};
+
+        if ((rc = guard_probe(run->config.keys, &actor, err)) != TD_OK)
+            return rc;
+    }
     return preflight_replay(replay, run, spec, STORE_LOCK_WAIT_MS, err);
 }
 
@@ -134,7 +140,8 @@ static char **learner_words(const struct run *run, const struct config *fresh, c
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
                  struct error *err)
 {
-    static const char *const insecure[] = {"insecure=true", NULL}, *const none[] = {NULL};
+    char keys[CONFIG_TEXT_MAX + 8];
+    const char *const insecure[] = {"insecure=true", NULL}, *const secure[] = {keys, NULL}, *const none[] = {NULL};
     struct supervisor_result result = {0};
     struct console console;
     char **words = learner_words(run, fresh, given);
@@ -142,11 +149,12 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
 
     if (words == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
+    snprintf(keys, sizeof(keys), "keys=%s", fresh->keys);
     console_init(&console, stdout);
     struct supervisor_options options = {.name = run->config.task,
                                          .run_dir = run->dir,
                                          .learner_args = (const char *const *)words,
-                                         .actor_args = fresh->insecure ? insecure : none,
+                                         .actor_args = fresh->keys[0] != '\0' ? secure : fresh->insecure ? insecure : none,
                                          .actors = (int)run->config.actors,
                                          .console = &console};
     rc = supervisor_run(&options, &result, err);

@@ -112,7 +112,7 @@ static int check_ipc(const char *address, struct error *err)
     return TD_OK;
 }
 
-int address_check(const char *address, bool insecure, struct error *err)
+int address_check(const char *address, bool network, struct error *err)
 {
     struct parts parts;
 
@@ -127,11 +127,11 @@ int address_check(const char *address, bool insecure, struct error *err)
                          "bad address \"%s\": expected tcp://HOST:PORT, as in tcp://127.0.0.1:5555, "
                          "or ipc:///PATH",
                          address);
-    if (!insecure && !host_is_loopback(&parts))
+    if (!network && !host_is_loopback(&parts))
         return error_set(err, TD_EINVAL,
                          "address %s is not this machine's loopback and the connection would be "
-                         "neither encrypted nor authenticated; on a network you trust give "
-                         "insecure=true",
+                         "neither encrypted nor authenticated; make keys with `tdmpc2 keys DIR` and give "
+                         "keys=DIR, or on a network where you trust every host insecure=true",
                          address);
     return TD_OK;
 }

@@ -2,8 +2,8 @@
  * address.h - what a ZeroMQ address says, and whether this program may use it.
  *
  * Two kinds: tcp://HOST:PORT (HOST a name, IPv4 or [IPv6], PORT 1..65535 or * to have one picked) and
- * ipc:///PATH. Secure by default: only this machine's loopback and ipc, anything else is asked for
- * loudly with `insecure=true`.
+ * ipc:///PATH. Secure by default: only this machine's loopback and ipc; anything else needs `keys=`, or is
+ * asked for loudly with `insecure=true`.
  */
 #ifndef TD_NET_ADDRESS_H
 #define TD_NET_ADDRESS_H
@@ -15,10 +15,11 @@
 #define ADDRESS_MAX 256 /* bytes, the NUL included */
 
 /*
- * Is this an address we may bind or connect to? Loopback is 127.0.0.0/8, ::1 and localhost; ipc paths
+ * Is this an address we may bind or connect to, beyond this machine too (`network`: with keys or
+ * insecure=true)? Loopback is 127.0.0.0/8, ::1 and localhost; ipc paths
  * are absolute and fit sun_path. TD_OK or TD_EINVAL with a sentence.
  */
-int address_check(const char *address, bool insecure, struct error *err);
+int address_check(const char *address, bool network, struct error *err);
 
 /* True for ipc and tcp on this machine's loopback; false for anything else, malformed ones too. */
 bool address_is_local(const char *address);

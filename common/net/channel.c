@@ -9,17 +9,28 @@
 #include <uv.h>
 #include <zmq.h>
 
+#include "common/util/log.h"
+
+/* In libzmq since 4.3, named in its public header only where drafts are built. */
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93
+#endif
+
 #define BUDGET 64      /* messages read before other callbacks have their turn */
 #define RETRY_MS 2     /* a ROUTER cannot say which queue has room: ask again this often */
 #define IDENTITY 9     /* 'P' and the process id; ZeroMQ reserves a leading zero */
 #define HEARTBEAT_MS 5000
 #define SILENCE_MS 15000
+#define REBIND_MS 20   /* between two tries to listen again where one just did */
 
 /* A ZeroMQ socket and the watch on its descriptor, which is freed in its close callback. */
 struct wire {
     void *socket;
     uv_poll_t *poll;
 };
+
+/* How a channel's connections are made: as they are, or with keys as the side that listens or connects. */
+enum security { SECURITY_NONE, SECURITY_SERVER, SECURITY_CLIENT };
 
 struct channel {
     loop_t *loop;
@@ -30,6 +41,12 @@ struct channel {
     int handles;      /* of these two; the last one's close callback frees the channel */
     bool blocked;     /* a send was refused and on_writable is due */
     bool draining, closed;
+    enum security security;
+    char key[KEY_TEXT_MAX];   /* of the server this one is connected to; of who speaks, in on_message */
+    struct identity speaker;
+    unsigned removals;        /* keys gone from the list when a PUB last began to listen */
+    bool rebinding;           /* a PUB: its address is not free again yet */
+    struct log_limit log_unheard;
     char address[ADDRESS_MAX];
     dev_t device;     /* of the file that an ipc address made; ZeroMQ leaves it behind */
     ino_t inode;      /* 0: there is none */
@@ -209,6 +226,107 @@ static int channel_events(channel_t *channel)
     return events;
 }
 
+/* --- keys ------------------------------------------------------------------ */
+
+static void set_text(void *socket, int option, const char *text)
+{
+    TD_ASSERT(zmq_setsockopt(socket, option, text, strlen(text)) == 0, "option %d: %s", option, zmq_strerror(errno));
+}
+
+static bool guarded(const channel_t *channel, const char *address)
+{
+    return channel->options.guard != NULL && !address_is_ipc(address);
+}
+
+/* Both options: without a domain ZeroMQ asks nobody and lets any key in, without enforcement a dead handler does. */
+static int secure_server(channel_t *channel, const char *address, struct error *err)
+{
+    const struct channel_options *options = &channel->options;
+    int enforce = 1, rc;
+
+    if (!guarded(channel, address))
+        return TD_OK;
+    if ((rc = guard_serve(options->guard, err)) != TD_OK)
+        return rc;
+    set_int(channel->wire.socket, ZMQ_CURVE_SERVER, 1);
+    set_text(channel->wire.socket, ZMQ_CURVE_SECRETKEY, guard_self(options->guard)->secret_key);
+    set_text(channel->wire.socket, ZMQ_ZAP_DOMAIN, options->name);
+    if (zmq_setsockopt(channel->wire.socket, ZMQ_ZAP_ENFORCE_DOMAIN, &enforce, sizeof(enforce)) != 0)
+        return error_set(err, TD_ESETUP, "this ZeroMQ library cannot be told to let nobody in without asking "
+                                         "(ZMQ_ZAP_ENFORCE_DOMAIN): install libzmq 4.3 or newer");
+    channel->security = SECURITY_SERVER;
+    channel->removals = guard_removals(options->guard);
+    return TD_OK;
+}
+
+static int secure_client(channel_t *channel, const char *address, struct error *err)
+{
+    const struct channel_options *options = &channel->options;
+    const char *key;
+    char name[IDENTITY_NAME_MAX];
+
+    channel->security = SECURITY_NONE;
+    if (!guarded(channel, address))
+        return TD_OK;
+    key = guard_key_of(options->guard, &options->server);
+    if (key == NULL)
+        return error_set(err, TD_EINVAL, "cannot connect to %s: the list of allowed keys has none of %s", address,
+                         identity_name(name, &options->server));
+    memcpy(channel->key, key, KEY_TEXT_MAX);
+    set_text(channel->wire.socket, ZMQ_CURVE_SERVERKEY, key);
+    set_text(channel->wire.socket, ZMQ_CURVE_PUBLICKEY, guard_self(options->guard)->public_key);
+    set_text(channel->wire.socket, ZMQ_CURVE_SECRETKEY, guard_self(options->guard)->secret_key);
+    channel->security = SECURITY_CLIENT;
+    return TD_OK;
+}
+
+/* May this frame be heard? Its key is what the handshake was made with; the list is asked as it is now. */
+static bool frame_allowed(channel_t *channel, zmq_msg_t *frame, bool first)
+{
+    const struct channel_options *options = &channel->options;
+    const char *key;
+
+    if (channel->security == SECURITY_NONE)
+        return true;
+    if (channel->security == SECURITY_CLIENT)
+        return guard_who(options->guard, channel->key, &channel->speaker) &&
+               identity_same(&channel->speaker, &options->server);
+    key = zmq_msg_gets(frame, "User-Id");
+    if (key == NULL || strlen(key) >= sizeof(channel->key))
+        return false;
+    if (!first)
+        return strcmp(key, channel->key) == 0;
+    strcpy(channel->key, key);
+    return guard_who(options->guard, key, &channel->speaker) && guard_may_enter(channel->speaker.role, options->name);
+}
+
+/* May this message be heard from a ROUTER's peer of that name? */
+static bool peer_allowed(channel_t *channel, uint64_t peer)
+{
+    return channel->security != SECURITY_SERVER || channel->options.pattern != CHANNEL_ROUTER ||
+           guard_claim(channel->options.guard, channel->key, peer);
+}
+
+static void say_unheard(channel_t *channel, const char *why)
+{
+    char name[IDENTITY_NAME_MAX];
+    struct identity who = {0};
+
+    if (channel->security == SECURITY_NONE || !log_allow(&channel->log_unheard, 5000))
+        return;
+    guard_who(channel->options.guard, channel->key, &who);
+    log_warn("a message was not heard", "why=\"%s\" at=%s from=%s key=\"%s\" repeats=%u", why, channel->options.name,
+             identity_name(name, &who), channel->key, channel->log_unheard.suppressed_last);
+}
+
+bool channel_speaker(const channel_t *channel, struct identity *who)
+{
+    if (channel->security == SECURITY_NONE)
+        return false;
+    *who = channel->speaker;
+    return true;
+}
+
 /* --- receiving ------------------------------------------------------------- */
 
 static void forget_frames(channel_t *channel)
@@ -252,7 +370,7 @@ static int receive_frame(channel_t *channel, zmq_msg_t *frame)
 static bool receive_message(channel_t *channel, uint64_t *peer)
 {
     int most = channel->options.max_frames > 0 ? channel->options.max_frames : CHANNEL_FRAMES;
-    bool good = true, more = true, first = channel->options.pattern == CHANNEL_ROUTER;
+    bool good = true, heard = true, more = true, first = channel->options.pattern == CHANNEL_ROUTER;
     zmq_msg_t frame;
 
     *peer = 0;
@@ -265,7 +383,10 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
             good = unpack_identity(zmq_msg_data(&frame), zmq_msg_size(&frame), peer) && more;
             first = false;
             zmq_msg_close(&frame);
-        } else if (good && channel->frame_count < most && align_frame(&frame)) {
+            continue;
+        }
+        heard = heard && frame_allowed(channel, &frame, channel->frame_count == 0);
+        if (good && heard && channel->frame_count < most && align_frame(&frame)) {
             zmq_msg_init(&channel->frames[channel->frame_count]);
             zmq_msg_move(&channel->frames[channel->frame_count++], &frame);
             zmq_msg_close(&frame);
@@ -274,6 +395,11 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
             zmq_msg_close(&frame);
         }
     }
+    if (!heard)
+        say_unheard(channel, "its key is not, or no longer, on the list");
+    else if (good && !(heard = peer_allowed(channel, *peer)))
+        say_unheard(channel, "another key holds this routing id");
+    good = good && heard;
     if (!good)
         channel->counters.dropped++;
     else
@@ -347,11 +473,15 @@ static void more_due(uv_async_t *uv)
     channel_drain(uv->data);
 }
 
+static bool listen_anew(channel_t *channel);
+
 static void retry_due(uv_timer_t *uv)
 {
     channel_t *channel = uv->data;
 
-    if (channel->blocked)
+    if (channel->rebinding)
+        listen_anew(channel);
+    else if (channel->blocked)
         tell_writable(channel);
 }
 
@@ -444,6 +574,8 @@ static int send_message(channel_t *channel, uint64_t peer, const struct channel_
     int rc, first = 0;
 
     if (channel->options.pattern == CHANNEL_ROUTER) {
+        if (channel->security == SECURITY_SERVER && !guard_holds(channel->options.guard, peer))
+            return TD_ENOTFOUND;
         pack_identity(identity, peer);
         rc = send_first(channel, identity, sizeof(identity), true);
     } else {
@@ -460,6 +592,13 @@ static int send_message(channel_t *channel, uint64_t peer, const struct channel_
     return TD_OK;
 }
 
+/* A PUB sends to whoever has subscribed: when a key has gone, all are to come in anew. */
+static bool subscribers_outdated(const channel_t *channel)
+{
+    return channel->options.pattern == CHANNEL_PUB && channel->security == SECURITY_SERVER &&
+           (channel->rebinding || channel->removals != guard_removals(channel->options.guard));
+}
+
 int channel_send(channel_t *channel, uint64_t peer, const struct channel_part *parts, int count)
 {
     int rc, events;
@@ -467,6 +606,8 @@ int channel_send(channel_t *channel, uint64_t peer, const struct channel_part *p
     loop_assert_owner(channel->loop);
     TD_ASSERT(count >= 1 && count <= CHANNEL_FRAMES && parts[0].release == NULL, "%d frames", count);
     TD_ASSERT(!channel->closed);
+    if (subscribers_outdated(channel) && !listen_anew(channel))
+        return TD_ENOTFOUND;
     rc = send_message(channel, peer, parts, count);
     if (rc == TD_EAGAIN) {
         channel->counters.blocked++;
@@ -603,6 +744,19 @@ static int explain_bind(const char *address, int code, struct error *err)
     }
 }
 
+static int check_address(const channel_t *channel, const char *address, struct error *err)
+{
+    return address_check(address, channel->options.insecure || channel->options.guard != NULL, err);
+}
+
+int channel_bind_inside(channel_t *channel, const char *address, struct error *err)
+{
+    loop_assert_owner(channel->loop);
+    if (zmq_bind(channel->wire.socket, address) == 0)
+        return TD_OK;
+    return error_set(err, TD_EIO, "cannot listen on %s: %s", address, zmq_strerror(errno));
+}
+
 int channel_bind(channel_t *channel, const char *address, struct error *err)
 {
     char plain[ADDRESS_MAX];
@@ -610,7 +764,7 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     int rc;
 
     loop_assert_owner(channel->loop);
-    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+    if ((rc = check_address(channel, address, err)) != TD_OK || (rc = secure_server(channel, address, err)) != TD_OK)
         return rc;
     prepare_address(channel, address, plain);
     if (zmq_bind(channel->wire.socket, plain) != 0)
@@ -618,6 +772,29 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     TD_ASSERT(zmq_getsockopt(channel->wire.socket, ZMQ_LAST_ENDPOINT, channel->address, &size) == 0);
     remember_file(channel);
     return TD_OK;
+}
+
+/* Cut every connection of this listening channel and listen again. False: not yet, it is tried again. */
+static bool listen_anew(channel_t *channel)
+{
+    struct wire old = channel->wire;
+    char plain[ADDRESS_MAX];
+
+    if (!channel->rebinding) {
+        if (wire_open(&channel->wire, channel, NULL) != TD_OK) {
+            channel->wire = old;
+            return false;
+        }
+        wire_close(&old, 0);
+        channel->rebinding = true;
+    }
+    if (secure_server(channel, channel->address, NULL) == TD_OK) {
+        prepare_address(channel, channel->address, plain);
+        channel->rebinding = zmq_bind(channel->wire.socket, plain) != 0;
+    }
+    if (channel->rebinding)
+        uv_timer_start(&channel->retry, retry_due, REBIND_MS, 0);
+    return !channel->rebinding;
 }
 
 /* In a context of its own: when that has ended the address is free again. */
@@ -656,7 +833,7 @@ int channel_connect(channel_t *channel, const char *address, struct error *err)
     int rc;
 
     loop_assert_owner(channel->loop);
-    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+    if ((rc = check_address(channel, address, err)) != TD_OK || (rc = secure_client(channel, address, err)) != TD_OK)
         return rc;
     if (strchr(address, '*') != NULL)
         return error_set(err, TD_EINVAL, "cannot connect to %s: name the host and the port", address);
@@ -672,7 +849,7 @@ int channel_reconnect(channel_t *channel, const char *address, struct error *err
     int rc;
 
     loop_assert_owner(channel->loop);
-    if ((rc = address_check(address, channel->options.insecure, err)) != TD_OK)
+    if ((rc = check_address(channel, address, err)) != TD_OK)
         return rc;
     if ((rc = wire_open(&channel->wire, channel, err)) != TD_OK)
         return rc; /* the old one stays */

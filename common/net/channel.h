@@ -11,6 +11,10 @@
  * A ROUTER's peers are known by the 64-bit identity their DEALER was opened with (the process id); a
  * peer that comes back, from a new connection too, is the same peer, and one that shows no such
  * identity is not heard. Contents are the business of common/wire; here a frame is bytes.
+ *
+ * With a guard every tcp connection is encrypted and authenticated (CURVE): a message is heard only if
+ * its connection's key is on the list now and has business at a socket of this name, and, on a ROUTER,
+ * holds the routing id it shows; nothing is sent to one whose key is not. ipc stays as it is.
  */
 #ifndef TD_NET_CHANNEL_H
 #define TD_NET_CHANNEL_H
@@ -20,6 +24,7 @@
 #include <stdint.h>
 
 #include "common/net/address.h"
+#include "common/net/guard.h"
 #include "common/net/loop.h"
 #include "common/util/error.h"
 
@@ -71,6 +76,8 @@ struct channel_options {
     int max_frames;               /* of a received message, 0: CHANNEL_FRAMES; longer ones are dropped */
     int queue;                    /* messages queued per peer and direction, 0: 64 */
     bool insecure;                /* allow addresses beyond loopback and ipc */
+    guard_t *guard;               /* keys for tcp, which also allow addresses beyond loopback; borrowed, or NULL */
+    struct identity server;       /* with a guard: whose key must answer where this channel connects to */
     channel_message_fn *on_message;        /* may be NULL for PUB */
     void (*on_writable)(void *context);    /* after TD_EAGAIN, when some queue has room again; or NULL */
     void *context;
@@ -79,7 +86,7 @@ struct channel_options {
 struct channel_counters {
     uint64_t received, received_bytes;
     uint64_t sent, sent_bytes;
-    uint64_t dropped;  /* received and thrown away: too many frames, no identity */
+    uint64_t dropped;  /* received and thrown away: too many frames, no identity, no key that is allowed */
     uint64_t blocked;  /* sends answered by TD_EAGAIN */
     uint64_t unroutable; /* sends to a peer that is not connected */
 };
@@ -102,6 +109,9 @@ void channel_close_linger(channel_t **channel, int linger_ms);
  * beyond loopback without `insecure`, or one that is not this machine's.
  */
 int channel_bind(channel_t *channel, const char *address, struct error *err);
+
+/* Listen within this process: for the handler that handshakes ask (guard.h). TD_OK or TD_EIO. */
+int channel_bind_inside(channel_t *channel, const char *address, struct error *err);
 
 /* Could that address be listened on now? Tries it and lets go. Returns as channel_bind. */
 int channel_probe(const char *address, bool insecure, struct error *err);
@@ -136,6 +146,9 @@ channel_blob_t *channel_take(channel_t *channel, int index);
 const void *channel_blob_bytes(const channel_blob_t *blob);
 size_t channel_blob_length(const channel_blob_t *blob);
 void channel_blob_release(channel_blob_t **blob);
+
+/* Inside on_message: whose key the message came with. False: over ipc, or without keys. */
+bool channel_speaker(const channel_t *channel, struct identity *who);
 
 struct channel_counters channel_counters(const channel_t *channel);
 

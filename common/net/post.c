@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/net/admission.h"
 #include "common/util/log.h"
 #include "common/wire/codec.h"
 
@@ -29,6 +30,7 @@ struct post {
     int count;
     struct line *speaking;       /* while on_message runs: the line it came over */
     uint64_t unsent;
+    uint32_t shard;              /* whose key must answer at ingest ports */
     struct log_limit log_malformed;
     uint8_t header[WIRE_HEADER_MAX];
 };
@@ -80,6 +82,24 @@ static void refuse(struct line *line, const struct peer *peer, int code, const c
     post_send(post, peer, &answer);
 }
 
+/* What a key does not allow is not heard, and not answered. */
+static bool admitted(struct line *line, const struct peer *peer, const struct message *message)
+{
+    post_t *post = line->post;
+    char name[IDENTITY_NAME_MAX];
+    struct identity who;
+    const char *why;
+
+    if (line != &post->bound[peer->port][peer->local] || !channel_speaker(line->channel, &who) ||
+        (why = admission_refusal(&who, peer, message, post->options.lockstep)) == NULL)
+        return true;
+    count(post, METRIC_messages_dropped, 1);
+    if (log_allow(&post->log_malformed, 5000))
+        log_warn("message refused", "kind=%s port=%s from=%s why=\"%s\" repeats=%u", message_name(message->kind),
+                 port_name(peer->port), identity_name(name, &who), why, post->log_malformed.suppressed_last);
+    return false;
+}
+
 static void on_frames(void *context, uint64_t id, const struct channel_frame *frames, int count_)
 {
     struct line *line = context;
@@ -103,6 +123,8 @@ static void on_frames(void *context, uint64_t id, const struct channel_frame *fr
         refuse(line, &peer, rc, err.text);
         return;
     }
+    if (!admitted(line, &peer, &message))
+        return;
     post->speaking = line;
     post->options.on_message(post->options.context, &peer, &message);
     post->speaking = NULL;
@@ -130,10 +152,15 @@ static int line_open(struct line *line, post_t *post, enum channel_pattern patte
         .max_frames = 1 + WIRE_BULK_MAX,
         .queue = 256,
         .insecure = post->options.insecure,
+        .guard = post->options.guard,
+        .server = {.role = ROLE_LEARNER},
         .on_message = on_frames,
         .context = line,
     };
 
+    if (peer->port == PORT_INGEST || peer->port == PORT_SAMPLE)
+        options.server =
+            (struct identity){ROLE_SHARD, peer->port == PORT_INGEST ? post->shard : (uint32_t)peer->id};
     line->post = post;
     line->peer = *peer;
     return channel_open(&line->channel, post->loop, &options, err);
@@ -191,6 +218,11 @@ void post_disconnect(post_t *post, const struct peer *peer)
 
     if (index >= 0)
         drop_connected(post, index, 0);
+}
+
+void post_expect_shard(post_t *post, uint32_t shard)
+{
+    post->shard = shard;
 }
 
 int post_connect(post_t *post, const struct peer *peer, const char *address, struct error *err)

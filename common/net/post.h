@@ -11,8 +11,8 @@
  * Thread:  the loop's.
  *
  * A message that cannot go now (no such peer, queue full) is dropped and counted, as if the line had
- * broken: the protocol repeats what matters. One that does not decode is dropped, counted and logged,
- * and a peer of another protocol version is told.
+ * broken: the protocol repeats what matters. One that does not decode, or that the speaker's key does not
+ * allow (admission.h), is dropped, counted and logged, and a peer of another protocol version is told.
  */
 #ifndef TD_NET_POST_H
 #define TD_NET_POST_H
@@ -28,6 +28,8 @@ struct post_options {
     uint64_t process;   /* this process's random id: what ROUTERs know it by */
     uint64_t run;       /* named when a peer of another version is refused; 0: not known yet */
     bool insecure;
+    guard_t *guard;     /* keys for everything over tcp; borrowed, or NULL */
+    bool lockstep;      /* with a guard: an actor may report evaluations */
     metrics_t *metrics; /* or NULL */
     /* message and its bulk are borrowed until the call returns; it may send, connect, disconnect */
     void (*on_message)(void *context, const struct peer *peer, const struct message *message);
@@ -50,9 +52,14 @@ const char *post_address(const post_t *post, enum port port, bool ipc);
 
 /*
  * Open the DEALER (SUB for PORT_ANNOUNCE) that peer->port and peer->id name, to address; an open one
- * is closed with all that is queued in it. Returns what channel_connect does.
+ * is closed with all that is queued in it. With a guard and over tcp only the learner's key may answer
+ * there; at a sample port that of shard peer->id, at an ingest port that of post_expect_shard's. Returns
+ * what channel_connect does.
  */
 int post_connect(post_t *post, const struct peer *peer, const char *address, struct error *err);
+
+/* Whose key must answer at ingest ports from now on: 0, until this is called. */
+void post_expect_shard(post_t *post, uint32_t shard);
 void post_disconnect(post_t *post, const struct peer *peer);
 
 /* Is there one, and to where? NULL: no. */

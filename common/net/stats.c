@@ -11,6 +11,7 @@ struct stats {
     loop_t *loop;
     metrics_t *metrics;
     channel_t *answer, *publish; /* REP; PUB or NULL */
+    channel_t *network;          /* REP over tcp, or NULL */
     loop_timer_t *timer;
     void (*refresh)(void *context);
     void *context;
@@ -25,16 +26,31 @@ static size_t snapshot(stats_t *stats)
     return metrics_json(stats->metrics, loop_now_ms(stats->loop), stats->json, sizeof(stats->json));
 }
 
+static void answer(stats_t *stats, channel_t *channel)
+{
+    struct channel_part part = {.bytes = stats->json, .length = snapshot(stats)};
+
+    channel_send(channel, 0, &part, 1);
+}
+
 static void question_came(void *context, uint64_t peer, const struct channel_frame *frames, int count)
 {
     stats_t *stats = context;
-    struct channel_part part = {.bytes = stats->json};
 
     (void)peer;
     (void)frames;
     (void)count;
-    part.length = snapshot(stats);
-    channel_send(stats->answer, 0, &part, 1);
+    answer(stats, stats->answer);
+}
+
+static void network_question_came(void *context, uint64_t peer, const struct channel_frame *frames, int count)
+{
+    stats_t *stats = context;
+
+    (void)peer;
+    (void)frames;
+    (void)count;
+    answer(stats, stats->network);
 }
 
 static void second_passed(void *context)
@@ -50,14 +66,15 @@ static void second_passed(void *context)
 }
 
 static int open_channel(channel_t **out, stats_t *stats, enum channel_pattern pattern,
-                        const char *address, bool insecure, struct error *err)
+                        const char *address, const struct stats_options *given, struct error *err)
 {
     struct channel_options options = {
         .name = "stats",
         .pattern = pattern,
         .max_message = QUESTION_MAX,
-        .insecure = insecure,
-        .on_message = pattern == CHANNEL_REP ? question_came : NULL,
+        .insecure = given->insecure,
+        .guard = given->guard,
+        .on_message = pattern != CHANNEL_REP ? NULL : out == &stats->network ? network_question_came : question_came,
         .context = stats,
     };
     int rc = channel_open(out, stats->loop, &options, err);
@@ -78,10 +95,11 @@ int stats_open(stats_t **out, loop_t *loop, metrics_t *metrics, const struct sta
     stats->metrics = metrics;
     stats->refresh = options->refresh;
     stats->context = options->context;
-    rc = open_channel(&stats->answer, stats, CHANNEL_REP, options->address, options->insecure, err);
+    rc = open_channel(&stats->answer, stats, CHANNEL_REP, options->address, options, err);
     if (rc == TD_OK && options->publish_address != NULL)
-        rc = open_channel(&stats->publish, stats, CHANNEL_PUB, options->publish_address,
-                          options->insecure, err);
+        rc = open_channel(&stats->publish, stats, CHANNEL_PUB, options->publish_address, options, err);
+    if (rc == TD_OK && options->network_address != NULL && options->guard != NULL)
+        rc = open_channel(&stats->network, stats, CHANNEL_REP, options->network_address, options, err);
     if (rc == TD_OK)
         rc = loop_timer_start(&stats->timer, loop, TICK_MS, TICK_MS, second_passed, stats);
     if (rc != TD_OK)
@@ -105,6 +123,7 @@ void stats_close(stats_t **out)
     loop_timer_close(&stats->timer);
     channel_close(&stats->answer);
     channel_close(&stats->publish);
+    channel_close(&stats->network);
     free(stats);
     *out = NULL;
 }
@@ -112,4 +131,9 @@ void stats_close(stats_t **out)
 const char *stats_address(const stats_t *stats)
 {
     return channel_address(stats->answer);
+}
+
+const char *stats_network_address(const stats_t *stats)
+{
+    return stats->network == NULL ? "" : channel_address(stats->network);
 }

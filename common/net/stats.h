@@ -19,6 +19,8 @@ struct stats_options {
     const char *address;         /* where REP binds */
     const char *publish_address; /* where PUB binds; NULL: none */
     bool insecure;
+    const char *network_address; /* with a guard: where another REP binds over tcp, for the viewer's key; or NULL */
+    guard_t *guard;              /* borrowed */
     void (*refresh)(void *context); /* before each answer: set the gauges that are costly; or NULL */
     void *context;
 };
@@ -29,5 +31,8 @@ void stats_close(stats_t **stats);
 
 /* The address REP is bound to. */
 const char *stats_address(const stats_t *stats);
+
+/* The one over tcp, "" when there is none. */
+const char *stats_network_address(const stats_t *stats);
 
 #endif

@@ -447,6 +447,9 @@ static int check_places(const struct config *config, struct error *err)
     if (config->run_id[digits] != '\0' || digits > 16)
         return error_set(err, TD_EINVAL, "run_id=%.40s is not a hexadecimal number of 64 bits",
                          config->run_id);
+    if (config->insecure && config->keys[0] != '\0')
+        return error_set(err, TD_EINVAL, "keys=%.200s and insecure=true contradict each other: with keys everything "
+                         "over tcp is encrypted", config->keys);
     return TD_OK;
 }
 

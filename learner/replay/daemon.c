@@ -20,6 +20,7 @@ struct daemon {
     struct daemon_config config;
     pid_t parent; /* at the start */
     loop_t *loop;
+    guard_t *guard; /* or NULL */
     post_t *post;
     shard_t *shard;
     metrics_t *metrics;
@@ -321,10 +322,15 @@ static int open_loop(struct daemon *daemon, struct error *err)
                                    .insecure = daemon->config.insecure,
                                    .on_message = on_message,
                                    .context = daemon};
+    struct identity self = {ROLE_SHARD, daemon->config.shard.shard};
     int rc;
 
     if ((rc = loop_create(&daemon->loop, err)) != TD_OK)
         return rc;
+    if (daemon->config.keys[0] != '\0' &&
+        (rc = guard_open(&daemon->guard, daemon->loop, daemon->config.keys, &self, err)) != TD_OK)
+        return rc;
+    options.guard = daemon->guard;
     if (metrics_create(&daemon->metrics, &owner) != TD_OK ||
         loop_wake_create(&daemon->wake, daemon->loop, on_round, daemon) != TD_OK ||
         loop_timer_start(&daemon->timer, daemon->loop, 0, 0, on_timer, daemon) != TD_OK ||
@@ -357,6 +363,7 @@ static void close_all(struct daemon *daemon)
         rundir_forget(daemon->config.run_dir, &daemon->part);
     stats_close(&daemon->stats);
     post_close(&daemon->post, LINGER_MS);
+    guard_close(&daemon->guard);
     loop_wake_close(&daemon->wake);
     loop_timer_close(&daemon->timer);
     loop_timer_close(&daemon->second);

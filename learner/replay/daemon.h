@@ -24,6 +24,7 @@ struct daemon_config {
     char advertise[ADDRESS_MAX];       /* host to be told instead of bind's, or empty */
     bool sample_tcp;                   /* the learner is on another host */
     bool insecure;
+    char keys[FS_PATH_MAX];            /* directory of keys, or empty */
     bool child;                        /* of the learner: leaves when that dies */
 };
 

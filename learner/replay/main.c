@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/net/guard.h"
 #include "common/net/process.h"
 #include "common/util/config.h"
 #include "common/util/fs.h"
@@ -58,15 +59,17 @@ static int parse_run(const struct config *config, uint64_t *run, struct error *e
 static int configure(const struct config *config, struct daemon_config *daemon, char *dir, size_t size,
                      struct error *err)
 {
+    struct identity self = {ROLE_SHARD, (uint32_t)config->shard};
+    bool network = config->insecure || config->keys[0] != '\0';
     int rc;
 
     if (config->learner[0] == '\0')
         return error_set(err, TD_EINVAL,
                          "a replay shard needs the learner's address: learner=ADDRESS (the learner "
                          "prints it, and starts the first shard by itself)");
-    if ((rc = address_check(config->learner, config->insecure, err)) != TD_OK ||
-        (config->bind[0] != '\0' &&
-         (rc = address_check(config->bind, config->insecure, err)) != TD_OK) ||
+    if ((rc = address_check(config->learner, network, err)) != TD_OK ||
+        (config->bind[0] != '\0' && (rc = address_check(config->bind, network, err)) != TD_OK) ||
+        (config->keys[0] != '\0' && (rc = guard_probe(config->keys, &self, err)) != TD_OK) ||
         (rc = parse_run(config, &daemon->shard.run, err)) != TD_OK ||
         (rc = find_folders(config, daemon, dir, size, err)) != TD_OK ||
         (rc = fs_check_writable(dir, err)) != TD_OK)
@@ -84,11 +87,12 @@ static int configure(const struct config *config, struct daemon_config *daemon, 
     snprintf(daemon->advertise, sizeof(daemon->advertise), "%.*s", ADDRESS_MAX - 1, config->advertise);
     daemon->sample_tcp = !address_is_ipc(config->learner);
     daemon->insecure = config->insecure;
+    snprintf(daemon->keys, sizeof(daemon->keys), "%s", config->keys);
     daemon->child = process_is_child();
     if (daemon->sample_tcp && config->bind[0] == '\0')
         return error_set(err, TD_EINVAL,
                          "a shard that reaches its learner over tcp must be reached too: "
-                         "bind=tcp://HOST:PORT of this host (with `insecure=true` beyond loopback)");
+                         "bind=tcp://HOST:PORT of this host (with `keys=` beyond loopback)");
     return TD_OK;
 }
 

@@ -131,14 +131,14 @@ static void parts_are_asked_and_shown(void **state)
         usleep(1000);
     assert_ok(stats_find(run, parts.run_dir, &err), err);
     assert_int_equal(run->count, 3);
-    assert_int_equal(stats_ask(run, false, 700, &err), 2);
+    assert_int_equal(stats_ask(run, false, "", 700, &err), 2);
     check_table(run);
     check_json(run);
     stats_forget(run);
 
     snprintf(address, sizeof(address), "ipc://%s/stats-learner", test_folder());
     assert_ok(stats_find(run, address, &err), err);
-    assert_int_equal(stats_ask(run, false, 5000, &err), 1);
+    assert_int_equal(stats_ask(run, false, "", 5000, &err), 1);
     stats_forget(run);
     atomic_store(&parts.stop, 1);
     pthread_join(parts.thread, NULL);
