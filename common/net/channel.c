@@ -21,6 +21,8 @@
 #define IDENTITY 9     /* 'P' and the process id; ZeroMQ reserves a leading zero */
 #define HEARTBEAT_MS 5000
 #define SILENCE_MS 15000
+#define HANDSHAKE_MS 10000
+#define KNOCK_MS 3000  /* the same where keys are asked for: one that is not let in knocks again after it */
 #define REBIND_MS 20   /* between two tries to listen again where one just did */
 
 /* A ZeroMQ socket and the watch on its descriptor, which is freed in its close callback. */
@@ -138,7 +140,7 @@ static void set_limits(void *socket, const struct channel_options *options)
     set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
     set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, SILENCE_MS);
     set_int(socket, ZMQ_HEARTBEAT_TTL, SILENCE_MS);
-    set_int(socket, ZMQ_HANDSHAKE_IVL, 10000);
+    set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
     set_int(socket, ZMQ_CONNECT_TIMEOUT, 5000);
     set_int(socket, ZMQ_RECONNECT_IVL, 50);
     set_int(socket, ZMQ_RECONNECT_IVL_MAX, 2000);
@@ -249,6 +251,7 @@ static int secure_server(channel_t *channel, const char *address, struct error *
     if ((rc = guard_serve(options->guard, err)) != TD_OK)
         return rc;
     set_int(channel->wire.socket, ZMQ_CURVE_SERVER, 1);
+    set_int(channel->wire.socket, ZMQ_HANDSHAKE_IVL, KNOCK_MS);
     set_text(channel->wire.socket, ZMQ_CURVE_SECRETKEY, guard_self(options->guard)->secret_key);
     set_text(channel->wire.socket, ZMQ_ZAP_DOMAIN, options->name);
     if (zmq_setsockopt(channel->wire.socket, ZMQ_ZAP_ENFORCE_DOMAIN, &enforce, sizeof(enforce)) != 0)

@@ -225,8 +225,9 @@ static bool admits(guard_t *guard, const struct channel_frame *frames, int count
 }
 
 /*
- * The answer: 200, with the key as the name that every message will carry; or 300, "not now", after which
- * the peer's ZeroMQ tries again: so a key put on the list later comes in without a restart.
+ * The answer: 200, with the key as the name that every message will carry; or 300, "not now": the connection
+ * is cut at the handshake's deadline and the peer's ZeroMQ tries again, so a key put on the list later comes
+ * in without a restart. (After a 400 libzmq 4.3.4 never would.)
  */
 static void on_handshake(void *context, uint64_t peer, const struct channel_frame *frames, int count)
 {

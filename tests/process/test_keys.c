@@ -1,0 +1,689 @@
+/*
+ * A run with keys over tcp on the loopback, as over several machines, and who must not get in: no key, an
+ * unknown one, one of another role, one that was revoked, a dead handler, another's slot, another's routing
+ * id. The intruders are plain ZeroMQ sockets, so that nothing of ours is between them and the daemons; at
+ * the end the store holds what the real actors sent and nothing else.
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <zmq.h>
+
+#include "common/net/keys.h"
+#include "common/store/row.h"
+#include "common/util/clock.h"
+#include "common/wire/codec.h"
+#include "tests/support/live.h"
+#include "tests/support/messages.h"
+#include "tests/support/tap.h"
+#include "tests/support/test.h"
+
+#define GO_ON_MS  30000
+#define ANSWER_MS 5000
+#define SILENT_MS 700  /* long enough for an answer: those that come take a few ms */
+
+static void *context;
+static codec_t *codec;
+
+/* --- sockets of strangers ----------------------------------------------------- */
+
+/* Who an intruder is. No pair: it speaks without a key (NULL mechanism). */
+struct intruder {
+    const struct key_pair *pair;
+    char server[KEY_TEXT_MAX]; /* whose key it expects to answer */
+    uint64_t id;               /* of its routing; 0: a random one */
+};
+
+/* A socket, and what ZeroMQ says of its handshakes. */
+struct line {
+    void *socket, *monitor;
+    uint64_t id;
+};
+
+static struct line open_line(int type, const char *address, const struct intruder *who)
+{
+    static int number;
+    struct line line = {.socket = zmq_socket(context, type), .monitor = zmq_socket(context, ZMQ_PAIR)};
+    int none = 0, wait = 50, again = 50, events = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_CONNECTED;
+    unsigned char name[9] = {'P'};
+    char inside[64];
+
+    line.id = who->id != 0 ? who->id : rng_u64(test_rng()) | 1;
+    for (int i = 0; i < 8; i++)
+        name[1 + i] = (unsigned char)(line.id >> (8 * i));
+    snprintf(inside, sizeof(inside), "inproc://monitor-%d", number++);
+    assert_int_equal(zmq_socket_monitor(line.socket, inside, events), 0);
+    assert_int_equal(zmq_connect(line.monitor, inside), 0);
+    zmq_setsockopt(line.socket, ZMQ_ROUTING_ID, name, sizeof(name));
+    zmq_setsockopt(line.socket, ZMQ_LINGER, &none, sizeof(none));
+    zmq_setsockopt(line.socket, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+    zmq_setsockopt(line.socket, ZMQ_SNDTIMEO, &wait, sizeof(wait));
+    zmq_setsockopt(line.socket, ZMQ_RECONNECT_IVL, &again, sizeof(again));
+    zmq_setsockopt(line.monitor, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+    if (type == ZMQ_SUB)
+        zmq_setsockopt(line.socket, ZMQ_SUBSCRIBE, "", 0);
+    if (who->pair != NULL) {
+        assert_int_equal(zmq_setsockopt(line.socket, ZMQ_CURVE_SERVERKEY, who->server, 40), 0);
+        assert_int_equal(zmq_setsockopt(line.socket, ZMQ_CURVE_PUBLICKEY, who->pair->public_key, 40), 0);
+        assert_int_equal(zmq_setsockopt(line.socket, ZMQ_CURVE_SECRETKEY, who->pair->secret_key, 40), 0);
+    }
+    assert_int_equal(zmq_connect(line.socket, address), 0);
+    return line;
+}
+
+static void close_line(struct line *line)
+{
+    zmq_socket_monitor(line->socket, NULL, 0);
+    zmq_close(line->monitor);
+    zmq_close(line->socket);
+}
+
+/* Does a handshake succeed within so many ms? How many connections were made, to the first success. */
+static bool shakes_hands(struct line *line, int ms, int *tried)
+{
+    uint64_t end = clock_ms() + (uint64_t)ms;
+
+    *tried = 0;
+    while (clock_ms() < end) {
+        uint8_t event[6];
+        char address[256];
+        uint16_t kind;
+
+        if (zmq_recv(line->monitor, event, sizeof(event), 0) != sizeof(event))
+            continue;
+        zmq_recv(line->monitor, address, sizeof(address), 0);
+        memcpy(&kind, event, sizeof(kind));
+        if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
+            return true;
+        (*tried)++;
+    }
+    return false;
+}
+
+static void say(struct line *line, const struct message *message)
+{
+    uint8_t header[WIRE_HEADER_MAX];
+    size_t length = codec_encode(codec, message, header);
+
+    zmq_send(line->socket, header, length, message->bulks > 0 ? ZMQ_SNDMORE : 0);
+    for (uint32_t i = 0; i < message->bulks; i++)
+        zmq_send(line->socket, message->bulk[i].data, message->bulk[i].size,
+                 i + 1 < message->bulks ? ZMQ_SNDMORE : 0);
+}
+
+/* The next message of this kind, or of any (0). */
+static bool hear(struct line *line, uint32_t kind, struct message *message, int ms)
+{
+    static uint64_t frames[1 + WIRE_BULK_MAX][WIRE_STATE_MAX / 8];
+    uint64_t end = clock_ms() + (uint64_t)ms;
+
+    while (clock_ms() < end) {
+        struct bulk bulks[1 + WIRE_BULK_MAX];
+        size_t count = 0;
+        struct error err;
+        int more = 1;
+
+        while (more && count <= WIRE_BULK_MAX) {
+            size_t size = sizeof(more);
+            int length = zmq_recv(line->socket, frames[count], sizeof(frames[count]), 0);
+
+            if (length < 0)
+                break;
+            bulks[count] = (struct bulk){frames[count], (size_t)length};
+            count++;
+            zmq_getsockopt(line->socket, ZMQ_RCVMORE, &more, &size);
+        }
+        if (count > 0 && codec_decode(codec, bulks, count, message, &err) == TD_OK &&
+            (kind == 0 || message->kind == kind))
+            return true;
+    }
+    return false;
+}
+
+/* --- a run with keys ------------------------------------------------------------ */
+
+enum door { CONTROL, PARAMS, ANNOUNCE, INGEST, STATS, DOORS };
+
+static const char *const door_names[] = {"control", "params", "announce", "ingest", "stats"};
+
+struct scene {
+    struct live live;
+    char keys[500], notes[500], keys_word[520], place[500];
+    char doors[DOORS][256];
+    uint64_t run, actor_process;
+    pid_t learner, actor;
+    struct key_pair learner_key, shard_key, viewer_key, actor_keys[3];
+    struct message *answer;
+};
+
+static int free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+/* `tdmpc2 keys DIR word`. */
+static void run_keys(const struct scene *scene, const char *word)
+{
+    char text[4096];
+    int code = live_run("tdmpc2", text, sizeof(text), 10000, "keys", scene->keys, word, NULL);
+
+    if (code != 0)
+        fail_msg("tdmpc2 keys %s: %d %s", word, code, text);
+}
+
+static void load_key(const struct scene *scene, struct key_pair *pair, uint32_t role, uint32_t number)
+{
+    struct identity who = {role, number};
+    struct error err;
+
+    assert_ok(keys_load(pair, scene->keys, &who, &err), err);
+}
+
+/* What stands behind `key` in a file beside or in the run directory, once it does. */
+static void address_of(const struct scene *scene, const char *file, const char *key, char out[256])
+{
+    char path[FS_PATH_MAX], *bytes, *at;
+    struct error err;
+    size_t length;
+
+    live_check(&scene->live, live_said(&scene->live, file, key, LIVE_START_MS), "no %s in %s", key, file);
+    snprintf(path, sizeof(path), "%s/%s", scene->live.dir, file);
+    assert_ok(fs_read_file(path, 1u << 20, &bytes, &length, &err), err);
+    at = strstr(bytes, key) + strlen(key);
+    snprintf(out, 256, "%.*s", (int)strcspn(at, " \"\n"), at);
+    free(bytes);
+}
+
+static pid_t start_actor(const struct scene *scene, const char *learner, const char *actor)
+{
+    char word[300], out[500];
+
+    snprintf(word, sizeof(word), "learner=%s", learner);
+    snprintf(out, sizeof(out), "%s.actor.out", scene->live.dir);
+    return live_spawn("tdmpc2-actor", out, NULL, word, actor, scene->keys_word, scene->place, NULL);
+}
+
+static void start_learner(struct scene *scene)
+{
+    char listen[64], out[80];
+
+    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", free_port());
+    snprintf(out, sizeof(out), "../%s.out", scene->live.name);
+    scene->learner = live_spawn("tdmpc2-learner", scene->live.out, live_tiny, "task=toy", "seed_steps=200",
+                                "heartbeat=0.25", "steps=100000000", "eval_freq=1000", scene->place, listen,
+                                scene->keys_word, NULL);
+    address_of(scene, out, "actors_join_with=learner=", scene->doors[CONTROL]);
+    address_of(scene, out, "stats=", scene->doors[STATS]);
+}
+
+static void prepare(struct scene *scene, const char *name)
+{
+    if (context == NULL) {
+        context = zmq_ctx_new();
+        assert_int_equal(codec_create(&codec), TD_OK);
+    }
+    memset(scene, 0, sizeof(*scene));
+    scene->answer = calloc(1, sizeof(*scene->answer));
+    live_init(&scene->live, name, false);
+    snprintf(scene->keys, sizeof(scene->keys), "%s.keys", scene->live.dir);
+    snprintf(scene->keys_word, sizeof(scene->keys_word), "keys=%s", scene->keys);
+    snprintf(scene->place, sizeof(scene->place), "work_dir=%s", scene->live.dir);
+    run_keys(scene, "actors=3");
+    load_key(scene, &scene->learner_key, ROLE_LEARNER, 0);
+    load_key(scene, &scene->shard_key, ROLE_SHARD, 0);
+    load_key(scene, &scene->viewer_key, ROLE_TOOL, 0);
+    for (uint32_t i = 0; i < 3; i++)
+        load_key(scene, &scene->actor_keys[i], ROLE_ACTOR, i);
+}
+
+static struct intruder with_key(const struct scene *scene, const struct key_pair *pair, enum door door)
+{
+    const struct key_pair *server = door == INGEST ? &scene->shard_key : &scene->learner_key;
+    struct intruder who = {.pair = pair};
+
+    memcpy(who.server, server->public_key, KEY_TEXT_MAX);
+    return who;
+}
+
+static struct line knock(const struct scene *scene, enum door door, const struct intruder *who)
+{
+    return open_line(door == ANNOUNCE ? ZMQ_SUB : door == STATS ? ZMQ_REQ : ZMQ_DEALER, scene->doors[door], who);
+}
+
+static struct message hello_of(const struct scene *scene, const struct line *line, uint32_t slot)
+{
+    struct message message = {.kind = MESSAGE_HELLO, .run = scene->run};
+
+    message.hello = (struct hello){.role = ROLE_ACTOR, .process = line->id, .has_slot = true, .slot = slot};
+    return message;
+}
+
+/* The learner with its shard and actor 0, training; and the addresses of all their doors. */
+static void start(struct scene *scene, const char *name)
+{
+    struct rundir_part part;
+    struct intruder who;
+    struct message hello;
+    struct line line;
+
+    prepare(scene, name);
+    snprintf(scene->notes, sizeof(scene->notes), "%s.notes", scene->live.dir);
+    tap_start(scene->notes);
+    start_learner(scene);
+    scene->actor = start_actor(scene, scene->doors[CONTROL], "actor=0");
+    tap_start(NULL);
+    address_of(scene, "replay.log", "tcp=", scene->doors[INGEST]);
+    live_await(&scene->live, "learner", 0, "updates", 220, LIVE_START_MS);
+    assert_true(live_find(&scene->live, "actor", 0, &part));
+    scene->actor_process = part.process;
+    scene->run = part.run_id;
+    /* the key of slot 1 is answered, and told the other addresses */
+    who = with_key(scene, &scene->actor_keys[1], CONTROL);
+    line = knock(scene, CONTROL, &who);
+    hello = hello_of(scene, &line, 1);
+    say(&line, &hello);
+    live_check(&scene->live, hear(&line, MESSAGE_WELCOME, scene->answer, ANSWER_MS), "an allowed key is not answered");
+    assert_true(scene->answer->run == scene->run);
+    snprintf(scene->doors[PARAMS], 256, "%s", scene->answer->welcome.params);
+    snprintf(scene->doors[ANNOUNCE], 256, "%s", scene->answer->welcome.announce);
+    close_line(&line);
+}
+
+static void rises(const struct scene *scene, const char *role, const char *metric)
+{
+    live_rises(&scene->live, role, 0, metric, 30, GO_ON_MS);
+}
+
+static void end(struct scene *scene)
+{
+    char store[500];
+    struct tap tap;
+
+    live_check(&scene->live, live_part(&scene->live, "actor", 0, 0) == scene->actor, "actor 0 was replaced");
+    rises(scene, "learner", "updates");
+    rises(scene, "learner", "agent_steps");
+    kill(scene->actor, SIGTERM);
+    live_check(&scene->live, live_wait(scene->actor, 15000) == 0, "the actor does not end with 0");
+    kill(scene->learner, SIGTERM);
+    live_check(&scene->live, live_wait(scene->learner, 20000) == 0, "the learner does not end with 0");
+    live_no_orphans(&scene->live, 1000);
+    snprintf(store, sizeof(store), "%s/replay", scene->live.dir);
+    tap_load(&tap, scene->notes);
+    tap_audit(&tap, store, 0);
+    tap_release(&tap);
+    free(scene->answer);
+}
+
+/* --- who does not get in ----------------------------------------------------------- */
+
+/* Attempts under way. */
+static struct attempt {
+    struct line line;
+    enum door door;
+    const char *what;
+} attempts[32];
+static int attempt_count;
+
+static void attempt(struct scene *scene, enum door door, const struct intruder *who, const char *what)
+{
+    struct attempt *attempt = &attempts[attempt_count++];
+    struct message hello;
+
+    assert_true(attempt_count <= (int)TD_LEN(attempts));
+    *attempt = (struct attempt){knock(scene, door, who), door, what};
+    hello = hello_of(scene, &attempt->line, 1);
+    if (door == STATS)
+        zmq_send(attempt->line.socket, "?", 1, 0);
+    else if (door != ANNOUNCE)
+        say(&attempt->line, &hello);
+}
+
+/* No handshake has succeeded, though connections were made, and no message is answered. */
+static void all_were_kept_out(struct scene *scene)
+{
+    live_sleep(SILENT_MS);
+    for (; attempt_count > 0; attempt_count--) {
+        struct attempt *attempt = &attempts[attempt_count - 1];
+        const char *door = door_names[attempt->door];
+        int tried;
+
+        live_check(&scene->live, !shakes_hands(&attempt->line, 60, &tried), "%s: let in at %s", attempt->what, door);
+        live_check(&scene->live, tried > 0, "%s: it never reached %s", attempt->what, door);
+        live_check(&scene->live, !hear(&attempt->line, 0, scene->answer, 10), "%s: answered at %s", attempt->what, door);
+        close_line(&attempt->line);
+    }
+}
+
+/* A handshake alone, of a key that is on the list. */
+static void a_dead_handler_lets_nobody_in(void **state)
+{
+    const char *build = getenv("TD_BUILD");
+    char library[FS_PATH_MAX], path[FS_PATH_MAX];
+    struct intruder who;
+    struct scene scene;
+
+    (void)state;
+    prepare(&scene, "dead");
+    snprintf(path, sizeof(path), "%s/tests/support/bin_nozap.so", build == NULL ? "build/release" : build);
+    assert_non_null(realpath(path, library));
+    live_env("LD_PRELOAD", library);
+    live_env("ASAN_OPTIONS", "verify_asan_link_order=0:detect_leaks=0");
+    start_learner(&scene);
+    live_env("LD_PRELOAD", NULL);
+    live_env("ASAN_OPTIONS", NULL);
+    address_of(&scene, "replay.log", "tcp=", scene.doors[INGEST]); /* its child's is dead as well */
+    who = with_key(&scene, &scene.actor_keys[1], CONTROL);
+    attempt(&scene, CONTROL, &who, "an allowed key, a dead handler");
+    who = with_key(&scene, &scene.actor_keys[1], INGEST);
+    attempt(&scene, INGEST, &who, "an allowed key, a dead handler");
+    who = with_key(&scene, &scene.viewer_key, STATS);
+    attempt(&scene, STATS, &who, "an allowed key, a dead handler");
+    all_were_kept_out(&scene);
+    kill(scene.learner, SIGTERM);
+    live_check(&scene.live, live_wait(scene.learner, 20000) == 0, "the learner does not end with 0");
+    free(scene.answer);
+}
+
+/* --- who gets in, but is not heard ---------------------------------------------------- */
+
+/* A message on an open connection is not answered. */
+static void is_silent(struct scene *scene, struct line *line, const struct message *message, const char *what)
+{
+    say(line, message);
+    live_check(&scene->live, !hear(line, 0, scene->answer, SILENT_MS), "%s is answered with %s", what,
+               message_name(scene->answer->kind));
+}
+
+/* The message is not answered, but the allowed one that follows it over the same connection is, once. */
+static void is_not_heard(struct scene *scene, struct line *line, const struct message *message,
+                         const struct message *allowed, const char *what)
+{
+    uint32_t welcome = allowed->kind == MESSAGE_HELLO ? MESSAGE_WELCOME : MESSAGE_INGEST_WELCOME, kind;
+
+    say(line, message);
+    say(line, allowed);
+    do { /* a stream's limit (Ack) may come at any time */
+        live_check(&scene->live, hear(line, 0, scene->answer, ANSWER_MS), "after %s nothing is answered", what);
+        kind = scene->answer->kind;
+        live_check(&scene->live, kind == welcome || kind == MESSAGE_ACK, "%s is answered with %s", what, message_name(kind));
+    } while (kind != welcome);
+    live_check(&scene->live, !hear(line, welcome, scene->answer, 100), "%s is answered", what);
+}
+
+/* Said again until it is answered, as our parts do. */
+static void hears_welcome(struct scene *scene, struct line *line, uint32_t slot, const char *what)
+{
+    struct message hello = hello_of(scene, line, slot);
+    uint64_t end = clock_ms() + ANSWER_MS;
+    bool heard = false;
+
+    while (!heard && clock_ms() < end) {
+        say(line, &hello);
+        heard = hear(line, MESSAGE_WELCOME, scene->answer, 300);
+    }
+    live_check(&scene->live, heard, "%s", what);
+    while (hear(line, 0, scene->answer, 60))
+        ;
+}
+
+static struct message ingest_hello_of(const struct scene *scene, uint32_t slot, uint64_t process)
+{
+    struct message message = {.kind = MESSAGE_INGEST_HELLO, .run = scene->run};
+
+    message.ingest_hello =
+        (struct ingest_hello){.slot = slot, .process = process, .spec = {OBS_STATE, 4, 2, 50, true}, .count = 1};
+    return message;
+}
+
+static void a_key_speaks_for_its_own_slot_alone(struct scene *scene)
+{
+    struct intruder who;
+    struct message message, allowed;
+    struct line line;
+
+    /* the learner: other slots, other processes, other roles, and words of others */
+    who = with_key(scene, &scene->actor_keys[1], CONTROL);
+    line = knock(scene, CONTROL, &who);
+    hears_welcome(scene, &line, 1, "its own slot is not answered");
+    allowed = hello_of(scene, &line, 1);
+    message = hello_of(scene, &line, 0);
+    is_not_heard(scene, &line, &message, &allowed, "a Hello for slot 0");
+    message = hello_of(scene, &line, 1);
+    message.hello.process = scene->actor_process;
+    is_not_heard(scene, &line, &message, &allowed, "a Hello for another process");
+    message = hello_of(scene, &line, 1);
+    message.hello.has_slot = false;
+    is_not_heard(scene, &line, &message, &allowed, "a Hello for any slot");
+    message.hello = (struct hello){.role = ROLE_EVALUATOR, .process = line.id};
+    is_not_heard(scene, &line, &message, &allowed, "a Hello of an evaluator");
+    message.kind = MESSAGE_HEARTBEAT;
+    message.heartbeat = (struct heartbeat){.role = ROLE_ACTOR, .slot = 1, .process = scene->actor_process};
+    is_not_heard(scene, &line, &message, &allowed, "a heartbeat of another process");
+    message.kind = MESSAGE_STOP;
+    memset(&message.stop, 0, sizeof(message.stop));
+    is_not_heard(scene, &line, &message, &allowed, "a stop");
+    close_line(&line);
+
+    /* the shard: to take another's stream over, or to write into it */
+    who = with_key(scene, &scene->actor_keys[1], INGEST);
+    line = knock(scene, INGEST, &who);
+    allowed = ingest_hello_of(scene, 1, line.id);
+    message = ingest_hello_of(scene, 0, line.id);
+    is_not_heard(scene, &line, &message, &allowed, "an IngestHello for slot 0");
+    message = ingest_hello_of(scene, 1, scene->actor_process);
+    is_not_heard(scene, &line, &message, &allowed, "an IngestHello for another process");
+    message.kind = MESSAGE_ROWS;
+    message.bulks = 1;
+    message.bulk[0] = (struct bulk){"0123456789012345678901234567890123456789012345678901234567890123", 64};
+    message.rows = (struct rows){.slot = 0, .process = line.id, .store = 1, .epoch = 1, .count = 1, .stride = 64};
+    is_not_heard(scene, &line, &message, &allowed, "rows for slot 0");
+    close_line(&line);
+    live_check(&scene->live, live_count(&scene->live, "../strangers.out", "message refused") > 0, "the learner does not say so");
+    live_check(&scene->live, live_count(&scene->live, "replay.log", "message refused") > 0, "the shard does not say so");
+}
+
+static void a_stolen_routing_id_is_not_heard(struct scene *scene)
+{
+    static const enum door doors[] = {CONTROL, INGEST};
+    struct intruder who;
+
+    for (size_t i = 0; i < TD_LEN(doors); i++) {
+        struct message message;
+        struct line line;
+
+        /* the thief has an allowed key, and says what its key may say */
+        who = with_key(scene, &scene->actor_keys[1], doors[i]);
+        who.id = scene->actor_process;
+        line = knock(scene, doors[i], &who);
+        message = doors[i] == CONTROL ? hello_of(scene, &line, 1) : ingest_hello_of(scene, 1, line.id);
+        say(&line, &message);
+        live_check(&scene->live,
+                   live_said(&scene->live, doors[i] == CONTROL ? "../strangers.out" : "replay.log",
+                             "another key holds this routing id", ANSWER_MS),
+                   "the thief is not noticed at %s", door_names[doors[i]]);
+        close_line(&line);
+    }
+    live_check(&scene->live, live_count(&scene->live, "../strangers.out", "joined with slot 1") == 0, "the thief was seated");
+    /* whose it is takes it back by itself */
+    rises(scene, "actor", "env_steps");
+}
+
+static void strangers_do_not_get_in_and_a_key_speaks_for_its_own_slot_alone(void **state)
+{
+    struct intruder nobody = {0}, who;
+    struct key_pair unknown;
+    struct scene scene;
+    struct error err;
+    int tried;
+
+    (void)state;
+    start(&scene, "strangers");
+    assert_ok(keys_make(&unknown, &err), err);
+    for (int door = 0; door < DOORS; door++) {
+        attempt(&scene, door, &nobody, "no key");
+        who = with_key(&scene, &unknown, door);
+        attempt(&scene, door, &who, "an unknown key");
+        who = with_key(&scene, door == STATS ? &scene.actor_keys[1] : &scene.viewer_key, door);
+        attempt(&scene, door, &who, "a key of another role");
+        who = with_key(&scene, &scene.shard_key, door);
+        if (door != CONTROL)
+            attempt(&scene, door, &who, "the shard's key");
+    }
+    all_were_kept_out(&scene);
+    /* and the right ones do, so the doors are real */
+    for (int door = 0; door < DOORS; door++) {
+        struct line line;
+
+        who = with_key(&scene, door == STATS ? &scene.viewer_key : &scene.actor_keys[1], door);
+        line = knock(&scene, door, &who);
+        live_check(&scene.live, shakes_hands(&line, ANSWER_MS, &tried), "the right key at %s", door_names[door]);
+        close_line(&line);
+    }
+    a_key_speaks_for_its_own_slot_alone(&scene);
+    a_stolen_routing_id_is_not_heard(&scene);
+    end(&scene);
+}
+
+static void a_revoked_key_is_out_at_once_and_a_new_list_is_read(void **state)
+{
+    struct intruder who, listener;
+    struct line line, subscriber, late;
+    char list[600], *before, text[4096];
+    struct message message;
+    struct scene scene;
+    struct error err;
+    size_t length;
+    int tried, code;
+
+    (void)state;
+    start(&scene, "revoked");
+    snprintf(list, sizeof(list), "%s/allowed", scene.keys);
+    assert_ok(fs_read_file(list, 1u << 20, &before, &length, &err), err);
+    who = with_key(&scene, &scene.actor_keys[1], CONTROL);
+    line = knock(&scene, CONTROL, &who);
+    hears_welcome(&scene, &line, 1, "an allowed key is not answered");
+    listener = with_key(&scene, &scene.actor_keys[1], ANNOUNCE);
+    subscriber = knock(&scene, ANNOUNCE, &listener);
+    live_check(&scene.live, hear(&subscriber, MESSAGE_ANNOUNCE, scene.answer, GO_ON_MS), "nothing is announced");
+    live_check(&scene.live, shakes_hands(&subscriber, ANSWER_MS, &tried), "without a handshake?");
+
+    run_keys(&scene, "revoke=actor-1");
+    live_check(&scene.live, live_said(&scene.live, "../revoked.out", "allowed keys was read again", ANSWER_MS), "not read");
+    while (hear(&line, 0, scene.answer, 100)) /* heartbeats that were on the way */
+        ;
+    message = hello_of(&scene, &line, 1);
+    is_silent(&scene, &line, &message, "the open connection of a revoked key");
+    attempt(&scene, CONTROL, &who, "a revoked key");
+    who = with_key(&scene, &scene.actor_keys[1], INGEST);
+    attempt(&scene, INGEST, &who, "a revoked key");
+    all_were_kept_out(&scene);
+    while (hear(&subscriber, 0, scene.answer, 100))
+        ;
+    rises(&scene, "learner", "updates");
+    live_check(&scene.live, !hear(&subscriber, 0, scene.answer, 2500), "a revoked subscriber still hears");
+
+    /* a list that cannot be read admits nobody: not even open connections of keys that were on it */
+    who = with_key(&scene, &scene.actor_keys[2], CONTROL);
+    late = knock(&scene, CONTROL, &who);
+    hears_welcome(&scene, &late, 2, "another key is not answered");
+    assert_ok(fs_write_file(list, "nonsense\n", 9, &err), err);
+    live_check(&scene.live, live_said(&scene.live, "../revoked.out", "cannot be read", ANSWER_MS), "not said");
+    while (hear(&late, 0, scene.answer, 100))
+        ;
+    message = hello_of(&scene, &late, 2);
+    is_silent(&scene, &late, &message, "a key while the list is damaged");
+
+    /* the old list again: who was let in may speak, who tried all the while comes in without a restart */
+    assert_ok(fs_write_file(list, before, length, &err), err);
+    hears_welcome(&scene, &late, 2, "a key that is allowed again");
+    live_check(&scene.live, shakes_hands(&subscriber, GO_ON_MS, &tried), "a key that is allowed again does not come in");
+    live_check(&scene.live, hear(&subscriber, MESSAGE_ANNOUNCE, scene.answer, GO_ON_MS), "nor does it hear");
+    close_line(&line);
+    close_line(&late);
+    close_line(&subscriber);
+    free(before);
+
+    /* an actor whose key is revoked does not start, and says why */
+    run_keys(&scene, "revoke=actor-2");
+    snprintf(text, sizeof(text), "learner=%s", scene.doors[CONTROL]);
+    code = live_run("tdmpc2-actor", text, sizeof(text), 10000, "learner=tcp://127.0.0.1:1", "actor=2",
+                    scene.keys_word, NULL);
+    live_check(&scene.live, code == 2 && strstr(text, "no key of actor-2") != NULL, "%d: %s", code, text);
+    end(&scene);
+}
+
+/* --- who is believed -------------------------------------------------------------------- */
+
+/* Something that listens with a key that is on the list, but not the learner's. */
+static void only_the_learners_key_is_a_learner(void **state)
+{
+    void *socket;
+    char address[256], frame[256];
+    size_t size = sizeof(address);
+    int one = 1, wait = 3000, none = 0, code;
+    struct scene scene;
+    pid_t actor;
+
+    (void)state;
+    prepare(&scene, "false");
+    socket = zmq_socket(context, ZMQ_ROUTER);
+    zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof(none));
+    zmq_setsockopt(socket, ZMQ_RCVTIMEO, &wait, sizeof(wait));
+    zmq_setsockopt(socket, ZMQ_CURVE_SERVER, &one, sizeof(one));
+    zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, scene.actor_keys[1].secret_key, 40);
+    assert_int_equal(zmq_bind(socket, "tcp://127.0.0.1:*"), 0);
+    assert_int_equal(zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, address, &size), 0);
+    actor = start_actor(&scene, address, "actor=0");
+    live_check(&scene.live, zmq_recv(socket, frame, sizeof(frame), 0) < 0, "the actor speaks to a false learner");
+    kill(actor, SIGTERM);
+    code = live_wait(actor, 15000);
+    live_check(&scene.live, code == 0, "the actor ends with %d", code);
+    zmq_close(socket);
+    free(scene.answer);
+}
+
+/* The commands: statistics with the viewer's key, the end with the learner's. */
+static void commands_use_their_keys(void **state)
+{
+    char text[65536];
+    struct scene scene;
+    int code;
+
+    (void)state;
+    start(&scene, "commands");
+    code = live_run("tdmpc2", text, sizeof(text), 10000, "stats", scene.doors[STATS], "--json", scene.keys_word, NULL);
+    live_check(&scene.live, code == 0 && strstr(text, "\"updates\"") != NULL, "stats: %d %s", code, text);
+    code = live_run("tdmpc2", text, sizeof(text), 10000, "stats", scene.doors[STATS], "--json", NULL);
+    live_check(&scene.live, code == 1, "stats without keys: %d %s", code, text);
+    code = live_run("tdmpc2", text, sizeof(text), 20000, "stop", scene.doors[CONTROL], NULL);
+    live_check(&scene.live, code == 1, "stop without keys: %d %s", code, text);
+    code = live_run("tdmpc2", text, sizeof(text), 20000, "stop", scene.doors[CONTROL], scene.keys_word, NULL);
+    live_check(&scene.live, code == 0, "stop: %d %s", code, text);
+    live_check(&scene.live, live_wait(scene.learner, 20000) == 0, "the learner does not end with 0");
+    live_check(&scene.live, live_wait(scene.actor, 15000) == 0, "the actor does not end with 0");
+    free(scene.answer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(strangers_do_not_get_in_and_a_key_speaks_for_its_own_slot_alone, live_cleanup),
+        cmocka_unit_test_teardown(a_dead_handler_lets_nobody_in, live_cleanup),
+        cmocka_unit_test_teardown(a_revoked_key_is_out_at_once_and_a_new_list_is_read, live_cleanup),
+        cmocka_unit_test_teardown(only_the_learners_key_is_a_learner, live_cleanup),
+        cmocka_unit_test_teardown(commands_use_their_keys, live_cleanup),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
