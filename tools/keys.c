@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/net/keys.h"
+#include "common/wire/message.h"
 #include "tools/commands.h"
 #include "tools/options.h"
 

@@ -9,6 +9,7 @@
 
 #include "common/metrics/metrics.h"
 #include "common/util/clock.h"
+#include "common/wire/message.h"
 #include "tools/commands.h"
 
 #define ANSWER_MAX  (4u * METRICS_JSON_MAX)

@@ -9,6 +9,7 @@
 #include "common/util/config.h"
 #include "learner/csv.h"
 #include "learner/preflight.h"
+#include "common/wire/message.h"
 #include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/options.h"

@@ -6,6 +6,7 @@
 #define TD_NET_ADMISSION_H
 
 #include "common/net/keys.h"
+#include "common/wire/message.h"
 
 /*
  * May `who` say this over a bound port, as the peer of that routing id (its process id)? lockstep: an

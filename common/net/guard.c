@@ -8,6 +8,7 @@
 
 #include "common/net/channel.h"
 #include "common/util/log.h"
+#include "common/wire/message.h"
 
 #define HANDLER   "inproc://zeromq.zap.01"
 #define WATCH_MS  250  /* between two looks at the list */

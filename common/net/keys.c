@@ -11,6 +11,8 @@
 
 #include <zmq.h>
 
+#include "common/wire/message.h"
+
 #define KEY_FILE_MAX     4096u
 #define ALLOWED_FILE_MAX (KEYS_ALLOWED_MAX * 128u)
 #define ALLOWED          "allowed"

@@ -21,9 +21,11 @@
 #ifndef TD_NET_KEYS_H
 #define TD_NET_KEYS_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "common/util/error.h"
 #include "common/util/fs.h"
-#include "common/wire/message.h"
 
 #define KEY_TEXT_MAX      41 /* Z85 of 32 bytes, and a NUL */
 #define KEY_BYTES         32
@@ -32,7 +34,7 @@
 
 /* Who a key belongs to. */
 struct identity {
-    uint32_t role;   /* enum role; ROLE_TOOL is the viewer */
+    uint32_t role;   /* enum role of wire/message.h; ROLE_TOOL is the viewer */
     uint32_t number; /* slot of an actor, number of a shard, else 0 */
 };
 
