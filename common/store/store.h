@@ -70,6 +70,12 @@ struct store_identity {
  */
 int store_open(store_t **out, const struct store_config *config, struct error *err);
 
+/*
+ * Rows are read in place: where the disk cannot read them, or the file was cut short under us, the kernel
+ * says SIGBUS. From now on that ends the process with a sentence about `dir` on stderr and TD_EXIT_GAVE_UP.
+ */
+void store_guard(const char *dir);
+
 /* What store_open would find. */
 struct store_outlook {
     bool exists;

@@ -1,6 +1,7 @@
 /* Was the store closed cleanly, is its tree whole; what LMDB would believe without asking. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -154,6 +155,31 @@ void clean_leave(const struct store *store)
 
     if (fs_join(path, store->dir, MARK_NAME, NULL) == TD_OK && make_mark(store, &mark))
         (void)fs_write_file(path, &mark, sizeof(mark), NULL);
+}
+
+/* --- reading that fails ----------------------------------------------------- */
+
+static char last_words[FS_PATH_MAX + 256];
+static size_t last_length;
+
+static void on_bus_error(int signum)
+{
+    (void)signum;
+    if (write(STDERR_FILENO, last_words, last_length) < 0)
+        _exit(TD_EXIT_GAVE_UP);
+    _exit(TD_EXIT_GAVE_UP);
+}
+
+void store_guard(const char *dir)
+{
+    struct sigaction action = {.sa_handler = on_bus_error};
+    int length = snprintf(last_words, sizeof(last_words),
+                          "tdmpc2: %s/data.mdb can't be read: its disk failed, or it was cut short while in "
+                          "use; started again the shard checks it, `tdmpc2 replay verify` tells more\n",
+                          dir);
+
+    last_length = length < (int)sizeof(last_words) ? (size_t)length : sizeof(last_words) - 1;
+    sigaction(SIGBUS, &action, NULL);
 }
 
 /* --- overflow runs --------------------------------------------------------- */

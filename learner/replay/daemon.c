@@ -340,6 +340,20 @@ static int open_loop(struct daemon *daemon, struct error *err)
     return post_open(&daemon->post, daemon->loop, &options, err);
 }
 
+/* The walk of a large store's tree, past its first two seconds. */
+static void log_check(void *context, uint64_t done, uint64_t total)
+{
+    static uint64_t next_ms;
+    uint64_t now = clock_ms();
+
+    (void)context;
+    if (now < next_ms)
+        return;
+    next_ms = now + 2000;
+    log_info("checking the replay store", "pages=%llu of=%llu", (unsigned long long)done,
+             (unsigned long long)total);
+}
+
 static int open_all(struct daemon *daemon, struct error *err)
 {
     struct shard_config *shard = &daemon->config.shard;
@@ -347,6 +361,8 @@ static int open_all(struct daemon *daemon, struct error *err)
     const char *key = daemon->config.run_dir[0] != '\0' ? daemon->config.run_dir : shard->dir;
     int rc;
 
+    store_guard(shard->dir);
+    shard->progress = log_check;
     if ((rc = runtime_folder(folder, runtime_key(key), err)) != TD_OK ||
         (rc = open_loop(daemon, err)) != TD_OK || (rc = bind_ipc(daemon, folder, err)) != TD_OK ||
         (rc = bind_tcp(daemon, err)) != TD_OK ||

@@ -125,6 +125,7 @@ int shard_create(shard_t **out, const struct shard_config *config, uint64_t now_
         .shard = config->shard,
         .lock_wait_ms = config->lock_wait_ms,
         .force = config->force,
+        .progress = config->progress,
     };
     struct shard *shard = calloc(1, sizeof(*shard));
     int rc;

@@ -17,6 +17,7 @@
 #define TD_REPLAY_SHARD_H
 
 #include "common/store/store.h"
+#include "common/store/store.h"
 #include "common/util/error.h"
 #include "common/wire/machine.h"
 
@@ -35,6 +36,7 @@ struct shard_config {
     uint64_t lock_wait_ms; /* for the store's last owner */
     uint64_t bytes_limit;  /* of a new store's map; 0: none */
     bool force;            /* an unsafe file system is fine */
+    store_progress *progress; /* of checking the store before it is opened; may be NULL */
 };
 
 struct shard_output {

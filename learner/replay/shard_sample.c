@@ -139,6 +139,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .bytes_limit = shard->config.bytes_limit,
         .lock_wait_ms = shard->config.lock_wait_ms,
         .force = shard->config.force,
+        .progress = shard->config.progress,
     };
     uint64_t free_bytes = 0;
     int rc;

@@ -393,6 +393,50 @@ static void a_reader_beside_the_writer_sees_whole_ones(void **state)
     assert_int_equal(passed, 0);
 }
 
+/*
+ * A bit flipped anywhere in any file of a checkpoint, or its end cut off: it is passed over, and the one
+ * before it loads whole.
+ */
+static void every_flip_in_every_file_is_met(void **state)
+{
+    static const char *const names[] = {"manifest.json", "manifest.sha256", "parameters.safetensors",
+                                        "adam.safetensors", "environment.bin"};
+    long flips = test_long() ? 20000 : 400; /* per file */
+
+    (void)state;
+    write_step(1);
+    write_step(2);
+    assert_int_equal(read_newest(CHECKPOINT_ANY), 2);
+    for (size_t i = 0; i < TD_LEN(names); i++) {
+        char path[FS_PATH_MAX], *bytes;
+        size_t length;
+        struct error err = {0};
+
+        assert_int_equal(fs_join(path, in_folder("step-2"), names[i], NULL), TD_OK);
+        assert_ok(fs_read_file(path, 1 << 20, &bytes, &length, &err), err);
+        for (long k = 0; k < flips; k++) { /* behind its 64 digits the hash's file only has a name */
+            size_t at = rng_below(test_rng(), i == 1 ? 64 : (uint32_t)length);
+            char bit = (char)(1 << rng_below(test_rng(), 8));
+            FILE *file = fopen(path, "r+b");
+
+            assert_non_null(file);
+            bytes[at] ^= bit;
+            if (k % 8 == 7) /* a truncation */
+                assert_int_equal(ftruncate(fileno(file), (off_t)at), 0);
+            else
+                assert_int_equal(pwrite(fileno(file), bytes + at, 1, (off_t)at), 1);
+            bytes[at] ^= bit;
+            passed = 0;
+            if (read_newest(CHECKPOINT_ANY) != 1 || passed != 1)
+                fail_msg("%s: bit %d of byte %zu was not noticed", names[i], bit, at);
+            assert_int_equal(pwrite(fileno(file), bytes, length, 0), length);
+            assert_int_equal(fclose(file), 0);
+        }
+        free(bytes);
+        assert_int_equal(read_newest(CHECKPOINT_ANY), 2);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +450,7 @@ int main(void)
         cmocka_unit_test_setup(pruning_keeps_enough_complete_ones, fresh_folder),
         cmocka_unit_test_setup(a_cancelled_write_leaves_nothing, fresh_folder),
         cmocka_unit_test_setup(a_reader_beside_the_writer_sees_whole_ones, fresh_folder),
+        cmocka_unit_test_setup(every_flip_in_every_file_is_met, fresh_folder),
     };
 
     setenv("TMPDIR", "/dev/shm", 0); /* nothing here is about a real disk, which may be slow to sync */

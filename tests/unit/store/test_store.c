@@ -2,8 +2,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <xxhash.h>
@@ -1001,6 +1003,36 @@ static void a_truncated_file_is_survived(void **state)
     assert_true(served > 0 && refused > 0);
 }
 
+/* A page that is not there any more: a sentence and an exit code, not a signal. */
+static void a_bus_error_ends_in_a_sentence(void **state)
+{
+    char said[600] = "", path[600];
+    int ends[2], status, fd;
+    ssize_t got;
+    pid_t child;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/short", test_folder());
+    assert_int_equal(pipe(ends), 0);
+    if ((child = fork()) == 0) {
+        volatile char *bytes;
+
+        dup2(ends[1], STDERR_FILENO);
+        store_guard("/some/replay");
+        fd = open(path, O_RDWR | O_CREAT, 0644);
+        bytes = ftruncate(fd, 4096) == 0 ? mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+        _exit(bytes == MAP_FAILED || ftruncate(fd, 0) != 0 ? 99 : bytes[0]);
+    }
+    close(ends[1]);
+    got = read(ends[0], said, sizeof(said) - 1);
+    close(ends[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), TD_EXIT_GAVE_UP);
+    assert_true(got > 0);
+    assert_non_null(strstr(said, "/some/replay/data.mdb can't be read"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1026,6 +1058,7 @@ int main(void)
         cmocka_unit_test(bad_segments_are_set_aside_and_the_rest_served),
         cmocka_unit_test(damaged_open_rows_are_sealed_but_never_drawn),
         cmocka_unit_test(a_truncated_file_is_survived),
+        cmocka_unit_test(a_bus_error_ends_in_a_sentence),
     };
 
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */
