@@ -51,16 +51,18 @@ void session_exit(session_t *session, int code, const char *format, ...)
     session->exited = true;
 }
 
-static void connect_to(session_t *session, uint32_t port, char *known, const char *address)
+/* True: this is another address than the one known so far. */
+static bool connect_to(session_t *session, uint32_t port, char *known, const char *address)
 {
     struct session_output *output;
 
     if (address[0] == '\0' || strcmp(known, address) == 0)
-        return;
+        return false;
     snprintf(known, WIRE_ADDRESS_MAX, "%s", address);
     output = session_command(session, OUTPUT_CONNECT);
     output->peer.port = port;
     snprintf(output->address, sizeof(output->address), "%s", address);
+    return true;
 }
 
 uint64_t session_token(session_t *session)
@@ -195,7 +197,8 @@ static void receive_welcome(session_t *session, const struct message *message)
     learner_news(session, welcome->phase, welcome->updates, welcome->target, &welcome->newest);
     connect_to(session, PORT_PARAMS, session->params, welcome->params);
     connect_to(session, PORT_ANNOUNCE, session->announce, welcome->announce);
-    connect_to(session, PORT_INGEST, session->ingest, welcome->ingest);
+    if (connect_to(session, PORT_INGEST, session->ingest, welcome->ingest))
+        session->shard_joined = false; /* a new life of the shard: rows wait for its Welcome */
     if (session->lockstep && session->config.role == ROLE_ACTOR)
         turns_welcome(session, welcome, message->bulks > 1 ? &message->bulk[1] : &none);
     streams_hello(session);

@@ -84,6 +84,8 @@ static void plan_restart(child_t *child, int code, int signum, uint64_t lived_ms
         end(child, TD_EXIT_GAVE_UP, why);
     } else if (loop_timer_start(&child->timer, child->loop, (uint64_t)wait_ms, 0, start_again, child) != TD_OK) {
         end(child, TD_EXIT_GAVE_UP, "out of memory");
+    } else if (child->options.on_death != NULL) {
+        child->options.on_death(child->options.context, child);
     }
 }
 

@@ -27,6 +27,7 @@ struct child_options {
      * 0 too, is followed by a new start. why is a sentence.
      */
     void (*on_end)(void *context, child_t *child, int code, const char *why);
+    void (*on_death)(void *context, child_t *child); /* it died and is started again after a pause; or NULL */
     void *context;
 };
 

@@ -180,6 +180,9 @@ void coordinator_loaded(coordinator_t *coordinator, uint64_t now_ms, const struc
                         const void *state, size_t state_size);
 void coordinator_epoch_raised(coordinator_t *coordinator, uint64_t now_ms, uint32_t epoch);
 
+/* The host saw the process of this shard die; its next one says Hello. */
+void coordinator_shard_died(coordinator_t *coordinator, uint64_t now_ms, uint32_t shard);
+
 /* SIGTERM: finish the update, checkpoint, tell all, OUTPUT_EXIT. */
 void coordinator_terminate(coordinator_t *coordinator, uint64_t now_ms);
 

@@ -255,15 +255,15 @@ static void gather(struct coordinator *c)
         coordinator_wait(c, WAIT_SHARDS, "a shard with samplable episodes: all that have some are away");
 }
 
-/* No steps come: because of the actors, or because a shard that takes them in is silent? */
-static void say_who_is_behind(struct coordinator *c)
+/* Steps for a shard that is silent or starts again cannot come in. True: there is one. */
+static bool say_shard_away(struct coordinator *c)
 {
     for (uint32_t i = 0; i < c->config.shards; i++)
         if (!seat_live(c, &c->seats[i])) {
             coordinator_wait(c, WAIT_SHARDS, "shard %u: nothing is heard from it, and steps for it cannot come in", i);
-            return;
+            return true;
         }
-    coordinator_wait(c, WAIT_INSERTS, "agent steps: actors are behind");
+    return false;
 }
 
 /* Why does no update run? */
@@ -279,6 +279,8 @@ static void say_why_idle(struct coordinator *c)
                          (unsigned long long)c->batches[gathering].update);
     else if (roster_live(c, ROLE_ACTOR) == 0 && !c->finished)
         coordinator_wait(c, WAIT_INSERTS, "actors: none is there");
+    else if (limiter->phase != PHASE_BURST && !c->finished && say_shard_away(c))
+        return;
     else if (limiter->phase == PHASE_SEEDING && limiter->steps >= c->seed_steps)
         coordinator_wait(c, WAIT_INSERTS, "finished episodes of at least %u rows: %llu of %llu steps "
                          "of seeding are samplable", c->config.horizon + 1,
@@ -288,7 +290,7 @@ static void say_why_idle(struct coordinator *c)
         coordinator_wait(c, WAIT_INSERTS, "samplable episodes: the replay holds none of at least %u rows",
                          c->config.horizon + 1);
     else if (limiter->phase == PHASE_RUNNING && !c->finished)
-        say_who_is_behind(c);
+        coordinator_wait(c, WAIT_INSERTS, "agent steps: actors are behind");
 }
 
 /* All is in: final parameters, final evaluation, the end. */

@@ -55,6 +55,7 @@ struct seat {
     uint64_t credit;
     bool gone_said;
     bool rehello; /* say SampleHello again although it answered once */
+    bool moved;   /* its actors are to be told the ingest address once it has answered */
     /* the open request */
     bool asked;
     uint64_t asked_ms;
@@ -222,6 +223,7 @@ struct member *roster_find(struct coordinator *c, uint64_t process);
 struct member *roster_evaluator(struct coordinator *c);
 bool member_live(const struct coordinator *c, const struct member *member);
 void roster_welcome(struct coordinator *c, const struct member *member);
+void roster_moved(struct coordinator *c, uint32_t shard); /* it has other addresses: its actors hear them */
 uint32_t roster_computing(const struct coordinator *c);
 uint32_t roster_live(const struct coordinator *c, uint32_t role);
 

@@ -139,6 +139,14 @@ void roster_welcome(struct coordinator *c, const struct member *member)
     message->bulk[1] = (struct bulk){run->go_state, run->go_state_size};
 }
 
+/* What they send to the old address is lost; they would notice after five heartbeats. */
+void roster_moved(struct coordinator *c, uint32_t shard)
+{
+    for (uint32_t i = 0; i < c->member_count; i++)
+        if (c->members[i].role == ROLE_ACTOR && c->members[i].shard == shard && member_live(c, &c->members[i]))
+            roster_welcome(c, &c->members[i]);
+}
+
 static bool spec_fits(struct coordinator *c, const struct peer *peer,
                       const struct message_spec *spec)
 {

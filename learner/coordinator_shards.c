@@ -58,7 +58,7 @@ void shards_hello(struct coordinator *c, const struct peer *peer, const struct m
     if (!seat->known || seat->process != hello->process ||
         strcmp(seat->sample, hello->sample) != 0) {
         coordinator_log(c, LOG_INFO, "shard %u joined at %s", hello->shard, hello->sample);
-        seat->known = true;
+        seat->known = seat->moved = true;
         seat->process = hello->process;
         seat->local = peer->local;
         memcpy(seat->sample, hello->sample, sizeof(seat->sample));
@@ -125,6 +125,20 @@ static void say_hello(struct coordinator *c, struct seat *seat)
     seat_sizes(c, hello);
     seat->hello_ms = c->now + COORDINATOR_HELLO_MS;
     seat->rehello = false;
+}
+
+/* Its process is gone: what comes next is another one's Hello, and until then it is waited for. */
+void coordinator_shard_died(coordinator_t *c, uint64_t now_ms, uint32_t shard)
+{
+    struct seat *seat = &c->seats[shard];
+
+    c->now = now_ms;
+    TD_ASSERT(shard < c->config.shards, "shard %u", shard);
+    if (seat->known) {
+        seat_anew(c, seat);
+        seat->known = false;
+    }
+    coordinator_tick(c, now_ms);
 }
 
 void shards_rehello(struct coordinator *c)
@@ -454,6 +468,9 @@ static void receive_sample_welcome(struct coordinator *c, struct seat *seat,
         send_request(c, seat);
     else
         send_credit(c, seat);
+    if (seat->moved)
+        roster_moved(c, (uint32_t)(seat - c->seats));
+    seat->moved = false;
 }
 
 static void receive_refused(struct coordinator *c, struct seat *seat, const struct refused *refused)

@@ -151,10 +151,11 @@ static void add_common(struct words *words, const learner_t *learner)
 
 static int start(child_t **out, learner_t *learner, const char *name, const char *program,
                  const struct words *words, void (*on_end)(void *, child_t *, int, const char *),
-                 struct error *err)
+                 void (*on_death)(void *, child_t *), struct error *err)
 {
     struct child_options options = {
-        .name = name, .program = program, .metrics = learner->metrics, .on_end = on_end, .context = learner};
+        .name = name, .program = program, .metrics = learner->metrics, .on_end = on_end,
+        .on_death = on_death, .context = learner};
     char log_path[FS_PATH_MAX], file[32];
     int rc;
 
@@ -178,6 +179,17 @@ static void shard_ended(void *context, child_t *child, int code, const char *why
     }
     coordinator_stop(learner->coordinator, loop_now_ms(learner->loop),
                      code == TD_EXIT_OK ? TD_EXIT_GAVE_UP : code, why);
+    learner_drain(learner);
+}
+
+static void shard_died(void *context, child_t *child)
+{
+    learner_t *learner = context;
+
+    (void)child;
+    if (learner->exiting)
+        return;
+    coordinator_shard_died(learner->coordinator, loop_now_ms(learner->loop), 0);
     learner_drain(learner);
 }
 
@@ -217,7 +229,7 @@ static int start_shard(learner_t *learner, struct error *err)
         add_word(&words, "insecure=true");
     if (config->keys[0] != '\0')
         add_word(&words, "keys=%s", config->keys);
-    return start(&learner->shard, learner, "replay", "tdmpc2-replay", &words, shard_ended, err);
+    return start(&learner->shard, learner, "replay", "tdmpc2-replay", &words, shard_ended, shard_died, err);
 }
 
 static int start_evaluator(learner_t *learner, struct error *err)
@@ -226,7 +238,8 @@ static int start_evaluator(learner_t *learner, struct error *err)
 
     add_common(&words, learner);
     add_word(&words, "role=evaluator");
-    return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended, err);
+    return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended, NULL,
+                 err);
 }
 
 int learner_start_children(learner_t *learner, struct error *err)

@@ -344,6 +344,33 @@ static void lost_and_repeated_hellos(void **state)
     }
 }
 
+/* Its next life has another address, which the actors are told at once: no heartbeats are waited for. */
+static void a_killed_shard_is_found_again_at_once(void **state)
+{
+    struct cluster_options options;
+    struct cluster *cluster;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 10; seed++) {
+        struct coordinator_view before;
+
+        cluster_defaults(&options);
+        options.seed = seed;
+        options.steps = 20000;
+        cluster = cluster_create(&options);
+        assert_false(cluster_run(cluster, 2500 + 371 * seed));
+        cluster_kill(cluster, cluster_shard(cluster, 0), 400);
+        assert_false(cluster_run(cluster, 400));
+        before = cluster_view(cluster);
+        assert_false(cluster_run(cluster, 1100));
+        if (cluster_view(cluster).steps < before.steps + 20)
+            fail_msg("seed %llu: %llu steps, then %llu; waiting for %s", (unsigned long long)seed,
+                     (unsigned long long)before.steps, (unsigned long long)cluster_view(cluster).steps,
+                     cluster_view(cluster).wait);
+        cluster_destroy(&cluster);
+    }
+}
+
 static void a_shard_with_a_new_directory(void **state)
 {
     struct cluster_options options;
@@ -602,6 +629,7 @@ int main(void)
         cmocka_unit_test(the_final_evaluation_is_that_of_the_last_step),
         cmocka_unit_test(sigterm_in_burst_evaluation_and_running),
         cmocka_unit_test(lost_and_repeated_hellos),
+        cmocka_unit_test(a_killed_shard_is_found_again_at_once),
         cmocka_unit_test(a_shard_with_a_new_directory),
         cmocka_unit_test(credit_of_a_dead_actor_and_a_late_joiner),
         cmocka_unit_test(no_actor_for_an_hour),

@@ -241,6 +241,29 @@ static void a_later_learner_fences_this_one(void **state)
     assert_int_equal(at.exit.exit.code, TD_EXIT_FENCED);
 }
 
+static void actors_are_told_where_their_shard_went(void **state)
+{
+    struct message message = {.kind = MESSAGE_HELLO};
+
+    (void)state;
+    start(false);
+    get_going();
+    coordinator_shard_died(at.coordinator, at.now += 100, 0);
+    coordinator_tick(at.coordinator, at.now += 6000);
+    drain();
+    assert_non_null(strstr(at.said, "shard"));
+    memset(&at.last[MESSAGE_WELCOME], 0, sizeof(at.last[0]));
+    message.hello = (struct hello){.role = ROLE_SHARD, .process = SHARD + 1, .shard = 0};
+    strcpy(message.hello.sample, "sample-2");
+    strcpy(message.hello.ingest_ipc, "ingest-2");
+    feed(PORT_CONTROL, SHARD, &message);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.role, ROLE_SHARD);
+    shard_welcome(3, 0); /* its store is open: now rows are welcome */
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.role, ROLE_ACTOR);
+    assert_int_equal(at.last[MESSAGE_WELCOME].peer.id, ACTOR);
+    assert_string_equal(sent(MESSAGE_WELCOME)->welcome.ingest, "ingest-2");
+}
+
 static void slices_of_the_wrong_shape_are_asked_for_again(void **state)
 {
     size_t size = row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4);
@@ -460,6 +483,7 @@ int main(void)
         COORDINATOR_TEST(strangers_are_told_to_say_hello),
         COORDINATOR_TEST(a_shard_that_knows_a_later_learner_raises_the_epoch),
         COORDINATOR_TEST(a_later_learner_fences_this_one),
+        COORDINATOR_TEST(actors_are_told_where_their_shard_went),
         COORDINATOR_TEST(slices_of_the_wrong_shape_are_asked_for_again),
         COORDINATOR_TEST(divergence_stops_everyone_with_3),
         COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),
