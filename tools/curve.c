@@ -329,6 +329,17 @@ static int run_gnuplot(const char *script, size_t length)
     return -1;
 }
 
+/* gnuplot only fails, without a reason. */
+static int check_target(const char *path, struct error *err)
+{
+    char folder[FS_PATH_MAX];
+    int rc = fs_parent(path, folder, err);
+
+    if (rc == TD_OK && access(folder, W_OK | X_OK) != 0)
+        rc = error_set_errno(err, TD_EINVAL, errno, "cannot write %s: png=FILE names another place", path);
+    return rc;
+}
+
 int curve_png(const struct curve *curve, const char *path, struct error *err)
 {
     char beside[FS_PATH_MAX], *script = NULL;
@@ -342,6 +353,8 @@ int curve_png(const struct curve *curve, const char *path, struct error *err)
         return error_set(err, TD_ENOTFOUND, "no evaluation to draw yet");
     if (snprintf(beside, sizeof(beside), "%s.tmp", path) >= (int)sizeof(beside))
         return error_set(err, TD_EINVAL, "path longer than %d bytes: %.60s...", FS_PATH_MAX - 5, path);
+    if ((rc = check_target(path, err)) != TD_OK)
+        return rc;
     out = open_memstream(&script, &length);
     if (out == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
@@ -407,8 +420,8 @@ static int draw_all(struct curve *curve, char **paths, int count, const char *pn
     rc = curve_png(curve, png != NULL ? png : picture, err);
     if (rc == TD_OK) {
         printf("%s\n", png != NULL ? png : picture);
-    } else if (png == NULL) {
-        printf("%s\n", err->text); /* the text stands; the picture was not asked for */
+    } else if (png == NULL && rc == TD_ENOTFOUND) {
+        printf("%s\n", err->text); /* nothing to draw, or no gnuplot: the text stands */
         rc = TD_OK;
     }
     return rc;

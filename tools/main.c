@@ -4,6 +4,7 @@
 
 #include "common/util/error.h"
 #include "tools/commands.h"
+#include "tools/options.h"
 
 struct command {
     const char *name;
@@ -34,11 +35,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
         usage(stdout);
-        return TD_EXIT_OK;
+        return options_flushed(TD_EXIT_OK);
     }
     for (const struct command *command = commands; command->name != NULL; command++)
         if (strcmp(argv[1], command->name) == 0)
-            return command->run(argc - 1, argv + 1);
+            return options_flushed(command->run(argc - 1, argv + 1));
     fprintf(stderr, "tdmpc2: unknown command '%s'; `tdmpc2 help` lists them\n", argv[1]);
     return TD_EXIT_BAD_INPUT;
 }

@@ -1,5 +1,6 @@
 #include "tools/options.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,23 @@ bool options_help(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return true;
     return false;
+}
+
+int options_flushed(int code)
+{
+    bool failed = ferror(stdout) != 0;
+    int errnum = 0;
+
+    errno = 0;
+    if (fflush(stdout) != 0) {
+        failed = true;
+        errnum = errno;
+    }
+    if (!failed)
+        return code;
+    fprintf(stderr, "tdmpc2: cannot write to standard output%s%s\n", errnum != 0 ? ": " : "",
+            errnum != 0 ? strerror(errnum) : "");
+    return code != TD_EXIT_OK ? code : TD_EXIT_GAVE_UP;
 }
 
 bool *options_given(void)

@@ -9,6 +9,9 @@
 /* Is --help or -h among the words? */
 bool options_help(int argc, char **argv);
 
+/* The exit code when all is printed: `code`, or 1 after saying that standard output took no more. */
+int options_flushed(int code);
+
 /* One flag per option, all false; the caller frees it. NULL when out of memory. */
 bool *options_given(void);
 

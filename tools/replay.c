@@ -24,10 +24,12 @@ static void usage(FILE *out)
 {
     fprintf(out,
             "usage: tdmpc2 replay info DIR [--json]\n"
-            "       tdmpc2 replay verify DIR [--json]      the tree, every hash, index against segments; exit 1 on damage\n"
+            "       tdmpc2 replay verify DIR [--json]      the tree, every hash, index against segments; exit 1 on damage,\n"
+            "                                              2 when it cannot be opened\n"
             "       tdmpc2 replay salvage DIR OUT          rows of a damaged store into a new one\n"
             "       tdmpc2 replay export DIR FILE.safetensors\n\n"
-            "DIR is a shard's directory or the run directory above it. Nobody may be using it.\n\n"
+            "DIR is a shard's directory or the run directory above it. Nobody may be using it. info, verify and\n"
+            "export need no leave to write there. export without damaged episodes ends with 1.\n\n"
             "export writes, for N rows of E episodes in order of their numbers:\n"
             "  obs [N, O] F32 (frames: [N, bytes] U8), action [N, A] F32, reward [N] F32,\n"
             "  first, terminated, truncated [N] BOOL, task [N] I32,\n"
@@ -69,11 +71,16 @@ void replay_progress_end(struct replay_progress *progress)
 static int open_dir(store_t **store, const struct request *request, bool check, struct error *err)
 {
     struct replay_progress progress = {.what = "tree"};
-    struct store_config config = {.dir = request->dir, .any_shard = true, .force = request->force,
-                                  .lock_wait_ms = STORE_LOCK_WAIT_MS, .check = check,
+    struct store_config config = {.dir = request->dir, .any_shard = true, .reading = true, .force = request->force,
+                                  .check = check,
                                   .progress = replay_progress, .context = &progress};
-    int rc = store_open(store, &config, err);
+    int rc;
 
+    if ((rc = store_open(store, &config, err)) == TD_ELOCKED) {
+        fprintf(stderr, "tdmpc2 replay: %s; waiting up to %u s\n", err->text, STORE_LOCK_WAIT_MS / 1000);
+        config.lock_wait_ms = STORE_LOCK_WAIT_MS;
+        rc = store_open(store, &config, err);
+    }
     replay_progress_end(&progress);
     return rc;
 }
@@ -168,9 +175,7 @@ static int run_verify(const struct request *request, int *code, struct error *er
     store_t *store;
     int rc = open_dir(&store, request, true, err);
 
-    if (rc == TD_ECORRUPT)
-        *code = TD_EXIT_GAVE_UP;
-    if (rc != TD_OK)
+    if (rc != TD_OK) /* nothing can be said of its episodes */
         return rc;
     rc = store_verify(store, &report, replay_progress, &progress, err);
     replay_progress_end(&progress);
@@ -184,7 +189,8 @@ static int run_verify(const struct request *request, int *code, struct error *er
     return TD_OK;
 }
 
-static int run_export(const struct request *request, struct error *err)
+/* What was left out is damage too: the file is there, and the exit code 1. */
+static int run_export(const struct request *request, int *code, struct error *err)
 {
     struct replay_progress progress = {.what = "export"};
     uint64_t episodes, rows, skipped;
@@ -200,6 +206,8 @@ static int run_export(const struct request *request, struct error *err)
         printf("wrote %" PRIu64 " rows of %" PRIu64 " episodes to %s; %" PRIu64
                " damaged episodes left out\n",
                rows, episodes, request->target, skipped);
+    if (rc == TD_OK && skipped > 0)
+        *code = TD_EXIT_GAVE_UP;
     return rc;
 }
 
@@ -235,7 +243,7 @@ static int run_part(const char *part, const struct request *request)
     else if (strcmp(part, "verify") == 0)
         rc = run_verify(request, &code, &err);
     else if (strcmp(part, "export") == 0)
-        rc = run_export(request, &err);
+        rc = run_export(request, &code, &err);
     else
         rc = run_salvage(request, &err);
     if (rc != TD_OK)
@@ -254,7 +262,7 @@ static int run_in_child(const char *part, const struct request *request)
         return TD_EXIT_GAVE_UP;
     }
     if (child == 0) {
-        int code = run_part(part, request);
+        int code = options_flushed(run_part(part, request));
 
         fflush(NULL);
         _exit(code);

@@ -121,7 +121,7 @@ static int map_columns(struct export *export, const char *path, struct error *er
     if (rc != TD_OK)
         return rc;
     if ((fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)) < 0)
-        return error_set_errno(err, TD_EIO, errno, "cannot make a file in %s", folder);
+        return error_set_errno(err, errno == ENOMEM || errno == EIO ? TD_EIO : TD_EINVAL, errno, "cannot make a file in %s", folder);
     if ((rc = posix_fallocate(fd, 0, (off_t)export->map_bytes)) != 0) {
         close(fd);
         return error_set_errno(err, rc == ENOSPC ? TD_EFULL : TD_EIO, rc, "cannot take %zu bytes in %s",

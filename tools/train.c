@@ -170,6 +170,28 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
     return TD_OK;
 }
 
+/* Options of other programs' that train would leave unread. */
+static int check_words(const bool *given, struct error *err)
+{
+    static const struct {
+        const char *name, *sentence;
+    } others[] = {
+        {"checkpoint", "a run goes on from its own checkpoints by itself; `tdmpc2 eval checkpoint=...` evaluates one"},
+        {"learner", "train starts a learner of its own; `tdmpc2-actor learner=ADDRESS` joins one that runs"},
+        {"role", "it belongs to tdmpc2-actor; evaluator= says who evaluates"},
+        {"actor", "it belongs to tdmpc2-actor; actors=N says how many are started"},
+        {"run_id", "it belongs to tdmpc2-actor and tdmpc2-replay; a run's directory tells its id"},
+    };
+    int count;
+    const struct config_option *options = config_options(&count);
+
+    for (int i = 0; i < count; i++)
+        for (size_t j = 0; j < TD_LEN(others); j++)
+            if (given[i] && strcmp(options[i].name, others[j].name) == 0)
+                return error_set(err, TD_EINVAL, "%s= cannot be given to train: %s", others[j].name, others[j].sentence);
+    return TD_OK;
+}
+
 static int check_and_train(int argc, char **argv, bool *given, int *exit_code, struct error *err)
 {
     struct preflight_replay replay;
@@ -179,7 +201,7 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     int rc;
 
     config_init(&fresh);
-    if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK ||
+    if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK || (rc = check_words(given, err)) != TD_OK ||
         (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {

@@ -32,9 +32,11 @@ int store_check(struct store *store, int rc, const char *verb, struct error *err
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID: code = TD_ECORRUPT; break;
     case MDB_VERSION_MISMATCH: code = TD_EFOREIGN; break;
+    case EACCES:
+    case EROFS: code = TD_EINVAL; break;
     default: code = TD_EIO;
     }
-    if (code == TD_EIO)
+    if (code == TD_EIO || code == TD_EINVAL)
         store->failed = true;
     return error_set(err, code, "cannot %s the replay store in %s: %s%s", verb, store->dir,
                      mdb_strerror(rc),

@@ -46,6 +46,7 @@ struct store_config {
     uint64_t bytes_limit;     /* largest map of a new store (`disk_limit`); 0: none */
     uint64_t lock_wait_ms;    /* how long to wait for the owner to go */
     bool force;               /* go on where the file system is unsafe */
+    bool reading;             /* nothing will be changed: open also where nothing may be written */
     bool check;               /* walk the tree even after a clean close, and every run's header */
     store_progress *progress; /* of that walk, past 2 s; may be NULL */
     void *context;

@@ -57,6 +57,22 @@ static int extend_file(struct store *store, struct error *err)
     return TD_OK;
 }
 
+/* Where nothing may be written nothing is mended either. */
+static int check_length(struct store *store, struct error *err)
+{
+    char path[sizeof(store->dir) + 16];
+    MDB_envinfo info;
+    struct stat file;
+
+    mdb_env_info(store->env, &info);
+    snprintf(path, sizeof(path), "%s/data.mdb", store->dir);
+    if (stat(path, &file) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot open %s", path);
+    if (file.st_size < (off_t)((info.me_last_pgno + 1) * store->page))
+        return error_set(err, TD_ECORRUPT, "%s is cut short: what is left can be read by those who may write it", path);
+    return TD_OK;
+}
+
 static void env_close(struct store *store)
 {
     if (store->txn != NULL)
@@ -233,7 +249,10 @@ static int open_existing(struct store *store, const struct store_config *config,
     int rc;
 
     rc = clean_check(store, config, err);
-    if (rc == TD_OK && ((rc = env_open(store, 0, 0, err)) != TD_OK || (rc = extend_file(store, err)) != TD_OK))
+    if (rc == TD_OK && store->read_only) {
+        if ((rc = env_open(store, 0, MDB_RDONLY | MDB_NOLOCK, err)) != TD_OK || (rc = check_length(store, err)) != TD_OK)
+            return rc;
+    } else if (rc == TD_OK && ((rc = env_open(store, 0, 0, err)) != TD_OK || (rc = extend_file(store, err)) != TD_OK))
         return rc;
     if (rc == TD_OK)
         rc = read_manifest(store, &manifest, err);
@@ -340,7 +359,22 @@ static int prepare_folder(struct store *store, const struct store_config *config
         (rc = check_file_system(config, err)) != TD_OK)
         return rc;
     snprintf(path, sizeof(path), "%s/lock", store->dir);
-    return fs_lock(&store->lock_fd, path, config->lock_wait_ms, err);
+    return store->read_only ? fs_lock_reading(&store->lock_fd, path, config->lock_wait_ms, err)
+                            : fs_lock(&store->lock_fd, path, config->lock_wait_ms, err);
+}
+
+/* May the directory, its lock and the data be written by this process? */
+static bool may_write(const char *dir)
+{
+    static const char *const names[] = {".", "lock", "lock.mdb", "data.mdb"};
+    char path[FS_PATH_MAX + 16];
+
+    for (size_t i = 0; i < TD_LEN(names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        if (access(path, W_OK) != 0 && errno != ENOENT)
+            return false;
+    }
+    return true;
 }
 
 static bool file_exists(const char *dir)
@@ -365,19 +399,24 @@ static int check_config(const struct store_config *config, struct error *err)
 
 int store_open(store_t **out, const struct store_config *config, struct error *err)
 {
-    bool exists = file_exists(config->dir);
     struct store *store;
+    bool exists;
     int rc;
 
     *out = NULL;
     if ((rc = check_config(config, err)) != TD_OK)
         return rc;
+    errno = 0;
+    exists = file_exists(config->dir);
+    if (!exists && errno == EACCES)
+        return error_set_errno(err, TD_EINVAL, errno, "cannot look into %s", config->dir);
     if (!exists && config->schema.obs_type == 0)
         return error_set(err, TD_ENOTFOUND, "no replay store in %s", config->dir);
     if ((store = calloc(1, sizeof(*store))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a replay store");
     store->lock_fd = -1;
     memcpy(store->dir, config->dir, strlen(config->dir) + 1);
+    store->read_only = exists && config->reading && !may_write(config->dir);
     if ((rc = prepare_folder(store, config, exists, err)) != TD_OK)
         goto fail;
     exists = file_exists(config->dir); /* as the last owner left it */
@@ -385,12 +424,12 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
          : (rc = clean_missing(store, err)) == TD_OK ? create(store, config, err)
                                                      : rc;
     if (rc != TD_OK || (rc = adopt_identity(store, err)) != TD_OK ||
-        (rc = store_load(store, err)) != TD_OK || (rc = clean_forget(store, err)) != TD_OK)
+        (rc = store_load(store, err)) != TD_OK || (!store->read_only && (rc = clean_forget(store, err)) != TD_OK))
         goto fail;
     store_measure_room(store);
     if (store->identity.created)
         store_prepare_file(store);
-    store->opened = true;
+    store->opened = !store->read_only;
     *out = store;
     return TD_OK;
 

@@ -84,6 +84,7 @@ struct store {
     MDB_txn *txn;    /* the open transaction, or NULL */
     MDB_txn *reader; /* reset between uses */
     bool reading;
+    bool read_only; /* nothing may be written here */
     bool failed; /* the disk failed: nothing but closing is left */
     bool checked; /* the tree was found whole, in this opening */
     bool opened; /* wholly: closing it leaves the mark of a clean close */

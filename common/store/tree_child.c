@@ -123,7 +123,8 @@ int tree_check(const char *path, const struct tree_options *options, struct erro
     pid_t child;
 
     if (fd < 0)
-        return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
+        return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : errno == EACCES ? TD_EINVAL : TD_EIO, errno,
+                               "cannot open %s", path);
     if (pipe2(ends, O_CLOEXEC) != 0) {
         rc = error_set_errno(err, TD_EIO, errno, "cannot check %s", path);
         close(fd);

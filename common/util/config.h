@@ -66,8 +66,8 @@ int config_set(struct config *config, const char *word, struct error *err);
 int config_parse(struct config *config, int argc, char **argv, bool *given, struct error *err);
 
 /*
- * Read a flat YAML mapping of options; empty, null and ??? values leave an option as it is. Unknown
- * keys are errors that name file and line. Returns TD_OK, TD_EINVAL, TD_ENOTFOUND.
+ * Read a flat YAML mapping of options; empty, null and ??? values leave an option as it is, but
+ * a text that must not be empty (task) is refused unless it is ???. Unknown keys are errors that name file and line. Returns TD_OK, TD_EINVAL, TD_ENOTFOUND.
  */
 int config_load(struct config *config, const char *path, bool *given, struct error *err);
 

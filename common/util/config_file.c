@@ -69,6 +69,15 @@ static bool is_unset(const yaml_event_t *value)
     return false;
 }
 
+/* A text that is never empty: without a value a line about it says nothing that could be meant. */
+static bool is_name(int index)
+{
+    int count;
+    const struct config_option *option = &config_options(&count)[index];
+
+    return option->type == CONFIG_TEXT && option->value[0] != '\0';
+}
+
 /* One "key: value" whose key has been read. */
 static int take_pair(struct reader *reader, const yaml_event_t *key, const yaml_event_t *value,
                      struct config *config, bool *given, bool *seen)
@@ -79,11 +88,15 @@ static int take_pair(struct reader *reader, const yaml_event_t *key, const yaml_
 
     if (!is_plain(key) || !is_plain(value))
         return refuse(reader, line, "options are plain `key: value` lines");
+    index = strlen(scalar(key)) == key->data.scalar.length ? config_find(scalar(key), key->data.scalar.length) : -1;
+    if (is_unset(value) && index >= 0 && is_name(index) && strcmp(scalar(value), "???") != 0) {
+        snprintf(why.text, sizeof(why.text), "%s is empty", scalar(key));
+        return refuse(reader, line, why.text);
+    }
     if (is_unset(value) && strlen(scalar(key)) == key->data.scalar.length)
         return TD_OK;
     if (strlen(scalar(key)) != key->data.scalar.length || strlen(scalar(value)) != value->data.scalar.length)
         return refuse(reader, line, "a zero byte");
-    index = config_find(scalar(key), key->data.scalar.length);
     if (index < 0) {
         config_unknown(scalar(key), key->data.scalar.length, &why);
         return refuse(reader, line, why.text);

@@ -32,10 +32,18 @@ static int fault(const char *operation, const char *path)
     return -1;
 }
 
+/* A path that the person who named it may not use, or that cannot be one. */
+static bool is_bad_path(int errnum)
+{
+    return errnum == EACCES || errnum == EPERM || errnum == EROFS || errnum == ENAMETOOLONG ||
+           errnum == ENOTDIR || errnum == ELOOP;
+}
+
 static int io_error(struct error *err, const char *verb, const char *path)
 {
     int errnum = errno;
     int code = errnum == ENOENT                         ? TD_ENOTFOUND
+               : is_bad_path(errnum)                    ? TD_EINVAL
                : errnum == ENOSPC || errnum == EDQUOT   ? TD_EFULL
                : errnum == ENOMEM                       ? TD_ENOMEM
                                                         : TD_EIO;
@@ -386,12 +394,12 @@ static int lock_sign(int fd, const char *path, struct error *err)
     return TD_OK;
 }
 
-int fs_lock(int *fd, const char *path, uint64_t wait_ms, struct error *err)
+static int take_lock(int *fd, const char *path, int flags, uint64_t wait_ms, struct error *err)
 {
     uint64_t deadline = clock_ms() + wait_ms;
     int rc;
 
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
+    *fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0644);
     if (*fd < 0)
         return io_error(err, "open", path);
     while (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
@@ -405,13 +413,29 @@ int fs_lock(int *fd, const char *path, uint64_t wait_ms, struct error *err)
         }
         clock_sleep_ms(LOCK_POLL_MS);
     }
-    rc = lock_sign(*fd, path, err);
-    if (rc == TD_OK)
-        return TD_OK;
+    return TD_OK;
 fail:
     close(*fd);
     *fd = -1;
     return rc;
+}
+
+int fs_lock(int *fd, const char *path, uint64_t wait_ms, struct error *err)
+{
+    int rc = take_lock(fd, path, O_RDWR | O_CREAT, wait_ms, err);
+
+    if (rc == TD_OK && (rc = lock_sign(*fd, path, err)) != TD_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return rc;
+}
+
+int fs_lock_reading(int *fd, const char *path, uint64_t wait_ms, struct error *err)
+{
+    int rc = take_lock(fd, path, O_RDONLY, wait_ms, err);
+
+    return rc == TD_ENOTFOUND ? TD_OK : rc; /* nobody ever owned it */
 }
 
 void fs_unlock(int *fd)
@@ -515,7 +539,7 @@ static int existing_parent(const char *path, char out[FS_PATH_MAX], struct error
     snprintf(out, FS_PATH_MAX, "%s", path);
     while (stat(out, &info) != 0) {
         char folder[FS_PATH_MAX];
-        int rc = fs_parent(out, folder, err);
+        int rc = errno == ENAMETOOLONG ? io_error(err, "make", path) : fs_parent(out, folder, err);
 
         if (rc != TD_OK)
             return rc;

@@ -48,6 +48,9 @@ int fs_remove_tree(const char *path, struct error *err);
  * TD_ELOCKED names the owner's pid and state (running, stopped, zombie), which it wrote into the file.
  */
 int fs_lock(int *fd, const char *path, uint64_t wait_ms, struct error *err);
+
+/* As fs_lock where nothing may be written: no file is made, the owner's name is not left. *fd may stay -1. */
+int fs_lock_reading(int *fd, const char *path, uint64_t wait_ms, struct error *err);
 void fs_unlock(int *fd);
 
 /* Who holds the lock: its pid, 0 for nobody, -1 for a process of another machine or without a name. */

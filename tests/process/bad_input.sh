@@ -24,6 +24,7 @@ refused() {
     { echo "the first run failed:"; cat "$work/out"; echo "[  FAILED  ] 1 test(s)."; exit 1; }
 grep -q "^replay in $work/run/replay: 1,025,051 rows need [0-9.]* MB, [0-9.]* [MG]B are free$" "$work/out" &&
     passed=$((passed + 1)) || { failed=$((failed + 1)); echo "train does not say what replay needs:"; cat "$work/out"; }
+chmod -R go+rX "$work"
 touch "$work/file"; mkdir "$work/empty" "$work/other"
 
 for program in "tdmpc2 train" tdmpc2-learner; do
@@ -31,7 +32,7 @@ for program in "tdmpc2 train" tdmpc2-learner; do
     refused "$program: unknown key" "'seed_stepz'; the nearest is 'seed_steps'" $start seed_stepz=5
     refused "$program: out of range" "steps=0 is out of range: it may be 1 to" $start steps=0
     refused "$program: not a number" "steps" $start steps=many
-    refused "$program: unknown task" "did you mean walker-walk? The tasks: walker-stand" $start task=walker-wlk
+    refused "$program: unknown task" "did you mean walker-walk?" $start task=walker-wlk
     refused "$program: a file as replay_dir" "$work/file is a file" $start replay_dir="$work/file"
     refused "$program: a file above replay_dir" "$work/file is a file" $start replay_dir="$work/file/replay"
     refused "$program: a replay_dir that cannot be made" "cannot write into /proc" $start replay_dir=/proc/replay
@@ -57,6 +58,45 @@ printf 'x' | dd of="$work/damaged/manifest.json" bs=1 seek=20 conv=notrunc statu
 refused "a damaged manifest" "does not have the hash" $eval checkpoint="$work/damaged"
 head -c 100 "$work/run/checkpoints/final/parameters.safetensors" >"$work/cut.safetensors"
 refused "a cut file" "cut.safetensors" $eval checkpoint="$work/cut.safetensors"
+
+# what train would leave unread, names that cannot be, values left out
+start="$bin/tdmpc2 train $tiny work_dir=$work/new"
+refused "train checkpoint=" "tdmpc2 eval checkpoint=" $start checkpoint=nope
+refused "train learner=" "tdmpc2-actor learner=ADDRESS" $start learner=tcp://127.0.0.1:9
+refused "train role=" "belongs to tdmpc2-actor" $start role=evaluator
+refused "too long a name" "File name too long" "$bin/tdmpc2" train $tiny work_dir="$work/$(printf 'a%.0s' {1..300})"
+printf 'steps: 5\ntask:\n' >"$work/empty.yaml"
+refused "a task left out" "empty.yaml:2: task is empty" "$bin/tdmpc2" train config="$work/empty.yaml" work_dir="$work/new"
+
+# results that cannot be written, stores that cannot be read
+counted() { # NAME CODE TEXT COMMAND...: its exit code, and a text in what it prints
+    local name=$1 want=$2 text=$3 out code; shift 3
+    out=$(timeout 60 "$@" 2>&1 </dev/null); code=$?
+    if [ $code = "$want" ] && [[ $out == *"$text"* ]]; then passed=$((passed + 1)); else
+        failed=$((failed + 1)); echo "$name: exit $code, printed: $out"; fi
+}
+counted "export into nowhere" 2 "/nonexist" "$bin/tdmpc2" replay export "$work/run" /nonexist/x
+counted "a picture into nowhere" 2 "cannot write /nonexist/x.png" "$bin/tdmpc2" curve "$work/run" png=/nonexist/x.png
+counted "a picture of the run into its folder" 0 "curve.png" "$bin/tdmpc2" curve "$work/run"
+for words in "env list" "help" "stats --help" "train --markdown" "replay info $work/run"; do
+    counted "$words into a full disk" 1 "cannot write to standard output" sh -c "exec $bin/tdmpc2 $words >/dev/full"
+done
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null && setpriv --reuid 65534 --clear-groups test -x "$bin/tdmpc2"; then
+    other="setpriv --reuid 65534 --regid 65534 --clear-groups"
+    mkdir -m 777 "$work/others"
+    counted "another user's store: info" 0 "streams" $other "$bin/tdmpc2" replay info "$work/run"
+    counted "another user's store: verify" 0 "every hash holds" $other "$bin/tdmpc2" replay verify "$work/run"
+    counted "another user's store: export" 0 "; 0 damaged" $other "$bin/tdmpc2" replay export "$work/run" "$work/others/x"
+    counted "another user's run drawn" 2 "curve.png" $other "$bin/tdmpc2" curve "$work/run"
+    chmod 000 "$work/run/replay/data.mdb"
+    for part in info verify; do
+        counted "an unreadable store: $part" 2 "data.mdb: Permission denied" $other "$bin/tdmpc2" replay $part "$work/run"
+    done
+    chmod 644 "$work/run/replay/data.mdb"
+fi
+cp -r "$work/run" "$work/torn"
+dd if=/dev/zero of="$work/torn/replay/data.mdb" bs=1 count=8192 conv=notrunc status=none
+for part in info verify; do counted "a destroyed store: $part" 2 "salvage" "$bin/tdmpc2" replay $part "$work/torn"; done
 
 # parts by themselves
 refused "a foreign store by hand" "belongs to run" "$bin/tdmpc2-replay" learner=tcp://127.0.0.1:9 bind=tcp://127.0.0.1:* \

@@ -96,6 +96,7 @@ static void exit_codes_say_what_was_found(void **state)
     assert_int_equal(run("verify", dir, out), 2);
     flip_a_bit(dir);
     assert_int_equal(run("verify", dir, NULL), 1);
+    assert_int_equal(run("export", dir, "/nonexist/x"), 2);
     assert_int_equal(run("salvage", dir, out), 0);
     assert_int_equal(run("verify", out, NULL), 0);
 }
@@ -114,7 +115,7 @@ static void columns_hold_the_rows(void **state)
     snprintf(path, sizeof(path), "%s/rows.safetensors", test_folder());
     fill(dir);
     flip_a_bit(dir); /* the last episode is left out: it comes first in its page */
-    assert_int_equal(run("export", dir, path), 0);
+    assert_int_equal(run("export", dir, path), 1);
     assert_ok(safetensors_open(&file, path, &err), err);
     assert_string_equal(safetensors_note(file, "format"), "tdmpc2-replay-1");
     assert_string_equal(safetensors_note(file, "run"), "0000000000000005");

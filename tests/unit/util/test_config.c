@@ -281,6 +281,8 @@ static void bad_files_name_file_and_line(void **state)
     assert_file_refused("steps: \"5\n", "bad.yaml", "");
     assert_file_refused("config: other.yaml\n", "bad.yaml:1", "another");
     assert_file_refused("exp_name: \"a\\0b\"\n", "bad.yaml:1", "zero byte");
+    assert_file_refused("steps: 5\ntask:\n", "bad.yaml:2", "task is empty");
+    assert_file_refused("exp_name: ~\n", "bad.yaml:1", "exp_name is empty");
     assert_file_refused("\x01\x02", "bad.yaml", "");
     config_init(&config);
     assert_int_equal(config_load(&config, in_folder("none.yaml"), NULL, &err), TD_ENOTFOUND);
