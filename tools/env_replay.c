@@ -83,7 +83,7 @@ static int read_notes(struct recording *recording, const safetensors_t *file, st
     rc = env_find_with(task, &recording->options, spec, err);
     if (rc == TD_ENOTFOUND)
         return error_set(err, rc,
-                         "%s: its task '%.60s' is not built yet: `tdmpc2 env list` names those that are",
+                         "%s: its task '%.60s' is unknown: `tdmpc2 env list` names those there are",
                          recording->path, task);
     if (rc != TD_OK)
         return rc;

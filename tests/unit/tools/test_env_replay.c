@@ -172,8 +172,8 @@ static void unusable_files_say_why(void **state)
     (void)state;
     bad.task = NULL;
     assert_refused(&bad, "names no task");
-    bad.task = "humanoid-run";
-    assert_refused(&bad, "not built yet");
+    bad.task = "humanoid-fly";
+    assert_refused(&bad, "'humanoid-fly' is unknown");
     bad = good;
     bad.obs_type = "depth";
     assert_refused(&bad, "obs=depth");
