@@ -160,6 +160,14 @@ struct scene {
     struct message *answer;
 };
 
+/* Attempts under way. */
+static struct attempt {
+    struct line line;
+    enum door door;
+    const char *what;
+} attempts[32];
+static int attempt_count;
+
 static int free_port(void)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -234,6 +242,7 @@ static void prepare(struct scene *scene, const char *name)
         assert_int_equal(codec_create(&codec), TD_OK);
     }
     memset(scene, 0, sizeof(*scene));
+    attempt_count = 0; /* of a test that failed */
     scene->answer = calloc(1, sizeof(*scene->answer));
     live_init(&scene->live, name, false);
     snprintf(scene->keys, sizeof(scene->keys), "%s.keys", scene->live.dir);
@@ -326,14 +335,6 @@ static void end(struct scene *scene)
 }
 
 /* --- who does not get in ----------------------------------------------------------- */
-
-/* Attempts under way. */
-static struct attempt {
-    struct line line;
-    enum door door;
-    const char *what;
-} attempts[32];
-static int attempt_count;
 
 static void attempt(struct scene *scene, enum door door, const struct intruder *who, const char *what)
 {
