@@ -14,12 +14,17 @@
 #define LENGTH_MAX 1000000000u
 #define KNOWN      32     /* specs that were asked for */
 
+/* What the process was asked last. */
+enum bridge_phase { PHASE_OPEN, PHASE_RESET, PHASE_STEP };
+
 struct bridge {
     struct env env;
     struct bridge_task task;
-    bridge_link_t *link;   /* NULL: lost */
+    bridge_link_t *link;   /* NULL: lost, or not started yet */
+    enum bridge_phase phase;
     uint32_t seed;
     uint32_t restarts;
+    bool begun;            /* there was a process: the next one is a restart */
     bool seeded;           /* this process has had its seed */
     size_t state_bytes;    /* of the environment's own state; 0: not offered */
     uint64_t timeout_ms, env_ns;
@@ -59,9 +64,8 @@ static bool sane(const struct bridge_reply *reply)
            reply->action_repeat >= 1 && reply->action_repeat <= 1000 && reply->state_size <= BRIDGE_BULK_MAX / 2;
 }
 
-/* A running process that has made the environment. */
-static int open_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct bridge_reply *reply,
-                        struct error *err)
+/* Start a process and ask it to make the environment. */
+static int begin_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct error *err)
 {
     struct bridge_request request = {.kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed};
     char python[FS_PATH_MAX], run[FS_PATH_MAX];
@@ -72,15 +76,42 @@ static int open_process(const struct bridge_task *task, uint32_t seed, bridge_li
     if ((rc = bridge_find_python(task, python, run, err)) != TD_OK)
         return rc;
     if ((rc = bridge_link_open(out, python, run, &why)) == TD_OK)
-        rc = bridge_link_call(*out, &request, reply, START_MS, &why);
+        rc = bridge_link_begin(*out, &request, START_MS, &why);
+    if (rc == TD_OK)
+        return TD_OK;
+    bridge_link_close(out);
+    return explain(task, rc, &why, err);
+}
+
+/* Has it? TD_EAGAIN: not yet. The link is closed unless all is well or may be. */
+static int finish_process(const struct bridge_task *task, bridge_link_t **link, struct bridge_reply *reply,
+                          struct error *err)
+{
+    struct error why = {0};
+    int rc = bridge_link_finish(*link, reply, &why);
+
     if (rc == TD_OK && !sane(reply))
         rc = error_set(&why, TD_ELOST, "its sizes make no sense: observation %u, action %u, limit %u", reply->obs_dim,
                        reply->action_dim, reply->episode_length);
-    if (rc != TD_OK) {
-        bridge_link_close(out);
-        return explain(task, rc, &why, err);
+    if (rc == TD_OK || rc == TD_EAGAIN)
+        return rc;
+    bridge_link_close(link);
+    return explain(task, rc, &why, err);
+}
+
+/* A running process that has made the environment. */
+static int open_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct bridge_reply *reply,
+                        struct error *err)
+{
+    int rc = begin_process(task, seed, out, err);
+
+    while (rc == TD_OK) {
+        bridge_link_wait(*out);
+        if ((rc = finish_process(task, out, reply, err)) != TD_EAGAIN)
+            return rc;
+        rc = TD_OK;
     }
-    return TD_OK;
+    return rc;
 }
 
 static void take_spec(struct env_spec *spec, const struct bridge_reply *reply)
@@ -155,27 +186,25 @@ static uint32_t process_seed(const struct bridge *bridge)
     return bridge->restarts == 0 ? bridge->seed : (uint32_t)rng_hash(bridge->seed, bridge->restarts);
 }
 
-static int start(struct bridge *bridge, const struct env_spec *spec, struct error *err)
+/* The process says what it is: is it what all believe? */
+static int take_process(struct bridge *bridge, const struct env_spec *spec, const struct bridge_reply *reply,
+                        struct error *err)
 {
-    struct bridge_reply reply = {0};
-    int rc = open_process(&bridge->task, process_seed(bridge), &bridge->link, &reply, err);
-
-    if (rc != TD_OK)
-        return rc;
-    if (reply.obs_dim != spec->obs_dim || reply.action_dim != spec->action_dim ||
-        reply.episode_length != spec->episode_length || reply.action_repeat != spec->action_repeat) {
+    if (reply->obs_dim != spec->obs_dim || reply->action_dim != spec->action_dim ||
+        reply->episode_length != spec->episode_length || reply->action_repeat != spec->action_repeat) {
         bridge_link_close(&bridge->link);
         return error_set(err, TD_EFOREIGN, "%s: the process has observation %u, action %u, limit %u, repeat %u; "
                                            "%u, %u, %u, %u are expected: another version of the package?",
-                         spec->task, reply.obs_dim, reply.action_dim, reply.episode_length, reply.action_repeat,
+                         spec->task, reply->obs_dim, reply->action_dim, reply->episode_length, reply->action_repeat,
                          spec->obs_dim, spec->action_dim, spec->episode_length, spec->action_repeat);
     }
-    if ((reply.state_size > 0) != spec->exact_state ||
-        (bridge->restarts > 0 && reply.state_size != bridge->state_bytes)) {
+    if ((reply->state_size > 0) != spec->exact_state ||
+        (bridge->state_bytes > 0 && reply->state_size != bridge->state_bytes)) {
         bridge_link_close(&bridge->link);
-        return error_set(err, TD_EFOREIGN, "%s: the size of a saved state changed to %u", spec->task, reply.state_size);
+        return error_set(err, TD_EFOREIGN, "%s: the size of a saved state changed to %u", spec->task,
+                         reply->state_size);
     }
-    bridge->state_bytes = reply.state_size;
+    bridge->state_bytes = reply->state_size;
     bridge->seeded = false;
     return TD_OK;
 }
@@ -189,28 +218,40 @@ static void bridge_close(struct env *env)
     free(bridge);
 }
 
-static int bridge_create(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err)
+/* Its process comes with the first reset. */
+static int bridge_create_later(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err)
 {
     struct bridge *bridge = calloc(1, sizeof(*bridge));
-    int rc = TD_OK;
 
     if (bridge != NULL)
         bridge->obs = calloc(spec->obs_dim, sizeof(float));
-    if (bridge == NULL || bridge->obs == NULL)
-        rc = error_set(err, TD_ENOMEM, "no memory for an environment");
-    if (rc == TD_OK) {
-        bridge_task_find(spec->task, &bridge->task);
-        bridge->seed = seed;
-        bridge->timeout_ms = timeout_ms();
-        rc = start(bridge, spec, err);
+    if (bridge == NULL || bridge->obs == NULL) {
+        free(bridge);
+        return error_set(err, TD_ENOMEM, "no memory for an environment");
     }
-    if (rc != TD_OK) {
-        if (bridge != NULL)
-            bridge_close(&bridge->env);
-        return rc;
-    }
+    bridge_task_find(spec->task, &bridge->task);
+    bridge->seed = seed;
+    bridge->timeout_ms = timeout_ms();
     *out = &bridge->env;
     return TD_OK;
+}
+
+static int bridge_create(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err)
+{
+    struct bridge_reply reply = {0};
+    struct bridge *bridge;
+    int rc = bridge_create_later(out, spec, seed, err);
+
+    if (rc != TD_OK)
+        return rc;
+    bridge = (struct bridge *)*out;
+    bridge->begun = true;
+    if ((rc = open_process(&bridge->task, seed, &bridge->link, &reply, err)) != TD_OK ||
+        (rc = take_process(bridge, spec, &reply, err)) != TD_OK) {
+        bridge_close(*out);
+        *out = NULL;
+    }
+    return rc;
 }
 
 /* --- episodes ---------------------------------------------------------------------------------------- */
@@ -241,6 +282,7 @@ static int take_obs(struct bridge *bridge, const struct bridge_reply *reply, str
     return TD_OK;
 }
 
+/* Ask it, and wait for the answer. */
 static int call(struct bridge *bridge, const struct bridge_request *request, struct bridge_reply *reply,
                 struct error *err)
 {
@@ -253,48 +295,110 @@ static int call(struct bridge *bridge, const struct bridge_request *request, str
     return TD_OK;
 }
 
-static int bridge_reset(struct env *env, struct error *err)
+/* Ask it, without waiting. */
+static int ask(struct bridge *bridge, const struct bridge_request *request, enum bridge_phase phase, struct error *err)
 {
-    struct bridge *bridge = (struct bridge *)env;
-    struct bridge_request request = {.kind = BRIDGE_RESET};
-    struct bridge_reply reply = {0};
-    int rc;
+    struct error why = {0};
 
-    if (bridge->link == NULL) {
-        bridge->restarts++;
-        if ((rc = start(bridge, &env->spec, err)) != TD_OK)
-            return TD_ELOST;
-    }
-    request.has_seed = !bridge->seeded;
-    request.seed = process_seed(bridge);
-    if ((rc = call(bridge, &request, &reply, err)) != TD_OK)
-        return rc;
-    bridge->seeded = true;
-    return take_obs(bridge, &reply, err);
+    if (bridge->link == NULL)
+        return error_set(err, TD_ELOST, "%s: the environment's process was lost before", bridge->task.spec.task);
+    if (bridge_link_begin(bridge->link, request, bridge->timeout_ms, &why) != TD_OK)
+        return lose(bridge, &why, err);
+    bridge->phase = phase;
+    return TD_OK;
 }
 
-static int bridge_step(struct env *env, const float *action, struct env_result *result, struct error *err)
+static int ask_reset(struct bridge *bridge, struct error *err)
+{
+    struct bridge_request request = {
+        .kind = BRIDGE_RESET, .has_seed = !bridge->seeded, .seed = process_seed(bridge)};
+
+    return ask(bridge, &request, PHASE_RESET, err);
+}
+
+/* Once a process has been, another that will not start is one more loss: a later one may. */
+static int failed_to_start(const struct bridge *bridge, int rc)
+{
+    return rc == TD_OK || rc == TD_EAGAIN || bridge->restarts == 0 ? rc : TD_ELOST;
+}
+
+static int bridge_begin(struct env *env, const float *action, struct error *err)
 {
     struct bridge *bridge = (struct bridge *)env;
-    struct bridge_request request = {
+    struct bridge_request step = {
         .kind = BRIDGE_STEP, .bulk = action, .bulk_size = env->spec.action_dim * sizeof(float)};
-    struct bridge_reply reply = {0};
-    struct error why;
-    int rc;
 
-    if ((rc = call(bridge, &request, &reply, err)) != TD_OK || (rc = take_obs(bridge, &reply, err)) != TD_OK)
-        return rc;
-    if (!isfinite((float)reply.reward)) {
-        error_set(&why, TD_ELOST, "the reward is %g", reply.reward);
+    if (action != NULL)
+        return ask(bridge, &step, PHASE_STEP, err);
+    if (bridge->link != NULL)
+        return ask_reset(bridge, err);
+    bridge->restarts += bridge->begun;
+    bridge->begun = true;
+    bridge->phase = PHASE_OPEN;
+    return failed_to_start(bridge, begin_process(&bridge->task, process_seed(bridge), &bridge->link, err));
+}
+
+/* It has started: go on to the reset. */
+static int finish_open(struct bridge *bridge, struct error *err)
+{
+    struct bridge_reply reply = {0};
+    int rc = finish_process(&bridge->task, &bridge->link, &reply, err);
+
+    if (rc == TD_OK)
+        rc = take_process(bridge, &bridge->env.spec, &reply, err);
+    if (rc != TD_OK)
+        return failed_to_start(bridge, rc);
+    rc = ask_reset(bridge, err);
+    return rc == TD_OK ? TD_EAGAIN : rc;
+}
+
+static int take_step(struct bridge *bridge, const struct bridge_reply *reply, struct env_result *result,
+                     struct error *err)
+{
+    struct error why;
+
+    if (!isfinite((float)reply->reward)) {
+        error_set(&why, TD_ELOST, "the reward is %g", reply->reward);
         return lose(bridge, &why, err);
     }
-    bridge->env_ns = reply.env_ns;
-    result->reward = reply.reward;
-    result->terminated = (reply.flags & BRIDGE_TERMINATED) != 0;
-    result->truncated = (reply.flags & BRIDGE_TRUNCATED) != 0;
-    result->has_success = (reply.flags & BRIDGE_HAS_SUCCESS) != 0;
-    result->success = (reply.flags & BRIDGE_SUCCESS) != 0;
+    bridge->env_ns = reply->env_ns;
+    result->reward = reply->reward;
+    result->terminated = (reply->flags & BRIDGE_TERMINATED) != 0;
+    result->truncated = (reply->flags & BRIDGE_TRUNCATED) != 0;
+    result->has_success = (reply->flags & BRIDGE_HAS_SUCCESS) != 0;
+    result->success = (reply->flags & BRIDGE_SUCCESS) != 0;
     return TD_OK;
+}
+
+static int bridge_finish(struct env *env, struct env_result *result, struct error *err)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    struct bridge_reply reply = {0};
+    struct error why = {0};
+    int rc;
+
+    if (bridge->phase == PHASE_OPEN)
+        return finish_open(bridge, err);
+    if ((rc = bridge_link_finish(bridge->link, &reply, &why)) == TD_EAGAIN)
+        return rc;
+    if (rc != TD_OK)
+        return lose(bridge, &why, err);
+    if ((rc = take_obs(bridge, &reply, err)) != TD_OK)
+        return rc;
+    if (bridge->phase == PHASE_STEP)
+        return take_step(bridge, &reply, result, err);
+    bridge->seeded = true;
+    return TD_OK;
+}
+
+static int bridge_poll(const struct env *env, struct pollfd fds[ENV_POLL_MAX])
+{
+    return bridge_link_poll(((const struct bridge *)env)->link, fds);
+}
+
+static uint64_t bridge_due_ms(const struct env *env)
+{
+    return bridge_link_due_ms(((const struct bridge *)env)->link);
 }
 
 static void bridge_observe(struct env *env, void *obs)
@@ -385,8 +489,11 @@ const struct env_class bridge_class = {
     .name = bridge_task_name,
     .describe = bridge_describe,
     .create = bridge_create,
-    .reset = bridge_reset,
-    .step = bridge_step,
+    .create_later = bridge_create_later,
+    .begin = bridge_begin,
+    .finish = bridge_finish,
+    .poll = bridge_poll,
+    .due_ms = bridge_due_ms,
     .observe = bridge_observe,
     .state_size = bridge_state_size,
     .state_get = bridge_state_get,

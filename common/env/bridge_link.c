@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,6 +34,10 @@ struct bridge_link {
     int printed;  /* the reading end of its stdout and stderr; -1: closed */
     uint64_t sequence;
     bool dead;
+    /* the request under way */
+    uint32_t asked;          /* its kind; 0: none is */
+    uint64_t timeout_ms, until_ms;
+    struct iovec unsent[2];  /* of its head, header and small bulk; of a large bulk */
     uint8_t *frame; /* the reply as it comes in: head, header, bulk */
     size_t frame_size, frame_have;
     uint8_t request[FRAME_HEAD + REQUEST_MAX];
@@ -286,56 +291,41 @@ pid_t bridge_link_pid(const bridge_link_t *link)
 
 /* --- frames -------------------------------------------------------------------------------------- */
 
-enum { CARRY_OK, CARRY_CLOSED, CARRY_LATE };
+enum { CARRY_OK, CARRY_CLOSED, CARRY_MORE };
 
-/* Wait until the socket is ready for `events`, hearing what is printed meanwhile. */
-static int wait_ready(bridge_link_t *link, short events, uint64_t until_ms)
+/* What the socket takes of the request. */
+static int send_some(bridge_link_t *link)
 {
-    for (;;) {
-        struct pollfd fds[2] = {{.fd = link->socket, .events = events}, {.fd = link->printed, .events = POLLIN}};
-        uint64_t now = clock_ms();
-        int ready = now >= until_ms ? 0 : poll(fds, 2, (int)(until_ms - now < 60000 ? until_ms - now : 60000));
+    for (int i = 0; i < 2; i++) {
+        struct iovec *part = &link->unsent[i];
 
-        if (now >= until_ms)
-            return CARRY_LATE;
-        if (ready > 0 && fds[1].revents != 0)
-            listen_to_it(link);
-        if (ready > 0 && fds[0].revents != 0)
-            return CARRY_OK;
-    }
-}
+        while (part->iov_len > 0) {
+            ssize_t sent = send(link->socket, part->iov_base, part->iov_len, MSG_NOSIGNAL);
 
-static int send_bytes(bridge_link_t *link, const uint8_t *bytes, size_t size, uint64_t until_ms)
-{
-    while (size > 0) {
-        ssize_t sent = send(link->socket, bytes, size, MSG_NOSIGNAL);
-        int rc;
-
-        if (sent > 0) {
-            bytes += sent;
-            size -= (size_t)sent;
-        } else if (sent < 0 && errno != EAGAIN && errno != EINTR) {
-            return CARRY_CLOSED;
-        } else if ((rc = wait_ready(link, POLLOUT, until_ms)) != CARRY_OK) {
-            return rc;
+            if (sent < 0 && errno == EAGAIN)
+                return CARRY_MORE;
+            if (sent < 0 && errno != EINTR)
+                return CARRY_CLOSED;
+            if (sent > 0) {
+                part->iov_base = (uint8_t *)part->iov_base + sent;
+                part->iov_len -= (size_t)sent;
+            }
         }
     }
     return CARRY_OK;
 }
 
-/* Bytes 0..size-1 of the frame are there when this is CARRY_OK; it may read further, never past `most`. */
-static int receive_bytes(bridge_link_t *link, size_t size, uint64_t until_ms)
+/* Bytes 0..size-1 of the frame are there when this is CARRY_OK; it may read further, never past its room. */
+static int receive_some(bridge_link_t *link, size_t size)
 {
     while (link->frame_have < size) {
-        ssize_t got;
-        int rc = wait_ready(link, POLLIN, until_ms);
+        ssize_t got = recv(link->socket, link->frame + link->frame_have, link->frame_size - link->frame_have, 0);
 
-        if (rc != CARRY_OK)
-            return rc;
-        got = recv(link->socket, link->frame + link->frame_have, link->frame_size - link->frame_have, 0);
         if (got > 0)
             link->frame_have += (size_t)got;
-        else if (got == 0 || (errno != EAGAIN && errno != EINTR))
+        else if (got < 0 && errno == EAGAIN)
+            return CARRY_MORE;
+        else if (got == 0 || errno != EINTR)
             return CARRY_CLOSED;
     }
     return CARRY_OK;
@@ -363,13 +353,11 @@ static uint32_t read_u32(const uint8_t *bytes)
     return value; /* both ends are on one machine, and little-endian like all we build for */
 }
 
-static int failed_to_carry(bridge_link_t *link, int carried, uint64_t timeout_ms, struct error *err)
+static int late(bridge_link_t *link, struct error *err)
 {
     char what[96];
 
-    if (carried == CARRY_CLOSED)
-        return lost_child(link, err);
-    snprintf(what, sizeof(what), "did not answer within %.3g s", (double)timeout_ms / 1000);
+    snprintf(what, sizeof(what), "did not answer within %.3g s", (double)link->timeout_ms / 1000);
     return lost(link, err, what);
 }
 
@@ -392,11 +380,11 @@ static void arena_give(void *user, void *memory)
     (void)memory;
 }
 
-static int send_request(bridge_link_t *link, const struct bridge_request *request, uint64_t until_ms)
+static void pack_request(bridge_link_t *link, const struct bridge_request *request)
 {
     Td__BridgeRequest message = TD__BRIDGE_REQUEST__INIT;
     uint32_t sizes[2];
-    int rc;
+    size_t small;
 
     message.version = BRIDGE_VERSION;
     message.kind = request->kind;
@@ -412,25 +400,27 @@ static int send_request(bridge_link_t *link, const struct bridge_request *reques
               request->bulk_size);
     memcpy(link->request, sizes, sizeof(sizes));
     td__bridge_request__pack(&message, link->request + FRAME_HEAD);
-    if (sizes[1] > 0 && FRAME_HEAD + sizes[0] + sizes[1] <= sizeof(link->request)) { /* small: in one go */
-        memcpy(link->request + FRAME_HEAD + sizes[0], request->bulk, sizes[1]);
-        return send_bytes(link, link->request, FRAME_HEAD + sizes[0] + sizes[1], until_ms);
+    small = FRAME_HEAD + sizes[0];
+    link->unsent[1] = (struct iovec){(void *)(uintptr_t)request->bulk, sizes[1]};
+    if (sizes[1] > 0 && small + sizes[1] <= sizeof(link->request)) { /* small: in one go */
+        memcpy(link->request + small, request->bulk, sizes[1]);
+        small += sizes[1];
+        link->unsent[1].iov_len = 0;
     }
-    rc = send_bytes(link, link->request, FRAME_HEAD + sizes[0], until_ms);
-    return rc == CARRY_OK && sizes[1] > 0 ? send_bytes(link, request->bulk, sizes[1], until_ms) : rc;
+    link->unsent[0] = (struct iovec){link->request, small};
 }
 
-/* One whole frame; what is no frame, or more than one, is told by *bad. */
-static int receive_frame(bridge_link_t *link, uint64_t until_ms, uint32_t *header, uint32_t *bulk, const char **bad)
+/* What has come of one frame; what is no frame, or more than one, is told by *bad. */
+static int receive_frame(bridge_link_t *link, uint32_t *header, uint32_t *bulk, const char **bad)
 {
+    size_t whole;
     int rc;
 
-    link->frame_have = 0;
     if (!make_room(link, FRAME_HEAD + 4096)) {
         *bad = "sent a reply there is no memory for";
         return CARRY_OK;
     }
-    if ((rc = receive_bytes(link, FRAME_HEAD, until_ms)) != CARRY_OK)
+    if ((rc = receive_some(link, FRAME_HEAD)) != CARRY_OK)
         return rc;
     *header = read_u32(link->frame);
     *bulk = read_u32(link->frame + 4);
@@ -438,13 +428,14 @@ static int receive_frame(bridge_link_t *link, uint64_t until_ms, uint32_t *heade
         *bad = "sent something that is no message (does it write to file descriptor 3?)";
         return CARRY_OK;
     }
-    if (!make_room(link, FRAME_HEAD + (size_t)*header + *bulk)) {
+    whole = FRAME_HEAD + (size_t)*header + *bulk;
+    if (!make_room(link, whole)) {
         *bad = "sent a reply there is no memory for";
         return CARRY_OK;
     }
-    if ((rc = receive_bytes(link, FRAME_HEAD + (size_t)*header + *bulk, until_ms)) != CARRY_OK)
+    if ((rc = receive_some(link, whole)) != CARRY_OK)
         return rc;
-    if (link->frame_have != FRAME_HEAD + (size_t)*header + *bulk)
+    if (link->frame_have != whole)
         *bad = "sent more than one reply";
     return CARRY_OK;
 }
@@ -502,24 +493,75 @@ static int read_reply(bridge_link_t *link, uint32_t kind, uint32_t header, uint3
     return TD_OK;
 }
 
-int bridge_link_call(bridge_link_t *link, const struct bridge_request *request, struct bridge_reply *reply,
-                     uint64_t timeout_ms, struct error *err)
+int bridge_link_begin(bridge_link_t *link, const struct bridge_request *request, uint64_t timeout_ms,
+                      struct error *err)
 {
-    uint64_t until = clock_ms() + timeout_ms;
-    uint32_t header = 0, bulk = 0;
+    TD_ASSERT(link->asked == 0, "request %u while the reply to %u is awaited", request->kind, link->asked);
+    if (link->dead)
+        return error_set(err, TD_ELOST, "the environment's process was lost before");
+    pack_request(link, request);
+    link->asked = request->kind;
+    link->timeout_ms = timeout_ms;
+    link->until_ms = clock_ms() + timeout_ms;
+    link->frame_have = 0;
+    return send_some(link) == CARRY_CLOSED ? lost_child(link, err) : TD_OK;
+}
+
+int bridge_link_finish(bridge_link_t *link, struct bridge_reply *reply, struct error *err)
+{
+    uint32_t header = 0, bulk = 0, asked = link->asked;
     const char *bad = NULL;
     int rc;
 
-    if (link->dead)
-        return error_set(err, TD_ELOST, "the environment's process was lost before");
-    rc = send_request(link, request, until);
+    TD_ASSERT(asked != 0, "no reply is awaited");
+    listen_to_it(link);
+    rc = send_some(link);
     if (rc == CARRY_OK)
-        rc = receive_frame(link, until, &header, &bulk, &bad);
-    if (rc != CARRY_OK)
-        return failed_to_carry(link, rc, timeout_ms, err);
+        rc = receive_frame(link, &header, &bulk, &bad);
+    if (rc == CARRY_MORE)
+        return clock_ms() < link->until_ms ? TD_EAGAIN : late(link, err);
+    if (rc == CARRY_CLOSED)
+        return lost_child(link, err);
     if (bad != NULL)
         return lost(link, err, bad);
-    return read_reply(link, request->kind, header, bulk, reply, err);
+    link->asked = 0;
+    return read_reply(link, asked, header, bulk, reply, err);
+}
+
+int bridge_link_poll(const bridge_link_t *link, struct pollfd fds[BRIDGE_POLL])
+{
+    bool sending = link->unsent[0].iov_len + link->unsent[1].iov_len > 0;
+
+    fds[0] = (struct pollfd){.fd = link->socket, .events = sending ? POLLOUT : POLLIN};
+    fds[1] = (struct pollfd){.fd = link->printed, .events = POLLIN}; /* -1 is passed over */
+    return BRIDGE_POLL;
+}
+
+uint64_t bridge_link_due_ms(const bridge_link_t *link)
+{
+    return link->until_ms;
+}
+
+void bridge_link_wait(const bridge_link_t *link)
+{
+    struct pollfd fds[BRIDGE_POLL];
+    uint64_t now = clock_ms(), left = link->until_ms > now ? link->until_ms - now : 0;
+
+    bridge_link_poll(link, fds);
+    poll(fds, BRIDGE_POLL, left < 60000 ? (int)left : 60000);
+}
+
+int bridge_link_call(bridge_link_t *link, const struct bridge_request *request, struct bridge_reply *reply,
+                     uint64_t timeout_ms, struct error *err)
+{
+    int rc = bridge_link_begin(link, request, timeout_ms, err);
+
+    if (rc != TD_OK)
+        return rc;
+    do {
+        bridge_link_wait(link);
+    } while ((rc = bridge_link_finish(link, reply, err)) == TD_EAGAIN);
+    return rc;
 }
 
 void bridge_link_close(bridge_link_t **out)
@@ -530,8 +572,9 @@ void bridge_link_close(bridge_link_t **out)
 
     if (link == NULL)
         return;
-    if (link->pid > 0 && !link->dead) {
-        send_request(link, &close_request, clock_ms() + 100);
+    if (link->pid > 0 && !link->dead && link->asked == 0) {
+        pack_request(link, &close_request);
+        send_some(link); /* between two requests the socket is empty: it takes all */
         shutdown(link->socket, SHUT_WR);
         reap(link, CLOSE_MS, &status);
     }

@@ -17,6 +17,7 @@
 #ifndef TD_ENV_BRIDGE_LINK_H
 #define TD_ENV_BRIDGE_LINK_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -91,9 +92,29 @@ int bridge_link_open(bridge_link_t **out, const char *python, const char *run, s
 int bridge_link_call(bridge_link_t *link, const struct bridge_request *request, struct bridge_reply *reply,
                      uint64_t timeout_ms, struct error *err);
 
+/*
+ * The same without waiting: the request is sent as far as the socket takes it, its bulk borrowed until the
+ * reply. Returns TD_OK or TD_ELOST.
+ */
+int bridge_link_begin(bridge_link_t *link, const struct bridge_request *request, uint64_t timeout_ms,
+                      struct error *err);
+
+/* The reply, if it is there: TD_EAGAIN while it is not, else as bridge_link_call. */
+int bridge_link_finish(bridge_link_t *link, struct bridge_reply *reply, struct error *err);
+
+/* What to wait for meanwhile, and until when (clock_ms). */
+#define BRIDGE_POLL 2
+int bridge_link_poll(const bridge_link_t *link, struct pollfd fds[BRIDGE_POLL]);
+uint64_t bridge_link_due_ms(const bridge_link_t *link);
+
+/* Wait so, once. */
+void bridge_link_wait(const bridge_link_t *link);
+
 pid_t bridge_link_pid(const bridge_link_t *link);
 
-/* Ask it to end, wait a moment, kill what is left of its session. Accepts NULL. */
+/*
+ * Ask it to end, wait a moment, kill what is left of its session; at once when a reply is awaited. Accepts NULL.
+ */
 void bridge_link_close(bridge_link_t **link);
 
 #endif

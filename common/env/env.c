@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "common/env/env_class.h"
+#include "common/util/clock.h"
 
 static const struct env_class *const classes[] = {&dm_class, &bridge_class, &plugin_class, &toy_class};
 
@@ -206,16 +207,24 @@ void env_describe(const char *task, struct env_about *about)
 /* What env.c adds to what a kind has made. */
 static int complete(struct env *env, struct error *err)
 {
-    env->payload = malloc(env->class->state_size(env) + 1); /* no state is no error */
-    if (env->spec.obs_type == ENV_OBS_RGB)
-        env->frame = calloc(2, ENV_FRAME_BYTES);
-    if (env->payload == NULL || (env->spec.obs_type == ENV_OBS_RGB && env->frame == NULL))
+    if (env->spec.obs_type != ENV_OBS_RGB)
+        return TD_OK;
+    env->frame = calloc(2, ENV_FRAME_BYTES);
+    if (env->frame == NULL)
         return error_set(err, TD_ENOMEM, "no memory for an environment");
-    return env->spec.obs_type == ENV_OBS_RGB ? open_drawing(env, err) : TD_OK;
+    return open_drawing(env, err);
 }
 
-int env_create_with(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
-                    struct error *err)
+/* Room for a saved state, as soon as its size is known. */
+static int make_payload(struct env *env, struct error *err)
+{
+    if (env->payload == NULL)
+        env->payload = malloc(env->class->state_size(env) + 1); /* no state is no error */
+    return env->payload != NULL ? TD_OK : error_set(err, TD_ENOMEM, "no memory for an environment");
+}
+
+static int create(env_t **out, const char *task, const struct env_options *options, uint32_t seed, bool later,
+                  struct error *err)
 {
     struct error unread;
     struct env_spec spec;
@@ -225,17 +234,31 @@ int env_create_with(env_t **out, const char *task, const struct env_options *opt
     *out = NULL;
     if (err == NULL)
         err = &unread;
-    if ((rc = find_with(task, options, &class, &spec, err)) != TD_OK ||
-        (rc = class->create(out, &spec, seed, err)) != TD_OK)
+    if ((rc = find_with(task, options, &class, &spec, err)) != TD_OK)
+        return rc;
+    later = later && class->create_later != NULL;
+    if ((rc = (later ? class->create_later : class->create)(out, &spec, seed, err)) != TD_OK)
         return rc;
     (*out)->class = class;
     (*out)->spec = spec;
     (*out)->options = *options;
     (*out)->steps = -1;
     (*out)->broken = false;
-    if ((rc = complete(*out, err)) != TD_OK)
+    if ((rc = complete(*out, err)) != TD_OK || (!later && (rc = make_payload(*out, err)) != TD_OK))
         env_close(out);
     return rc;
+}
+
+int env_create_with(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
+                    struct error *err)
+{
+    return create(out, task, options, seed, false, err);
+}
+
+int env_create_later(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
+                     struct error *err)
+{
+    return create(out, task, options, seed, true, err);
 }
 
 int env_create(env_t **out, const char *task, uint32_t seed, struct error *err)
@@ -271,22 +294,6 @@ static int broken(const env_t *env, struct error *err)
                      env->spec.task);
 }
 
-int env_reset(env_t *env, void *obs, struct error *err)
-{
-    int rc;
-
-    if (env->broken)
-        return broken(env, err);
-    env->steps = -1;
-    if ((rc = env->class->reset(env, err)) != TD_OK || (rc = draw_frame(env, err)) != TD_OK) {
-        env->broken = rc != TD_ELOST;
-        return rc;
-    }
-    env->steps = 0;
-    env_observe(env, obs);
-    return TD_OK;
-}
-
 /* The index of the first component that is no action, or -1. */
 static int bad_component(const env_t *env, const float *action)
 {
@@ -296,30 +303,154 @@ static int bad_component(const env_t *env, const float *action)
     return -1;
 }
 
-int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
-             struct error *err)
+/* Ask for a reset (action NULL) or a step; kinds that live in this process do it, and draw. */
+static int begin_move(struct env *env, const float *action, struct error *err)
+{
+    int rc;
+
+    if (env->class->begin != NULL)
+        return env->class->begin(env, action, err);
+    memset(&env->result, 0, sizeof(env->result));
+    rc = action == NULL ? env->class->reset(env, err) : env->class->step(env, action, &env->result, err);
+    return rc == TD_OK ? draw_frame(env, err) : rc;
+}
+
+/* The other half. */
+static int finish_move(struct env *env, struct env_result *result, struct error *err)
+{
+    int rc;
+
+    if (env->class->finish == NULL) {
+        *result = env->result;
+        return TD_OK;
+    }
+    memset(result, 0, sizeof(*result));
+    rc = env->class->finish(env, result, err);
+    return rc == TD_OK ? draw_frame(env, err) : rc;
+}
+
+/* A move went wrong. */
+static int give_up(struct env *env, int rc)
+{
+    env->move = ENV_MOVE_NONE;
+    env->broken = rc != TD_ELOST;
+    env->steps = -1;
+    return rc;
+}
+
+int env_reset_begin(env_t *env, struct error *err)
+{
+    int rc;
+
+    TD_ASSERT(env->move == ENV_MOVE_NONE, "%s: a reset while an answer is awaited", env->spec.task);
+    if (env->broken)
+        return broken(env, err);
+    env->steps = -1;
+    if ((rc = begin_move(env, NULL, err)) != TD_OK)
+        return give_up(env, rc);
+    env->move = ENV_MOVE_RESET;
+    return TD_OK;
+}
+
+int env_step_begin(env_t *env, const float *action, struct error *err)
 {
     int rc, bad = bad_component(env, action);
 
+    TD_ASSERT(env->move == ENV_MOVE_NONE, "%s: a step while an answer is awaited", env->spec.task);
     if (env->broken)
         return broken(env, err);
     TD_ASSERT(env->steps >= 0, "%s: a step outside of an episode", env->spec.task);
     if (bad >= 0)
         return error_set(err, TD_EINVAL, "%s: component %d of the action is %g, outside [-1, 1]",
                          env->spec.task, bad, (double)action[bad]);
-    memset(result, 0, sizeof(*result));
-    if ((rc = env->class->step(env, action, result, err)) != TD_OK ||
-        (rc = draw_frame(env, err)) != TD_OK) {
-        env->broken = rc != TD_ELOST;
-        env->steps = -1;
-        return rc;
-    }
+    if ((rc = begin_move(env, action, err)) != TD_OK)
+        return give_up(env, rc);
+    env->move = ENV_MOVE_STEP;
+    return TD_OK;
+}
+
+/* The step counter, and the end it brings. */
+static void count_step(struct env *env, struct env_result *result)
+{
     env->steps++;
-    env_observe(env, obs);
     result->truncated = !result->terminated && (result->truncated || env->steps == env->spec.episode_length);
     if (result->terminated || result->truncated)
         env->steps = -1;
+}
+
+int env_finish(env_t *env, void *obs, struct env_result *result, struct error *err)
+{
+    struct env_result unread;
+    enum env_move move = env->move;
+    int rc;
+
+    TD_ASSERT(move != ENV_MOVE_NONE, "%s: no answer is awaited", env->spec.task);
+    if (result == NULL)
+        result = &unread;
+    if ((rc = finish_move(env, result, err)) == TD_EAGAIN)
+        return rc;
+    if (rc == TD_OK && move == ENV_MOVE_RESET)
+        rc = make_payload(env, err);
+    if (rc != TD_OK)
+        return give_up(env, rc);
+    env->move = ENV_MOVE_NONE;
+    env_observe(env, obs);
+    if (move == ENV_MOVE_RESET)
+        env->steps = 0;
+    else
+        count_step(env, result);
     return TD_OK;
+}
+
+int env_poll(const env_t *env, struct pollfd fds[ENV_POLL_MAX])
+{
+    return env->move != ENV_MOVE_NONE && env->class->poll != NULL ? env->class->poll(env, fds) : 0;
+}
+
+uint64_t env_due_ms(const env_t *env)
+{
+    return env->move != ENV_MOVE_NONE && env->class->due_ms != NULL ? env->class->due_ms(env) : UINT64_MAX;
+}
+
+/* Until the descriptors have something, or the deadline is over. */
+static void wait_for_answer(const struct env *env)
+{
+    struct pollfd fds[ENV_POLL_MAX];
+    int count = env_poll(env, fds);
+    uint64_t due, now;
+
+    if (count == 0)
+        return;
+    due = env_due_ms(env);
+    now = clock_ms();
+    due = due > now ? due - now : 0;
+    poll(fds, (nfds_t)count, due < 60000 ? (int)due : 60000);
+}
+
+/* What was begun, to its end. */
+static int conclude(struct env *env, void *obs, struct env_result *result, struct error *err)
+{
+    int rc;
+
+    do {
+        wait_for_answer(env);
+    } while ((rc = env_finish(env, obs, result, err)) == TD_EAGAIN);
+    return rc;
+}
+
+int env_reset(env_t *env, void *obs, struct error *err)
+{
+    int rc = env_reset_begin(env, err);
+
+    return rc == TD_OK ? conclude(env, obs, NULL, err) : rc;
+}
+
+int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
+             struct error *err)
+{
+    int rc = env_step_begin(env, action, err);
+
+    return rc == TD_OK ? conclude(env, obs, result, err) : rc;
 }
 
 /* --- state --------------------------------------------------------------------------------- */
@@ -356,6 +487,7 @@ void env_state_get(env_t *env, void *bytes)
         .steps = env->steps,
     };
 
+    TD_ASSERT(env->payload != NULL, "%s: a state before the first reset", env->spec.task);
     memcpy(head.task, env->spec.task, sizeof(head.task));
     env->class->state_get(env, env->payload);
     head.hash = state_hash(head, env->payload);
@@ -395,6 +527,7 @@ int env_state_set(env_t *env, const void *bytes, size_t size, struct error *err)
     struct state_head head;
     int rc;
 
+    TD_ASSERT(env->payload != NULL, "%s: a state before the first reset", env->spec.task);
     if (env->broken)
         return broken(env, err);
     if ((rc = check_state(env, bytes, size, &head, err)) != TD_OK)

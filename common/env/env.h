@@ -13,6 +13,7 @@
 #ifndef TD_ENV_ENV_H
 #define TD_ENV_ENV_H
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -107,6 +108,13 @@ int env_create(env_t **out, const char *task, uint32_t seed, struct error *err);
 int env_create_with(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
                     struct error *err);
 
+/*
+ * As env_create_with, but what takes long is left to the first reset, which then may return what env_create
+ * returns too: a process is started there. Before it, there is no state to be saved or set.
+ */
+int env_create_later(env_t **out, const char *task, const struct env_options *options, uint32_t seed,
+                     struct error *err);
+
 /* The task's sizes; lives as long as env. */
 const struct env_spec *env_spec(const env_t *env);
 
@@ -132,6 +140,37 @@ int env_reset(env_t *env, void *obs, struct error *err);
  */
 int env_step(env_t *env, const float *action, void *obs, struct env_result *result,
              struct error *err);
+
+/*
+ * A reset or step in two halves, so that several environments that are processes of their own move at the
+ * same time: begin asks, env_finish takes the answer. Where an environment lives in this process, begin does
+ * all of it. The blocking calls above are these two with a wait between them, and no others but env_poll,
+ * env_due_ms, env_finish and env_close may be called in between.
+ *
+ *   action  [action_dim]  in   as env_step; borrowed until the answer
+ *
+ * Returns TD_OK: env_finish follows; or what env_reset and env_step return, and nothing has begun.
+ */
+int env_reset_begin(env_t *env, struct error *err);
+int env_step_begin(env_t *env, const float *action, struct error *err);
+
+/*
+ * Take the answer if it is there; never waits for it.
+ *
+ *   obs     [obs_dim]  out  what the reset or step led to
+ *   result             out  of a step; NULL after a reset
+ *
+ * Returns TD_EAGAIN: not yet, ask again when env_poll's descriptors are ready or the deadline is over; else
+ * what env_reset and env_step return.
+ */
+int env_finish(env_t *env, void *obs, struct env_result *result, struct error *err);
+
+/* The descriptors to wait on while env_finish says TD_EAGAIN; returns how many. */
+#define ENV_POLL_MAX 2
+int env_poll(const env_t *env, struct pollfd fds[ENV_POLL_MAX]);
+
+/* By then (clock_ms) env_finish has an answer, if only that the environment is lost. UINT64_MAX: it has one. */
+uint64_t env_due_ms(const env_t *env);
 
 /* Agent steps taken in this episode; -1 before the first reset and after an episode's end. */
 int env_steps(const env_t *env);
@@ -171,7 +210,7 @@ struct env_view {
  */
 int env_render(env_t *env, const struct env_view *view, uint8_t *pixels, struct error *err);
 
-/* Accepts NULL and a half-built env. */
+/* Accepts NULL, a half-built env, and one whose answer is awaited: its process is killed. */
 void env_close(env_t **env);
 
 #endif

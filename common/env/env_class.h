@@ -28,11 +28,24 @@ struct env_class {
     /* *out, whose `spec` and `class` env.c fills in afterwards, is freed by close. TD_ELOST as in step. */
     int (*create)(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err);
 
+    /* As create, without starting what the first reset can start as well. NULL: create is quick enough. */
+    int (*create_later)(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err);
+
     /* TD_ELOST: this episode is over, another reset may succeed; any other error: none will. */
     int (*reset)(struct env *env, struct error *err);
 
     /* One agent step; *result is zeroed before. env.c adds the time limit. Errors as reset. */
     int (*step)(struct env *env, const float *action, struct env_result *result, struct error *err);
+
+    /*
+     * In the place of reset and step, where the answer comes from elsewhere (none of the four is NULL then):
+     * begin asks, for a reset when action is NULL; finish takes the answer, TD_EAGAIN while it is not there;
+     * poll and due_ms say what to wait for meanwhile. close may come in between.
+     */
+    int (*begin)(struct env *env, const float *action, struct error *err);
+    int (*finish)(struct env *env, struct env_result *result, struct error *err);
+    int (*poll)(const struct env *env, struct pollfd fds[ENV_POLL_MAX]);
+    uint64_t (*due_ms)(const struct env *env);
 
     void (*observe)(struct env *env, void *obs);
 
@@ -53,15 +66,20 @@ struct env_class {
     void (*close)(struct env *env);
 };
 
+/* What env_finish is to take. */
+enum env_move { ENV_MOVE_NONE = 0, ENV_MOVE_RESET, ENV_MOVE_STEP };
+
 struct env {
     const struct env_class *class;
     struct env_spec spec;
     struct env_options options;
     int64_t steps; /* in this episode, -1 outside of one */
     bool broken;   /* the simulator gave up */
-    void *payload; /* [state_size] a saved state on its way in or out, aligned */
+    void *payload; /* [state_size] a saved state on its way in or out, aligned; NULL until its size is known */
     uint8_t *frame; /* [3][64][64] with obs=rgb: the present observation, then the same as drawn */
     bool drawable; /* render_open succeeded */
+    enum env_move move;       /* begun */
+    struct env_result result; /* of the step that begin did all of */
 };
 
 extern const struct env_class bridge_class; /* in Python: bridge.h */

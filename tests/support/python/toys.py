@@ -248,3 +248,26 @@ class Flaky(Good):
                 time.sleep(1000)
             obs[0] = float("nan")
         return obs, reward, terminated, truncated, info
+
+
+class Slow(Good):
+    """A step takes 20 ms, most of them asleep."""
+
+    def step(self, action):
+        time.sleep(0.02)
+        return super().step(action)
+
+
+class HangsOnce(Good):
+    """One process of all hangs after five steps: the first to come there while $TOY_HANG is no file."""
+
+    def step(self, action):
+        time.sleep(0.002)
+        if self.t == 5:
+            try:
+                os.close(os.open(os.environ["TOY_HANG"], os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                time.sleep(1000)
+        return super().step(action)

@@ -390,6 +390,173 @@ static void closing_has_an_end(void **state)
     }
 }
 
+/* Wait on what env_poll names, until the answer is there. */
+static int await_answer(env_t *env, float *obs, struct env_result *result, struct error *err)
+{
+    struct pollfd fds[ENV_POLL_MAX];
+    int rc;
+
+    while ((rc = env_finish(env, obs, result, err)) == TD_EAGAIN) {
+        int count = env_poll(env, fds);
+
+        assert_in_range(count, 1, ENV_POLL_MAX);
+        assert_true(env_due_ms(env) != UINT64_MAX);
+        assert_true(poll(fds, (nfds_t)count, 60000) >= 0);
+    }
+    assert_int_equal(env_poll(env, fds), 0);
+    assert_true(env_due_ms(env) == UINT64_MAX);
+    return rc;
+}
+
+/* In two halves an episode is what it is in one; with processes that come at the first reset, too. */
+static void moves_in_two_halves_are_the_same(void **state)
+{
+    const struct env_options plain = {0};
+    env_t *whole = make(TOY("Good"), 3), *halves;
+    struct env_result one, two;
+    struct error err = {0};
+    float x[3], y[3];
+
+    (void)state;
+    assert_ok(env_create_later(&halves, TOY("Good"), &plain, 3, &err), err);
+    assert_int_equal(bridge_env_pid(halves), 0);
+    for (int episode = 0; episode < 2; episode++) {
+        assert_ok(env_reset(whole, x, &err), err);
+        assert_ok(env_reset_begin(halves, &err), err);
+        assert_ok(await_answer(halves, y, NULL, &err), err);
+        assert_memory_equal(x, y, sizeof(x));
+        for (int t = 1; t <= 20; t++) {
+            assert_ok(env_step(whole, middle, x, &one, &err), err);
+            assert_ok(env_step_begin(halves, middle, &err), err);
+            assert_ok(await_answer(halves, y, &two, &err), err);
+            assert_memory_equal(x, y, sizeof(x));
+            assert_true(one.reward == two.reward && one.success == two.success);
+            assert_true(two.truncated == (t == 20) && !two.terminated);
+            assert_int_equal(env_steps(halves), t == 20 ? -1 : t);
+        }
+    }
+    assert_int_equal(env_state_size(halves), env_state_size(whole));
+    env_close(&whole);
+    env_close(&halves);
+}
+
+/* What lives in this process is done when it has begun. */
+static void native_moves_begin_and_end_at_once(void **state)
+{
+    struct env_result result;
+    struct pollfd fds[ENV_POLL_MAX];
+    struct error err = {0};
+    env_t *env = make("toy:3", 1);
+    float obs[4], outside[2] = {0, 2};
+
+    (void)state;
+    assert_ok(env_reset_begin(env, &err), err);
+    assert_int_equal(env_poll(env, fds), 0);
+    assert_ok(env_finish(env, obs, NULL, &err), err);
+    assert_int_equal(env_step_begin(env, outside, &err), TD_EINVAL);
+    for (int t = 1; t <= 3; t++) {
+        assert_ok(env_step_begin(env, middle, &err), err);
+        assert_true(env_due_ms(env) == UINT64_MAX);
+        assert_ok(env_finish(env, obs, &result, &err), err);
+        assert_true(result.truncated == (t == 3));
+    }
+    env_close(&env);
+}
+
+/* Four that sleep 20 ms do it together: a bound that a machine doing other things keeps, too. */
+static void asked_together_they_move_together(void **state)
+{
+    enum { MANY = 4, STEPS = 15 };
+    struct env_result result;
+    struct error err = {0};
+    uint64_t begun, alone, together;
+    env_t *env[MANY];
+    float obs[3];
+
+    (void)state;
+    for (int i = 0; i < MANY; i++) {
+        env[i] = make(TOY("Slow"), (uint32_t)i);
+        assert_ok(env_reset(env[i], obs, &err), err);
+    }
+    begun = clock_ms();
+    for (int t = 0; t < STEPS; t++)
+        assert_ok(env_step(env[0], middle, obs, &result, &err), err);
+    alone = clock_ms() - begun;
+    assert_ok(env_reset(env[0], obs, &err), err);
+    begun = clock_ms();
+    for (int t = 0; t < STEPS; t++) {
+        for (int i = 0; i < MANY; i++)
+            assert_ok(env_step_begin(env[i], middle, &err), err);
+        for (int i = 0; i < MANY; i++)
+            assert_ok(await_answer(env[i], obs, &result, &err), err);
+    }
+    together = clock_ms() - begun;
+    printf("  %d steps of one: %d ms; of %d: %d ms\n", STEPS, (int)alone, MANY, (int)together);
+    assert_true(2 * together < 5 * alone); /* one after the other: 4 times */
+    for (int i = 0; i < MANY; i++)
+        env_close(&env[i]);
+}
+
+/* Nobody waits for one that hangs: not who asks, not who closes it. */
+static void a_hung_one_is_asked_and_closed_without_waiting(void **state)
+{
+    const struct env_options plain = {0};
+    struct env_result result;
+    struct error err = {0};
+    float obs[3];
+    env_t *env;
+
+    (void)state;
+    for (int close_it = 0; close_it < 2; close_it++) {
+        uint64_t begun;
+        int pid;
+
+        setenv("TDMPC2_ENV_TIMEOUT", close_it ? "600" : "1.5", 1);
+        assert_ok(env_create_later(&env, TOY("Sleep"), &plain, 1, &err), err);
+        assert_ok(env_reset_begin(env, &err), err);
+        pid = bridge_env_pid(env);
+        if (!close_it) {
+            assert_ok(await_answer(env, obs, NULL, &err), err);
+            for (int t = 1; t < 5; t++)
+                assert_ok(env_step(env, middle, obs, &result, &err), err);
+            begun = clock_ms();
+            assert_ok(env_step_begin(env, middle, &err), err);
+            assert_true(clock_ms() - begun < 1000);
+            assert_true(env_due_ms(env) <= begun + 3000);
+            assert_int_equal(env_finish(env, obs, &result, &err), TD_EAGAIN);
+            clock_sleep_ms(1600);
+            assert_int_equal(env_finish(env, obs, &result, &err), TD_ELOST);
+            assert_non_null(strstr(err.text, "did not answer within 1.5 s"));
+            assert_false(alive(pid));
+            assert_ok(env_reset_begin(env, &err), err); /* another process */
+            pid = bridge_env_pid(env);
+        }
+        begun = clock_ms();
+        env_close(&env); /* it has not said what it is yet */
+        assert_true(clock_ms() - begun < 5000);
+        assert_false(alive(pid));
+    }
+    unsetenv("TDMPC2_ENV_TIMEOUT");
+}
+
+/* Created later, it fails later, in the same words. */
+static void what_fails_later_fails_in_the_same_words(void **state)
+{
+    const struct env_options plain = {0};
+    struct error err = {0};
+    float obs[64];
+    env_t *env;
+
+    (void)state;
+    setenv("TDMPC2_SUITES", "/nonexistent", 1);
+    assert_ok(env_create_later(&env, "mw-reach", &plain, 1, &err), err);
+    assert_int_equal(env_reset_begin(env, &err), TD_ESETUP);
+    assert_non_null(strstr(err.text, "make setup-metaworld"));
+    assert_int_equal(env_reset(env, obs, &err), TD_EIO);
+    env_close(&env);
+    unsetenv("TDMPC2_SUITES");
+}
+
 static int open_files(void)
 {
     DIR *folder = opendir("/proc/self/fd");
@@ -431,6 +598,11 @@ int main(void)
         cmocka_unit_test(missing_interpreters_and_suites_say_what_to_run),
         cmocka_unit_test(the_suites_have_their_tasks),
         cmocka_unit_test(closing_has_an_end),
+        cmocka_unit_test(moves_in_two_halves_are_the_same),
+        cmocka_unit_test(native_moves_begin_and_end_at_once),
+        cmocka_unit_test(asked_together_they_move_together),
+        cmocka_unit_test(a_hung_one_is_asked_and_closed_without_waiting),
+        cmocka_unit_test(what_fails_later_fails_in_the_same_words),
         cmocka_unit_test(nothing_is_left_open),
     };
 
