@@ -1,92 +1,23 @@
 #include "actor/worker.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "actor/worker_private.h"
 #include "common/env/stack.h"
-#include "common/plan/mppi.h"
 #include "common/tensor/gemm.h"
 #include "common/util/clock.h"
-#include "common/util/log.h"
-#include "common/util/queue.h"
 
 /* What an environment says of itself goes into rows and onto the wire as it is. */
 _Static_assert(ENV_OBS_STATE == (int)OBS_STATE && ENV_OBS_RGB == (int)OBS_RGB, "kinds of observations");
 _Static_assert(STACK_FRAMES == ROW_STACK, "frames in an observation");
 
-#define BACKGROUND_NICE   10
-#define EVALUATION_LOSSES 5 /* of its environment, in one evaluation */
-
-/* A command on its way to the thread. `state` is the loop's memory, lent until the result. */
-struct work {
-    uint32_t kind;
-    uint64_t abandoned; /* abandonments when it was given */
-    void *state;
-    size_t state_size;
-    union {
-        struct command_restore restore;
-        struct command_reset reset;
-        struct command_step step;
-        struct command_capture capture;
-        struct command_evaluate evaluate;
-        struct command_adopt adopt;
-    };
-};
-
-/* Not a command: the loop has dealt with all results of a round. */
-#define WORK_DEALT UINT32_MAX
-
-/* A result on its way back; behind it in the queue's item lie the observation and the action. */
-struct answer {
-    struct worker_result result;
-    void *state; /* of struct work */
-    size_t state_size;
-};
-
-/* One environment. */
-struct seat {
-    struct answer *answer; /* made here, then pushed; with its observation and action */
-    void *obs;             /* behind answer: what the environment said last */
-    float *action;         /* behind that */
-    void *seen;            /* what the planner sees: the state, or the last frames */
-    uint32_t number;
-    env_t *env;            /* NULL: not made yet */
-    uint32_t env_seed;
-    bool env_untouched;    /* made with that seed and not used since */
-    /* of the reset or step under way */
-    const struct work *work;
-    int rc;
-    struct error err;
-    struct env_result result;
-};
-
-struct worker {
-    struct worker_options options;
-    struct env_spec spec;
-    size_t state_size;  /* of the environment; set before WORKER_READY is sent */
-    queue_t *commands, *results;
-    pthread_t thread;
-    bool started, joined;
-    atomic_bool stopping;
-    _Atomic uint64_t abandoned;
-    /* the loop's */
-    struct answer *popped; /* with its observation and action */
-    bool round_ended;      /* popped is the last result of a round */
-    /* the thread's */
-    struct seat *seats;
-    int seat_count;
-    struct work *works;    /* [WORKER_PENDING] of the round under way */
-    struct seat **group;   /* [seat_count] that move together */
-    bool failed;           /* WORKER_FAILED was the last word */
-    world_model_t *acting, *spare;
-    pool_t *pool;
-    mppi_t *planner;
-};
+#define BACKGROUND_NICE 10
 
 static size_t obs_bytes(const struct worker *worker)
 {
@@ -100,7 +31,7 @@ static size_t answer_bytes(const struct worker *worker)
 
 /* --- the thread: answers ---------------------------------------------------- */
 
-static uint64_t token_of(const struct work *work)
+uint64_t work_token(const struct work *work)
 {
     switch (work->kind) {
     case COMMAND_RESTORE:
@@ -118,16 +49,22 @@ static uint64_t token_of(const struct work *work)
     }
 }
 
-static void send_answer(worker_t *worker, struct seat *seat, bool more)
+void worker_hold_answer(worker_t *worker, const struct seat *seat)
 {
-    int rc;
+    int rc = TD_OK;
 
-    seat->answer->result.more = more;
-    rc = queue_push(worker->results, seat->answer);
+    if (worker->has_held) {
+        worker->held->result.more = true;
+        rc = queue_push(worker->results, worker->held);
+    }
     TD_ASSERT(rc == TD_OK, "more results than commands");
+    memcpy(worker->held, seat->answer, answer_bytes(worker));
+    worker->has_held = true;
+    if (worker->told_ms == 0)
+        worker->told_ms = clock_ms();
 }
 
-static void begin_answer(struct seat *seat, uint32_t kind, uint64_t token)
+void worker_begin_answer(struct seat *seat, uint32_t kind, uint64_t token)
 {
     memset(seat->answer, 0, sizeof(*seat->answer));
     seat->answer->result.environment = seat->number;
@@ -135,21 +72,8 @@ static void begin_answer(struct seat *seat, uint32_t kind, uint64_t token)
     seat->answer->result.token = token;
 }
 
-/* The environment is gone, and a reset may bring another. False: it is another kind of failure. */
-static bool lose(worker_t *worker, struct seat *seat, int rc, const struct error *err)
-{
-    struct worker_result *result = &seat->answer->result;
-
-    if (rc != TD_ELOST)
-        return false;
-    metrics_add(worker->options.metrics, METRIC_env_lost, 1);
-    result->err = *err;
-    result->lost = true;
-    return true;
-}
-
 /* The command could not be carried out, and no other will be. */
-static void fail(worker_t *worker, struct seat *seat, int rc, const struct error *err)
+void worker_fail(worker_t *worker, struct seat *seat, int rc, const struct error *err)
 {
     seat->answer->result.kind = WORKER_FAILED;
     seat->answer->result.err = *err;
@@ -164,14 +88,13 @@ static struct env_options options_of(const worker_t *worker)
     return env_options(worker->options.config.obs, worker->options.config.render);
 }
 
-static struct seat *seat_of(worker_t *worker, uint32_t environment)
+struct seat *worker_seat(worker_t *worker, uint32_t environment)
 {
     TD_ASSERT(environment < (uint32_t)worker->seat_count, "environment %u of %d", environment, worker->seat_count);
     return &worker->seats[environment];
 }
 
-/* An environment whose random state begins with this seed. */
-static int make_env(worker_t *worker, struct seat *seat, uint64_t seed, struct error *err)
+int worker_make_env(worker_t *worker, struct seat *seat, uint64_t seed, bool later, struct error *err)
 {
     struct env_options options = options_of(worker);
     int rc;
@@ -179,30 +102,10 @@ static int make_env(worker_t *worker, struct seat *seat, uint64_t seed, struct e
     if (seat->env != NULL && seat->env_untouched && seat->env_seed == (uint32_t)seed)
         return TD_OK;
     env_close(&seat->env);
-    rc = env_create_with(&seat->env, worker->options.config.task, &options, (uint32_t)seed, err);
+    rc = (later ? env_create_later : env_create_with)(&seat->env, worker->options.config.task, &options,
+                                                      (uint32_t)seed, err);
     seat->env_seed = (uint32_t)seed;
     seat->env_untouched = true;
-    return rc;
-}
-
-static int reset_env(worker_t *worker, struct seat *seat, struct error *err)
-{
-    int rc = env_reset(seat->env, seat->obs, err);
-
-    seat->env_untouched = false;
-    if (rc == TD_OK)
-        stack_push(&worker->spec, seat->seen, seat->obs, true);
-    return rc;
-}
-
-static int step_env(worker_t *worker, struct seat *seat, struct env_result *result, struct error *err)
-{
-    uint64_t begun = clock_ns();
-    int rc = env_step(seat->env, seat->action, seat->obs, result, err);
-
-    metrics_record(worker->options.metrics, METRIC_env_ms, (double)(clock_ns() - begun) / 1e6);
-    if (rc == TD_OK)
-        stack_push(&worker->spec, seat->seen, seat->obs, false);
     return rc;
 }
 
@@ -213,9 +116,9 @@ static void restore(worker_t *worker, struct seat *seat, const struct work *work
     int rc;
 
     if (work->state_size == 0) {
-        rc = make_env(worker, seat, work->restore.seed, &err);
+        rc = worker_make_env(worker, seat, work->restore.seed, false, &err);
         if (rc != TD_OK)
-            fail(worker, seat, rc, &err);
+            worker_fail(worker, seat, rc, &err);
     } else {
         rc = env_state_set(seat->env, work->state, work->state_size, &result->err);
         seat->env_untouched = false;
@@ -223,7 +126,7 @@ static void restore(worker_t *worker, struct seat *seat, const struct work *work
     result->ok = rc == TD_OK;
 }
 
-static void capture(struct seat *seat, const struct work *work)
+void worker_capture(struct seat *seat, const struct work *work)
 {
     if (work->state_size == 0)
         return;
@@ -231,220 +134,12 @@ static void capture(struct seat *seat, const struct work *work)
     seat->answer->result.state = (struct bulk){work->state, work->state_size};
 }
 
-/* --- the thread: acting ------------------------------------------------------ */
+/* --- the thread: life -------------------------------------------------------- */
 
 /* Those it was given; the evaluator, beside whom others compute, one. */
-static void use_usual_threads(worker_t *worker)
+void worker_usual_threads(worker_t *worker)
 {
     pool_set_active(worker->pool, worker->options.background ? 1 : pool_threads(worker->pool));
-}
-
-/* For all of these at once. Those whose action is not finite have their rc set. */
-static void plan(worker_t *worker, struct mppi_request *requests, int count)
-{
-    uint64_t begun = clock_ns();
-
-    if (count == 0)
-        return;
-    mppi_plan_batch(worker->planner, worker->acting, requests, count);
-    metrics_record(worker->options.metrics, METRIC_plan_ms, (double)(clock_ns() - begun) / 1e6);
-    metrics_record(worker->options.metrics, METRIC_plan_batch, count);
-    for (int i = 0; i < count; i++) {
-        struct seat *seat = seat_of(worker, (uint32_t)requests[i].environment);
-
-        seat->rc = requests[i].status;
-        if (seat->rc != TD_OK)
-            error_set(&seat->err, seat->rc,
-                      "planning gave an action that is not finite: the parameters have diverged");
-    }
-}
-
-/* The draws of a step; rng is its memory. */
-static struct mppi_request request_of(struct seat *seat, const struct rng_key *key, struct rng *rng)
-{
-    rng_init(rng, key);
-    return (struct mppi_request){.environment = (int)seat->number, .obs = seat->seen,
-                                 .draws = mppi_draws_rng(rng), .action = seat->action};
-}
-
-/* The actions of all that step: drawn, or planned in one batch. */
-static void choose_actions(worker_t *worker, int count)
-{
-    struct mppi_request requests[MPPI_ENVIRONMENTS_MAX];
-    struct rng rng[MPPI_ENVIRONMENTS_MAX];
-    int planned = 0;
-
-    for (int i = 0; i < count; i++) {
-        struct seat *seat = worker->group[i];
-        const struct command_step *command = &seat->work->step;
-
-        if (seat->work->kind != COMMAND_STEP)
-            continue;
-        if (command->random) {
-            rng_init(&rng[planned], &command->key);
-            rng_uniform(&rng[planned], seat->action, worker->spec.action_dim, -1, 1);
-            continue;
-        }
-        requests[planned] = request_of(seat, &command->key, &rng[planned]);
-        requests[planned++].first = command->first;
-    }
-    plan(worker, requests, planned);
-}
-
-/* Pool task: one environment's reset or step. */
-static void move_task(void *context, int task, int thread)
-{
-    worker_t *worker = context;
-    struct seat *seat = worker->group[task];
-
-    (void)thread;
-    if (seat->rc != TD_OK)
-        return;
-    if (seat->work->kind == COMMAND_RESET)
-        seat->rc = reset_env(worker, seat, &seat->err);
-    else
-        seat->rc = step_env(worker, seat, &seat->result, &seat->err);
-}
-
-static void answer_move(worker_t *worker, struct seat *seat)
-{
-    struct session_step *out = &seat->answer->result.step;
-
-    if (seat->rc != TD_OK) {
-        if (!lose(worker, seat, seat->rc, &seat->err))
-            fail(worker, seat, seat->rc, &seat->err);
-        return;
-    }
-    if (seat->work->kind == COMMAND_RESET)
-        return;
-    metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
-    out->action = seat->action;
-    out->reward = (float)seat->result.reward;
-    out->terminated = seat->result.terminated;
-    out->truncated = seat->result.truncated;
-    out->has_success = seat->result.has_success;
-    out->success = seat->result.success;
-}
-
-/* Reset or step those in worker->group: plan for them together, then move them, on all threads there are. */
-static void move_group(worker_t *worker, int count, bool more)
-{
-    for (int i = 0; i < count; i++) {
-        struct seat *seat = worker->group[i];
-
-        begin_answer(seat, seat->work->kind, token_of(seat->work));
-        memset(&seat->err, 0, sizeof(seat->err));
-        memset(&seat->result, 0, sizeof(seat->result));
-        seat->rc = TD_OK;
-        if (seat->work->kind == COMMAND_RESET && (seat->work->reset.reseed || seat->env == NULL))
-            seat->rc = make_env(worker, seat, seat->work->reset.seed, &seat->err);
-    }
-    choose_actions(worker, count);
-    pool_run(worker->pool, move_task, worker, count);
-    for (int i = 0; i < count; i++)
-        answer_move(worker, worker->group[i]);
-    for (int i = 0; i < count; i++)
-        send_answer(worker, worker->group[i], more || i < count - 1);
-}
-
-static bool is_abandoned(worker_t *worker, const struct work *work)
-{
-    return atomic_load(&worker->stopping) || atomic_load(&worker->abandoned) != work->abandoned;
-}
-
-struct score {
-    double reward, length, success; /* success: of the last step */
-    bool has_success;
-};
-
-/* One episode without exploration noise. False: abandoned, or rc says. */
-static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t episode,
-                             struct score *score, int *rc, struct error *err)
-{
-    struct seat *seat = &worker->seats[0];
-    struct env_result result = {0};
-
-    *score = (struct score){0};
-
-    *rc = reset_env(worker, seat, err);
-    for (uint32_t t = 0; *rc == TD_OK && !result.terminated && !result.truncated; t++) {
-        struct rng_key key = session_eval_key(&work->evaluate.key, episode, t);
-        struct rng rng;
-        struct mppi_request request = request_of(seat, &key, &rng);
-
-        if (is_abandoned(worker, work))
-            return false;
-        request.first = t == 0;
-        request.eval = true;
-        plan(worker, &request, 1);
-        if ((*rc = seat->rc) != TD_OK)
-            *err = seat->err;
-        else
-            *rc = step_env(worker, seat, &result, err);
-        if (*rc != TD_OK)
-            break;
-        if (!work->evaluate.in_place)
-            metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
-        score->reward += (double)(float)result.reward;
-        score->length += 1;
-    }
-    score->success = result.success;
-    score->has_success = result.has_success;
-    return *rc == TD_OK;
-}
-
-/* All of them, added up; an episode whose environment is lost is played again, a few times in all. */
-static bool evaluate_episodes(worker_t *worker, const struct work *work, struct score *sum, int *rc, struct error *err)
-{
-    int losses = 0;
-
-    for (uint32_t i = 0; i < work->evaluate.episodes; i++) {
-        struct score score;
-
-        while (!evaluate_episode(worker, work, i, &score, rc, err)) {
-            if (*rc != TD_ELOST || work->evaluate.in_place || ++losses > EVALUATION_LOSSES)
-                return false;
-            metrics_add(worker->options.metrics, METRIC_env_lost, 1);
-            log_error("an episode of the evaluation is played again", "why=\"%s\"", err->text);
-        }
-        sum->reward += score.reward;
-        sum->length += score.length;
-        sum->success += score.success;
-        sum->has_success |= score.has_success;
-    }
-    return true;
-}
-
-static void evaluate(worker_t *worker, struct seat *seat, const struct work *work)
-{
-    struct worker_result *result = &seat->answer->result;
-    uint32_t episodes = work->evaluate.episodes;
-    struct score sum = {0};
-    struct error err = {0};
-    bool going = false;
-    int rc = TD_OK;
-
-    if (!work->evaluate.in_place)
-        rc = make_env(worker, seat, work->evaluate.seed, &err);
-    if (work->evaluate.alone)
-        pool_set_active(worker->pool, pool_threads(worker->pool));
-    if (rc == TD_OK)
-        going = evaluate_episodes(worker, work, &sum, &rc, &err);
-    use_usual_threads(worker);
-    if (rc != TD_OK) {
-        fail(worker, seat, rc, &err);
-        return;
-    }
-    result->ended = going;
-    result->evaluation.episodes = episodes;
-    result->evaluation.reward = episodes > 0 ? sum.reward / episodes : 0;
-    result->evaluation.length = episodes > 0 ? sum.length / episodes : 0;
-    result->evaluation.has_success = sum.has_success;
-    result->evaluation.success = episodes > 0 ? sum.success / episodes : 0;
-    if (going && work->evaluate.in_place) {
-        capture(seat, work);
-        result->evaluation.state = result->state;
-    }
 }
 
 /* Copy, check, and change places with what is acted with now. */
@@ -462,23 +157,32 @@ static void adopt(worker_t *worker, struct seat *seat, const struct command_adop
     seat->answer->result.ok = true;
 }
 
-/* --- the thread: life -------------------------------------------------------- */
-
 static bool is_move(const struct work *work)
 {
     return work->kind == COMMAND_RESET || work->kind == COMMAND_STEP;
 }
 
-/* A command that is carried out by itself. */
-static void carry_out(worker_t *worker, const struct work *work, bool more)
+/* The environment of a command that is no move; parameters are nobody's, and told from the first seat. */
+static struct seat *seat_at(worker_t *worker, const struct work *work)
 {
-    struct seat *seat = &worker->seats[0];
-
     if (work->kind == COMMAND_RESTORE)
-        seat = seat_of(worker, work->restore.environment);
-    else if (work->kind == COMMAND_CAPTURE)
-        seat = seat_of(worker, work->capture.environment);
-    begin_answer(seat, work->kind, token_of(work));
+        return worker_seat(worker, work->restore.environment);
+    if (work->kind == COMMAND_CAPTURE)
+        return worker_seat(worker, work->capture.environment);
+    return &worker->seats[0];
+}
+
+/* A command that is carried out by itself. */
+static void carry_out(worker_t *worker, const struct work *work)
+{
+    struct seat *seat = seat_at(worker, work);
+
+    moves_tell(worker);
+    if (work->kind != COMMAND_ADOPT && !moves_settle(worker, seat)) {
+        free(work->state);
+        return;
+    }
+    worker_begin_answer(seat, work->kind, work_token(work));
     seat->answer->state = work->state;
     seat->answer->state_size = work->state_size;
     switch (work->kind) {
@@ -486,74 +190,92 @@ static void carry_out(worker_t *worker, const struct work *work, bool more)
         restore(worker, seat, work);
         break;
     case COMMAND_CAPTURE:
-        capture(seat, work);
+        worker_capture(seat, work);
         break;
     case COMMAND_EVALUATE:
-        evaluate(worker, seat, work);
+        worker_evaluate(worker, seat, work);
         break;
     default:
         adopt(worker, seat, &work->adopt);
         break;
     }
-    send_answer(worker, seat, more);
+    worker_hold_answer(worker, seat);
 }
 
 /* Resets and steps in a row, each of another environment, from works[from] on; returns how many. */
-static int gather_group(worker_t *worker, int from, int count)
+static int gather_group(worker_t *worker, int from)
 {
     int size = 0;
 
-    for (int i = from; i < count && is_move(&worker->works[i]); i++) {
+    for (int i = from; i < worker->work_count && is_move(&worker->works[i]); i++) {
         const struct work *work = &worker->works[i];
-        struct seat *seat = seat_of(worker, work->kind == COMMAND_RESET ? work->reset.environment
-                                                                        : work->step.environment);
+        struct seat *seat = worker_seat(worker, work->kind == COMMAND_RESET ? work->reset.environment
+                                                                            : work->step.environment);
 
         for (int j = 0; j < size; j++)
             if (worker->group[j] == seat)
                 return size;
-        seat->work = work;
+        seat->next = work;
         worker->group[size++] = seat;
     }
     return size;
 }
 
-/* In the order they were given in; those after a failure are dropped. */
-static void carry_out_round(worker_t *worker, int count)
+/* What was taken, in the order it was given in; what comes after a failure is dropped. */
+static void carry_out_works(worker_t *worker)
 {
-    for (int i = 0; i < count;) {
-        int size = gather_group(worker, i, count);
+    for (int i = 0; i < worker->work_count;) {
+        int size = gather_group(worker, i);
 
         if (worker->failed || atomic_load(&worker->stopping)) {
             free(worker->works[i++].state);
         } else if (size > 0) {
-            move_group(worker, size, i + size < count);
+            moves_begin(worker, size);
             i += size;
         } else {
-            carry_out(worker, &worker->works[i], i + 1 < count);
-            i++;
+            carry_out(worker, &worker->works[i++]);
         }
     }
+    worker->work_count = 0;
+}
+
+/* Room for another; one environment's commands are taken one by one. */
+static bool has_room(const worker_t *worker)
+{
+    return worker->work_count < (worker->seat_count == 1 ? 1 : WORKER_PENDING);
+}
+
+static void take(worker_t *worker)
+{
+    if (worker->works[worker->work_count].kind == WORK_DEALT)
+        worker->undealt = false;
+    else
+        worker->work_count++;
 }
 
 /*
- * Wait for commands; returns how many, 0: the thread shall end. With several environments, those that one
- * round's results led to are taken together, so that what was planned in one batch stays in one: the loop
- * says when it has dealt with all of them.
+ * Commands and answers until the end. With several environments, the commands that one round's results led to
+ * are taken together, so that what was planned in one batch stays in one: the loop says when it has dealt with
+ * all of them.
  */
-static int take_round(worker_t *worker)
+static void act(worker_t *worker)
 {
-    int count = 0;
-    bool dealt = worker->seat_count == 1;
-
-    while (count < WORKER_PENDING && (!dealt || count == 0 || queue_length(worker->commands) > 0)) {
-        if (queue_wait(worker->commands, &worker->works[count], -1) != TD_OK)
-            break;
-        if (worker->works[count].kind == WORK_DEALT)
-            dealt = true;
-        else if (++count == 1 && worker->seat_count == 1)
-            break;
+    while (!atomic_load(&worker->stopping) && !worker->failed) {
+        while (has_room(worker) && queue_pop(worker->commands, &worker->works[worker->work_count]) == TD_OK)
+            take(worker);
+        if (worker->work_count > 0 && (!worker->undealt || !has_room(worker)))
+            carry_out_works(worker);
+        moves_collect(worker);
+        if (worker->failed || moves_round_over(worker)) {
+            moves_end_round(worker);
+        } else if (!moves_wait(worker)) {
+            if (queue_wait(worker->commands, &worker->works[worker->work_count], -1) != TD_OK)
+                break;
+            take(worker);
+        }
     }
-    return count;
+    for (int i = 0; i < worker->work_count; i++)
+        free(worker->works[i].state);
 }
 
 static int make_agent(worker_t *worker, struct error *err)
@@ -571,7 +293,7 @@ static int make_agent(worker_t *worker, struct error *err)
         (rc = pool_create(&worker->pool, worker->options.threads, err)) != TD_OK ||
         (rc = gemm_start(pool_threads(worker->pool), err)) != TD_OK)
         return rc;
-    use_usual_threads(worker);
+    worker_usual_threads(worker);
     metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
     return mppi_create(&worker->planner, &plan_config, &dims, worker->seat_count, worker->pool, err);
 }
@@ -583,13 +305,13 @@ static bool make_everything(worker_t *worker)
     struct error err = {0};
     int rc;
 
-    begin_answer(seat, WORKER_READY, 0);
-    rc = make_env(worker, seat, (uint64_t)worker->options.config.seed, &err);
+    worker_begin_answer(seat, WORKER_READY, 0);
+    rc = worker_make_env(worker, seat, (uint64_t)worker->options.config.seed, false, &err);
     if (rc == TD_OK)
         rc = make_agent(worker, &err);
     if (rc != TD_OK) {
-        fail(worker, seat, rc, &err);
-        send_answer(worker, seat, false);
+        worker_fail(worker, seat, rc, &err);
+        worker_hold_answer(worker, seat);
         return false;
     }
     TD_ASSERT(worker->spec.obs_dim == env_spec(seat->env)->obs_dim &&
@@ -604,7 +326,7 @@ static bool make_everything(worker_t *worker)
         .episode_length = worker->spec.episode_length,
         .saves_state = worker->state_size > 0,
     };
-    send_answer(worker, seat, false);
+    worker_hold_answer(worker, seat);
     return true;
 }
 
@@ -620,40 +342,58 @@ static void give_way(void)
 static void *run(void *context)
 {
     worker_t *worker = context;
-    int count;
+    bool made;
 
     pthread_setname_np(pthread_self(), "worker");
     if (worker->options.background)
         give_way();
-    if (!make_everything(worker))
-        return NULL;
-    while (!worker->failed && !atomic_load(&worker->stopping) && (count = take_round(worker)) > 0)
-        carry_out_round(worker, count);
+    made = make_everything(worker);
+    moves_end_round(worker);
+    if (made)
+        act(worker);
     return NULL;
 }
 
 /* --- the loop's side --------------------------------------------------------- */
 
+/* It may wait for commands or for environments. */
+static void wake_thread(void *context)
+{
+    const worker_t *worker = context;
+    uint64_t one = 1;
+
+    if (write(worker->wake, &one, sizeof(one)) < 0)
+        return; /* it has been woken very often before */
+}
+
 static int create_queues(worker_t *worker)
 {
     size_t bytes = answer_bytes(worker);
-    int rc = queue_create(&worker->commands, WORKER_PENDING, sizeof(struct work), NULL, NULL);
+    int rc;
 
-    if (rc != TD_OK)
+    worker->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (worker->wake < 0)
+        return TD_EIO;
+    if ((rc = queue_create(&worker->commands, WORKER_PENDING, sizeof(struct work), wake_thread, worker)) != TD_OK)
         return rc;
     /* one result to each command, the round under way and the first: a push always finds room */
     rc = queue_create(&worker->results, 2 * WORKER_PENDING, bytes, worker->options.wake,
                       worker->options.context);
     worker->popped = calloc(1, bytes);
+    worker->held = calloc(1, bytes);
     worker->works = calloc(WORKER_PENDING, sizeof(*worker->works));
-    return rc != TD_OK || worker->popped == NULL || worker->works == NULL ? TD_ENOMEM : TD_OK;
+    if (rc != TD_OK || worker->popped == NULL || worker->held == NULL || worker->works == NULL)
+        return TD_ENOMEM;
+    return TD_OK;
 }
 
 static int create_seats(worker_t *worker)
 {
     worker->seats = calloc((size_t)worker->seat_count, sizeof(*worker->seats));
     worker->group = calloc((size_t)worker->seat_count, sizeof(*worker->group));
-    if (worker->seats == NULL || worker->group == NULL)
+    worker->moving = calloc((size_t)worker->seat_count, sizeof(*worker->moving));
+    worker->fds = calloc(1 + ENV_POLL_MAX * (size_t)worker->seat_count, sizeof(*worker->fds));
+    if (worker->seats == NULL || worker->group == NULL || worker->moving == NULL || worker->fds == NULL)
         return TD_ENOMEM;
     for (int i = 0; i < worker->seat_count; i++) {
         struct seat *seat = &worker->seats[i];
@@ -679,11 +419,12 @@ int worker_create(worker_t **out, const struct worker_options *options, struct e
     if (worker == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for the environment");
     worker->options = *options;
+    worker->wake = -1;
     worker->seat_count = options->environments > 1 ? options->environments : 1;
     seen = options_of(worker);
     rc = env_find_with(options->config.task, &seen, &worker->spec, err);
     if (rc == TD_OK && ((rc = create_queues(worker)) != TD_OK || (rc = create_seats(worker)) != TD_OK))
-        error_set(err, rc, "out of memory for the environment");
+        error_set(err, rc, rc == TD_EIO ? "too many open files" : "out of memory for the environment");
     if (rc == TD_OK && pthread_create(&worker->thread, NULL, run, worker) != 0)
         rc = error_set(err, TD_EIO, "the compute thread cannot be started: too many threads");
     if (rc != TD_OK) {
@@ -790,6 +531,7 @@ bool worker_stop(worker_t *worker, uint64_t wait_ms)
         return true;
     atomic_store(&worker->stopping, true);
     queue_close(worker->commands);
+    wake_thread(worker);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += (time_t)(wait_ms / 1000);
     until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
@@ -831,8 +573,15 @@ void worker_destroy(worker_t **out)
     world_model_destroy(&worker->acting);
     world_model_destroy(&worker->spare);
     free(worker->seats);
+    if (worker->has_held)
+        free(worker->held->state);
+    if (worker->wake >= 0)
+        close(worker->wake);
     free(worker->group);
+    free(worker->moving);
+    free(worker->fds);
     free(worker->works);
+    free(worker->held);
     free(worker->popped);
     free(worker);
     *out = NULL;

@@ -1,13 +1,17 @@
 /*
  * worker.h - the compute thread of an actor: its environments, world model and planner.
  *
- * Commands of the session go in, results come out, in the same order and by a queue each, so the
- * event loop never waits for a plan. Two models lie side by side: the planner acts with one, new
+ * Commands of the session go in, results come out, by a queue each, so the event loop never waits for a
+ * plan. Those of one environment are answered in their order. Two models lie side by side: the planner acts with one, new
  * parameters are copied into the other and checked, and between two commands they change places.
  *
  * Environments that are due at the same time move in one round: a batch of plans, then their steps and
  * resets, side by side when there are threads for it. The loop deals with all results of a round (worker_next
  * returns NULL or asks for more) before the next one begins, so environments in step stay in step.
+ *
+ * An environment that is a process of its own is asked, and answers when it likes: all of a round at the same
+ * time. The round ends when all have answered, or a little after the first did; who is later takes no part in
+ * rounds until it answers, or its deadline passes. A reset with a new seed does not wait for it: it is given up.
  *
  * Owns:    the thread, the environments, both models, the planner, the queues.
  * Borrows: the metrics.

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <semaphore.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "actor/worker.h"
 #include "common/env/env.h"
@@ -633,6 +634,212 @@ static void commands_keep_their_order(void **state)
     end(&worker);
 }
 
+/* --- environments in Python, which answer when they like ---------------------------- */
+
+#define TOY(name) "python:tests/support/python/toys.py:" name
+
+/* What drives a worker as the session does: each environment's next command follows from its last result. */
+struct driver {
+    worker_t *worker;
+    uint64_t tokens, awaited[4];
+    uint64_t steps[4], losses[4], resets[4];
+    char why[512]; /* the last loss */
+};
+
+static void drive(struct driver *driver, uint32_t e, bool is_reset, bool reseed)
+{
+    struct session_output output;
+
+    if (is_reset) {
+        output = reset_command(++driver->tokens);
+        output.reset.environment = e;
+        output.reset.reseed = reseed;
+        output.reset.seed = 50 + e + 10 * driver->losses[e];
+    } else {
+        output = step_command(++driver->tokens, true, false);
+        output.step.environment = e;
+        output.step.key.env = e;
+    }
+    driver->awaited[e] = driver->tokens;
+    command(driver->worker, &output);
+}
+
+/* One result, and what follows from it. */
+static void drive_on(struct driver *driver, const struct worker_result *result)
+{
+    uint32_t e = result->environment;
+
+    if (result->kind == WORKER_FAILED)
+        fail_msg("%s", result->err.text);
+    assert_in_range(e, 0, 3);
+    assert_int_equal(result->token, driver->awaited[e]);
+    if (result->lost) {
+        driver->losses[e]++;
+        snprintf(driver->why, sizeof(driver->why), "%s", result->step.lost);
+        drive(driver, e, true, true);
+    } else if (result->kind == COMMAND_RESET) {
+        driver->resets[e]++;
+        drive(driver, e, false, false);
+    } else {
+        driver->steps[e]++;
+        drive(driver, e, result->step.truncated, false);
+    }
+}
+
+static const struct worker_result *await_long(worker_t *worker, int seconds)
+{
+    const struct worker_result *result;
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += seconds;
+    while ((result = worker_next(worker)) == NULL)
+        assert_int_equal(sem_timedwait(&answered, &until), 0);
+    return result;
+}
+
+static worker_t *start_in_python(const char *task, int environments, int threads)
+{
+    struct worker_options options = tiny(task);
+    struct error err = {0};
+    worker_t *worker;
+
+    options.environments = environments;
+    options.threads = threads;
+    assert_ok(worker_create(&worker, &options, &err), err);
+    assert_int_equal(await_long(worker, 120)->kind, WORKER_READY);
+    return worker;
+}
+
+/* A name that is no file yet: TOY_HANG. */
+static void name_the_hang(char path[64])
+{
+    snprintf(path, 64, "/tmp/tdmpc2-hang-%d", (int)getpid());
+    unlink(path);
+    setenv("TOY_HANG", path, 1);
+}
+
+/* One of three hangs: the others go on, it is noticed at its deadline and begins anew. */
+static void one_that_hangs_keeps_nobody_waiting(void **state)
+{
+    (void)state;
+    setenv("TDMPC2_ENV_TIMEOUT", "4", 1);
+    for (int threads = 1; threads <= 2; threads++) {
+        struct driver driver = {0};
+        uint64_t before[ENVS] = {0}, hung_ms = 0, noticed_ms;
+        int hung = -1;
+        char path[64];
+
+        name_the_hang(path);
+        driver.worker = start_in_python(TOY("HangsOnce"), ENVS, threads);
+        for (uint32_t e = 0; e < ENVS; e++)
+            drive(&driver, e, true, true);
+        while (hung < 0) {
+            drive_on(&driver, await_long(driver.worker, 120));
+            if (hung_ms == 0 && access(path, F_OK) == 0) {
+                hung_ms = clock_ms();
+                memcpy(before, driver.steps, sizeof(before));
+            }
+            for (int e = 0; e < ENVS; e++)
+                hung = driver.losses[e] > 0 ? e : hung;
+        }
+        noticed_ms = clock_ms() - hung_ms;
+        printf("  noticed after %d ms; steps of the others meanwhile:", (int)noticed_ms);
+        assert_non_null(strstr(driver.why, "did not answer within 4 s"));
+        assert_in_range(noticed_ms, 2000, 30000);
+        for (int e = 0; e < ENVS; e++) {
+            if (e == hung)
+                continue;
+            printf(" %d", (int)(driver.steps[e] - before[e]));
+            assert_true(driver.steps[e] - before[e] >= 20);
+            assert_int_equal(driver.losses[e], 0);
+            before[e] = driver.steps[e];
+        }
+        printf("\n");
+        before[hung] = driver.steps[hung];
+        assert_int_equal(before[hung], 5); /* of its first episode: the file is made by the first to come there */
+        while (driver.steps[hung] < before[hung] + 30) /* another process plays: whole episodes */
+            drive_on(&driver, await_long(driver.worker, 120));
+        assert_int_equal(driver.losses[hung], 1);
+        for (int e = 0; e < ENVS; e++) /* while it started, too */
+            assert_true(driver.steps[e] > before[e]);
+        end(&driver.worker);
+        unlink(path);
+    }
+    unsetenv("TOY_HANG");
+    unsetenv("TDMPC2_ENV_TIMEOUT");
+}
+
+/* Nobody waits for a hung one when a new stream begins, nor at the end. */
+static void a_hung_one_is_given_up_at_once(void **state)
+{
+    (void)state;
+    setenv("TDMPC2_ENV_TIMEOUT", "600", 1);
+    for (int environments = 1; environments <= 2; environments++) {
+        struct driver driver = {0};
+        const struct worker_result *result;
+        uint64_t begun;
+
+        driver.worker = start_in_python(TOY("Sleep"), environments, 1);
+        drive(&driver, 0, true, true);
+        for (int i = 0; i < 5; i++) /* the reset, four steps: the fifth has been asked for */
+            drive_on(&driver, await_long(driver.worker, 120));
+        clock_sleep_ms(300);
+        assert_null(worker_next(driver.worker));
+        driver.losses[0] = 1; /* another seed */
+        drive(&driver, 0, true, true);
+        result = await_long(driver.worker, 120);
+        assert_int_equal(result->kind, COMMAND_RESET);
+        assert_int_equal(result->token, driver.awaited[0]);
+        assert_false(result->lost);
+        for (int i = 0; i < 5; i++) {
+            drive_on(&driver, result);
+            if (i < 4)
+                result = await_long(driver.worker, 120);
+        }
+        clock_sleep_ms(300);
+        assert_null(worker_next(driver.worker));
+        begun = clock_ms();
+        assert_true(worker_stop(driver.worker, 10000));
+        worker_destroy(&driver.worker);
+        assert_true(clock_ms() - begun < 5000);
+    }
+    unsetenv("TDMPC2_ENV_TIMEOUT");
+}
+
+/* Steps a second of so many environments that sleep, all with one thread. */
+static double rate(int environments)
+{
+    struct driver driver = {0};
+    uint64_t begun, steps = 0;
+
+    driver.worker = start_in_python(TOY("Slow"), environments, 1);
+    for (int e = 0; e < environments; e++)
+        drive(&driver, (uint32_t)e, true, true);
+    for (int e = 0; e < environments; e++)
+        while (driver.steps[e] < 3)
+            drive_on(&driver, await_long(driver.worker, 120));
+    for (int e = 0; e < environments; e++)
+        steps -= driver.steps[e];
+    begun = clock_ms();
+    while (clock_ms() < begun + 1500)
+        drive_on(&driver, await_long(driver.worker, 120));
+    for (int e = 0; e < environments; e++)
+        steps += driver.steps[e];
+    end(&driver.worker);
+    return (double)steps * 1000 / (double)(clock_ms() - begun);
+}
+
+/* With one thread, too, they sleep at the same time; the bound is one that a busy machine keeps. */
+static void environments_elsewhere_step_at_the_same_time(void **state)
+{
+    double one = rate(1), four = rate(4);
+
+    (void)state;
+    printf("  steps of 20 ms: one environment %.1f/s, four %.1f/s, %.2f times\n", one, four, four / one);
+    assert_true(four > 1.5 * one);
+}
+
 static void what_does_not_fit_is_refused(void **state)
 {
     struct worker_options options = tiny("tpy");
@@ -718,6 +925,9 @@ int main(void)
         cmocka_unit_test(an_evaluation_can_be_abandoned),
         cmocka_unit_test(environments_move_together_as_they_do_alone),
         cmocka_unit_test(commands_keep_their_order),
+        cmocka_unit_test(one_that_hangs_keeps_nobody_waiting),
+        cmocka_unit_test(a_hung_one_is_given_up_at_once),
+        cmocka_unit_test(environments_elsewhere_step_at_the_same_time),
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(commands_that_are_too_many_are_refused),
         cmocka_unit_test(acting_allocates_nothing),
