@@ -268,14 +268,28 @@ void coordinator_save(struct coordinator *c, uint32_t kind, const struct progres
     c->save_due = false;
 }
 
-void coordinator_saved(coordinator_t *c, uint64_t now_ms, uint64_t id, bool ok)
+/* What was learned since the one before is lost if this one is: its reason may pass. */
+static void last_save_failed(struct coordinator *c)
+{
+    if (c->ending_over_ms == 0)
+        c->ending_over_ms = c->now + COORDINATOR_LAST_MS;
+    c->ending_again_ms = c->now + COORDINATOR_AGAIN_MS;
+    if (c->now < c->ending_over_ms)
+        coordinator_log(c, LOG_ERROR, "the last checkpoint could not be written, trying again for %llu s (Ctrl-C: no more): %s",
+                        (unsigned long long)(c->ending_over_ms - c->now + 999) / 1000, c->save_why);
+}
+
+void coordinator_saved(coordinator_t *c, uint64_t now_ms, uint64_t id, const char *failed)
 {
     c->now = now_ms;
     TD_ASSERT(id == c->saving, "checkpoint %llu is not under way", (unsigned long long)id);
     c->saving = 0;
-    c->save_ok = ok;
-    if (!ok)
-        coordinator_log(c, LOG_ERROR, "the checkpoint could not be written; the last one stands");
+    c->save_ok = failed == NULL;
+    snprintf(c->save_why, sizeof(c->save_why), "%s", failed == NULL ? "" : failed);
+    if (failed != NULL && c->ending_saved && c->code == TD_EXIT_OK)
+        last_save_failed(c);
+    else if (failed != NULL)
+        coordinator_log(c, LOG_ERROR, "the checkpoint could not be written, the one before stands: %s", failed);
     else if (c->saving_kind == SAVE_CUT) {
         coordinator_keep_window(c, c->saved.window);
         c->run.retain = c->kept_window[0];
@@ -300,6 +314,12 @@ static void ending_advance(struct coordinator *c)
         coordinator_wait(c, WAIT_CHECKPOINT, "the checkpoint that is being written");
         return;
     }
+    if (c->ending_saved && !c->save_ok && c->code == TD_EXIT_OK && c->now < c->ending_over_ms) {
+        coordinator_wait(c, WAIT_CHECKPOINT, "another try at the last checkpoint: %s", c->save_why);
+        if (c->now < c->ending_again_ms)
+            return;
+        c->ending_saved = false;
+    }
     if (!c->ending_saved) {
         c->ending_saved = c->save_ok = true;
         if (c->config.lockstep) {
@@ -314,7 +334,8 @@ static void ending_advance(struct coordinator *c)
     }
     if (!c->save_ok && c->code == TD_EXIT_OK) {
         c->code = TD_EXIT_GAVE_UP;
-        snprintf(c->why, sizeof(c->why), "the last checkpoint could not be written");
+        snprintf(c->why, sizeof(c->why), "the last checkpoint could not be written, the run stands at the one before: %s",
+                 c->save_why);
     }
     roster_tell_end(c);
     shards_tell_end(c);
@@ -324,6 +345,8 @@ static void ending_advance(struct coordinator *c)
 void coordinator_terminate(coordinator_t *c, uint64_t now_ms)
 {
     c->now = now_ms;
+    if (c->ending_over_ms != 0)
+        c->ending_over_ms = now_ms; /* told twice: without the checkpoint that cannot be written */
     coordinator_end(c, ENDING_TERMINATE, TD_EXIT_OK, "asked to stop");
     coordinator_tick(c, now_ms);
 }
@@ -433,6 +456,8 @@ uint64_t coordinator_deadline(const coordinator_t *c)
         at = c->wait_say_ms;
     if (c->publish_again_ms < at)
         at = c->publish_again_ms;
+    if (c->ending_again_ms > c->now && c->ending_again_ms < at)
+        at = c->ending_again_ms;
     other = c->config.lockstep ? lockstep_deadline(c) : async_deadline(c);
     return other < at ? other : at;
 }

@@ -175,7 +175,8 @@ void coordinator_model_ready(coordinator_t *coordinator, uint64_t now_ms, size_t
 void coordinator_updated(coordinator_t *coordinator, uint64_t now_ms, uint64_t update, bool finite);
 void coordinator_published(coordinator_t *coordinator, uint64_t now_ms, uint64_t version,
                            uint64_t hash, bool finite);
-void coordinator_saved(coordinator_t *coordinator, uint64_t now_ms, uint64_t id, bool ok);
+/* failed: why it was not written, NULL: it was. The last one of a run is tried again for a while. */
+void coordinator_saved(coordinator_t *coordinator, uint64_t now_ms, uint64_t id, const char *failed);
 void coordinator_loaded(coordinator_t *coordinator, uint64_t now_ms, const struct progress *progress,
                         const void *state, size_t state_size);
 void coordinator_epoch_raised(coordinator_t *coordinator, uint64_t now_ms, uint32_t epoch);

@@ -22,6 +22,8 @@
 #define COORDINATOR_RESEND_MS 1000 /* of what has not been answered */
 #define COORDINATOR_HELLO_MS  500  /* of SampleHello */
 #define COORDINATOR_BEATS     5    /* heartbeats of silence that mean gone */
+#define COORDINATOR_LAST_MS   30000 /* the last checkpoint is tried for so long, */
+#define COORDINATOR_AGAIN_MS  3000  /* with such pauses */
 #define COORDINATOR_SAY_MS    5000 /* a wait longer than this is a log line */
 
 /* An actor, evaluator or tool on the control socket. */
@@ -176,7 +178,11 @@ struct coordinator {
     uint64_t kept_window[PROGRESS_KEPT];
     /* the end */
     enum ending ending;
-    bool ending_saved;
+    bool ending_saved;        /* the last checkpoint was begun */
+    uint64_t ending_again_ms, ending_over_ms; /* it failed: the next try, and the end of patience; 0: it has not */
+    char save_why[WIRE_TEXT_MAX / 2];         /* why the newest checkpoint was not written */
+    bool has_stopper;
+    struct peer stopper;      /* the tool that asked for the end: it hears how it went */
     int code;
     char why[WIRE_TEXT_MAX];
     /* what is waited for */

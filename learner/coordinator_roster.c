@@ -320,6 +320,8 @@ void roster_receive(struct coordinator *c, const struct peer *peer, const struct
         if (message->stop.learner_epoch != 0)
             break;
         coordinator_end(c, ENDING_STOP, TD_EXIT_OK, "stopped by `tdmpc2 stop`");
+        c->has_stopper = true;
+        c->stopper = *peer;
         tell_stop(c, peer);
         break;
     case MESSAGE_EPISODE_END:
@@ -413,6 +415,8 @@ void roster_tick(struct coordinator *c)
 
 void roster_tell_end(struct coordinator *c)
 {
+    if (c->has_stopper)
+        tell_stop(c, &c->stopper); /* with the code it came to */
     for (uint32_t i = 0; i < c->member_count; i++) {
         const struct member *member = &c->members[i];
 

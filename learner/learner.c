@@ -271,7 +271,7 @@ void learner_destroy(learner_t **out)
 
     if (learner == NULL)
         return;
-    if (learner->recorded)
+    if (learner->recorded && (learner->over || !learner->exiting)) /* else whoever started it may do so again */
         rundir_forget(learner->run.dir, &learner->record);
     child_close(&learner->evaluator);
     child_close(&learner->shard);

@@ -144,6 +144,7 @@ static void carry_out(learner_t *learner, const struct coordinator_output *outpu
         log_write((enum log_level)output->log.level, output->log.text, "%s", "");
         break;
     case OUTPUT_EXIT:
+        learner->over = true;
         learner_exit(learner, output->exit.code, output->exit.text);
         break;
     case COMMAND_MODEL:
@@ -256,11 +257,9 @@ static void saved(learner_t *learner, const struct compute_result *result)
 {
     if (result->rc == TD_OK)
         log_info("checkpoint written", "name=%s ms=%.0f", result->save.name, result->ms);
-    else
-        log_error("checkpoint not written", "name=%s why=\"%s\"", result->save.name, result->err.text);
     metrics_record(learner->metrics, METRIC_checkpoint_ms, result->ms);
     coordinator_saved(learner->coordinator, loop_now_ms(learner->loop), result->save.id,
-                      result->rc == TD_OK);
+                      result->rc == TD_OK ? NULL : result->err.text);
 }
 
 static void loaded(learner_t *learner, const struct compute_result *result)

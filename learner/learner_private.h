@@ -72,6 +72,7 @@ struct learner {
     journal_t *journal;
     child_t *shard, *evaluator;
     /* the end */
+    bool over;    /* the coordinator has told all parts that it ends: nobody starts it again */
     bool exiting;
     int code;
     struct live_status status;

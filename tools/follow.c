@@ -24,21 +24,19 @@ void follow_init(struct follow *follow, const char *path, int columns)
 }
 
 /* Hand out the whole lines of text; returns the bytes they take. */
-static int64_t take_lines(struct follow *follow, const char *text, size_t length,
-                          void (*row)(void *context, const double *values), void *context)
+static int64_t take_lines(const char *text, size_t length,
+                          void (*line)(void *context, const char *text, const char *end), void *context)
 {
     const char *at = text, *end = text + length, *stop;
-    double values[CSV_COLUMNS_MAX];
 
     while ((stop = memchr(at, '\n', (size_t)(end - at))) != NULL) {
-        if (csv_parse_line(at, stop, values, follow->columns)) /* not the header */
-            row(context, values);
+        line(context, at, stop);
         at = stop + 1;
     }
     return at - text;
 }
 
-void follow_poll(struct follow *follow, void (*row)(void *context, const double *values), void *context)
+void follow_lines(struct follow *follow, void (*line)(void *context, const char *text, const char *end), void *context)
 {
     char piece[PIECE];
     struct stat info;
@@ -54,11 +52,33 @@ void follow_poll(struct follow *follow, void (*row)(void *context, const double 
         follow->offset = info.st_size;
     for (;;) {
         ssize_t got = pread(fd, piece, sizeof(piece), follow->offset);
-        int64_t used = got > 0 ? take_lines(follow, piece, (size_t)got, row, context) : 0;
+        int64_t used = got > 0 ? take_lines(piece, (size_t)got, line, context) : 0;
 
         if (used == 0)
             break;
         follow->offset += used;
     }
     close(fd);
+}
+
+struct rows {
+    int columns;
+    void (*row)(void *context, const double *values);
+    void *context;
+};
+
+static void parse_row(void *context, const char *text, const char *end)
+{
+    const struct rows *rows = context;
+    double values[CSV_COLUMNS_MAX];
+
+    if (csv_parse_line(text, end, values, rows->columns)) /* not the header */
+        rows->row(rows->context, values);
+}
+
+void follow_poll(struct follow *follow, void (*row)(void *context, const double *values), void *context)
+{
+    struct rows rows = {follow->columns, row, context};
+
+    follow_lines(follow, parse_row, &rows);
 }

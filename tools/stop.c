@@ -32,6 +32,8 @@ struct request {
     uint64_t run_id;
     uint64_t started_ms, said_ms;
     bool answered, signalled;
+    int code;                 /* as the learner said at last, and why */
+    char why[WIRE_TEXT_MAX];
     int exit_code;
 };
 
@@ -64,6 +66,13 @@ static void watch_local(struct request *request, uint64_t waited_ms)
 {
     long pid = fs_lock_owner(request->lock);
 
+    if (pid == 0 && request->code != TD_EXIT_OK) {
+        char sentence[WIRE_TEXT_MAX + 80];
+
+        snprintf(sentence, sizeof(sentence), "tdmpc2 stop: the run has ended, but %s", request->why);
+        finish(request, request->code, sentence);
+        return;
+    }
     if (pid == 0) {
         finish(request, TD_EXIT_OK, "stopped");
         return;
@@ -114,6 +123,10 @@ static void on_message(void *context, const struct peer *peer, const struct mess
         if (!request->answered && request->run_dir != NULL)
             printf("the learner is writing its checkpoint\n");
         request->answered = true;
+        if (message->kind == MESSAGE_STOP && message->stop.code != TD_EXIT_OK) {
+            request->code = message->stop.code <= TD_EXIT_FENCED ? (int)message->stop.code : TD_EXIT_GAVE_UP;
+            snprintf(request->why, sizeof(request->why), "%s", message->stop.text);
+        }
         if (request->run_dir == NULL)
             finish(request, TD_EXIT_OK, "the learner is stopping the run");
     } else if (message->kind == MESSAGE_REFUSED) {

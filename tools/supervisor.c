@@ -65,7 +65,7 @@ struct supervisor {
     bool have_status, estimated;
     char bottleneck[200];     /* as it was last said, and when */
     uint64_t bottleneck_ms;
-    struct follow train, eval;
+    struct follow train, eval, trouble;
 };
 
 static void part_exited(void *context, int code, int signal);
@@ -268,11 +268,42 @@ char *supervisor_reason(const char *lines, char *out, size_t size)
     return out;
 }
 
+/* Where a quoted text ends that may hold quotes itself, and may be cut off. */
+static const char *last_quote(const char *text, const char *stop)
+{
+    return stop > text && stop[-1] == '"' ? stop - 1 : stop;
+}
+
+char *supervisor_trouble(const char *line, const char *stop, char *out, size_t size)
+{
+    static const char level[] = "level=error", died[] = "msg=\"part died\"", tail[] = "msg=\"from its log\"", key[] = " line=\"";
+    size_t length = (size_t)(stop - line);
+    char part[24], how[200];
+    const char *at;
+
+    out[0] = '\0';
+    if (memmem(line, length, tail, sizeof(tail) - 1) != NULL) {
+        at = memmem(line, length, key, sizeof(key) - 1);
+        if (at != NULL)
+            snprintf(out, size, "  | %.*s", (int)(last_quote(at + sizeof(key) - 1, stop) - at - (long)sizeof(key) + 1), at + sizeof(key) - 1);
+    } else if ((at = memmem(line, length, died, sizeof(died) - 1)) != NULL) {
+        at = memmem(at, (size_t)(stop - at), " part=", 6);
+        if (at != NULL && sscanf(at, " part=%23[a-z-]", part) == 1 && quoted(at, stop, " how=\"", how, sizeof(how)))
+            snprintf(out, size, "%s: %s; the learner starts it again", part, how);
+    } else if (memmem(line, length, level, sizeof(level) - 1) != NULL && memmem(line, length, "msg=\"leaving\"", 13) == NULL &&
+               quoted(line, stop, " msg=\"", how, sizeof(how))) {
+        snprintf(out, size, "learner: %s", how);
+        if (quoted(line, stop, " why=\"", how, sizeof(how)))
+            snprintf(out + strlen(out), size - strlen(out), ": %s", how);
+    }
+    return out;
+}
+
 /* A part that knows why it ended says it in its log, in the last lines of this start. */
-static bool take_reason(struct part *part)
+static bool take_reason(struct part *part, int code)
 {
     supervisor_t *supervisor = part->supervisor;
-    char tail[4096];
+    char tail[4096], *lines;
     struct stat info;
     off_t from = part->log_start;
     ssize_t got = 0;
@@ -285,7 +316,10 @@ static bool take_reason(struct part *part)
     got = pread(fd, tail, sizeof(tail) - 1, from);
     close(fd);
     tail[got > 0 ? got : 0] = '\0';
-    supervisor_reason(tail, supervisor->sentence, sizeof(supervisor->sentence));
+    lines = code == TD_EXIT_GAVE_UP ? strstr(tail, "msg=\"leaving\"") : NULL; /* what it gave up on, not all that it tried */
+    while (lines != NULL && lines > tail && lines[-1] != '\n')
+        lines--;
+    supervisor_reason(lines != NULL ? lines : tail, supervisor->sentence, sizeof(supervisor->sentence));
     return supervisor->sentence[0] != '\0';
 }
 
@@ -337,6 +371,17 @@ static void restart_part(struct part *part, uint64_t lived_ms)
         stop(supervisor, TD_EXIT_GAVE_UP);
 }
 
+/*
+ * A learner that has told all parts to end takes its record away, whatever its exit code; one that was
+ * killed or failed by itself leaves it.
+ */
+static bool learner_is_over(const supervisor_t *supervisor)
+{
+    struct rundir_part record;
+
+    return supervisor->found && rundir_find(supervisor->options->run_dir, "learner", 0, &record, NULL) == TD_ENOTFOUND;
+}
+
 static bool code_ends_learner(int code)
 {
     return code == TD_EXIT_OK || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
@@ -345,10 +390,11 @@ static bool code_ends_learner(int code)
 static void learner_exited(struct part *part, int code, uint64_t lived_ms)
 {
     supervisor_t *supervisor = part->supervisor;
+    bool over = code == TD_EXIT_GAVE_UP && learner_is_over(supervisor);
 
     channel_close(&supervisor->stats);
     supervisor->found = false;
-    if (code_ends_learner(code) || supervisor->stage != STAGE_RUN) {
+    if (code_ends_learner(code) || over || supervisor->stage != STAGE_RUN) {
         part->ended = true;
         learner_ended(supervisor, code >= 0 ? code : TD_EXIT_GAVE_UP);
         return;
@@ -378,12 +424,13 @@ static void actor_exited(struct part *part, int code, uint64_t lived_ms)
 static void report_death(struct part *part, int code, int signal)
 {
     supervisor_t *supervisor = part->supervisor;
-    bool knows_why = code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
+    bool over = code == TD_EXIT_GAVE_UP && part == &supervisor->learner && learner_is_over(supervisor);
+    bool knows_why = over || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
     char how[80];
 
     if (code == TD_EXIT_OK || (supervisor->stage != STAGE_RUN && signal == SIGKILL))
         return;
-    if (knows_why && part == &supervisor->learner && take_reason(part))
+    if (knows_why && part == &supervisor->learner && take_reason(part, code))
         return; /* said at the end */
     console_print(supervisor->options->console, "%s: %s", part->name, process_describe_exit(code, signal, how, sizeof(how)));
     print_tail(part);
@@ -519,8 +566,19 @@ static void show_eval(void *context, const double *values)
     console_row(supervisor->options->console, &row);
 }
 
+/* What goes wrong in the learner and in the parts that it starts is said in its log. */
+static void show_trouble(void *context, const char *line, const char *end)
+{
+    supervisor_t *supervisor = context;
+    char text[600];
+
+    if (*supervisor_trouble(line, end, text, sizeof(text)) != '\0')
+        console_print(supervisor->options->console, "%s", text);
+}
+
 static void show_rows(supervisor_t *supervisor)
 {
+    follow_lines(&supervisor->trouble, show_trouble, supervisor);
     follow_poll(&supervisor->train, show_train, supervisor);
     follow_poll(&supervisor->eval, show_eval, supervisor);
 }
@@ -565,6 +623,7 @@ static int init_parts(supervisor_t *supervisor, struct error *err)
     if ((rc = fs_join(path, supervisor->options->run_dir, "eval.csv", err)) != TD_OK)
         return rc;
     follow_init(&supervisor->eval, path, CSV_EVAL_COUNT);
+    follow_init(&supervisor->trouble, supervisor->learner.log, 0);
     return TD_OK;
 }
 

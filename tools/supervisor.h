@@ -35,6 +35,9 @@ int supervisor_check_programs(struct error *err);
  */
 char *supervisor_reason(const char *lines, char *out, size_t size);
 
+/* What a line of the learner's log tells about a failure, of its own or of a part it starts; else "". */
+char *supervisor_trouble(const char *line, const char *end, char *out, size_t size);
+
 /*
  * Start everything and stay until it has ended. Returns TD_OK with *result, or an error when nothing
  * could be started.

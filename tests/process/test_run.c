@@ -126,12 +126,34 @@ static void statistics_of_every_part(void **state)
     assert_true(live_checkpoint(&live) > 0);
 }
 
+/* The learner's own parts are not `train`'s children, yet their death is said where one looks. */
+static void the_death_of_a_learners_part_is_told(void **state)
+{
+    struct live live;
+    pid_t pid;
+
+    (void)state;
+    live_init(&live, "aloud", false);
+    live_train(&live, "task=toy", "steps=1000000", "seed_steps=200", NULL);
+    live_await(&live, "learner", 0, "updates", 220, LIVE_START_MS);
+    pid = live_part(&live, "replay", 0, 0);
+    kill(pid, SIGKILL);
+    live_part(&live, "replay", 0, pid);
+    live_rises(&live, "learner", 0, "agent_steps", 20, 6000); /* heartbeats have two seconds: not five of them */
+    for (int i = 0; i < 50 && !live_says(live.out, "replay: killed by signal 9"); i++)
+        live_sleep(100);
+    live_check(&live, live_says(live.out, "replay: killed by signal 9"), "train does not tell of the shard's death");
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 15000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(runs_to_the_end_is_finished_and_is_extended, live_cleanup),
         cmocka_unit_test_teardown(episodic_runs_to_the_end, live_cleanup),
         cmocka_unit_test_teardown(statistics_of_every_part, live_cleanup),
+        cmocka_unit_test_teardown(the_death_of_a_learners_part_is_told, live_cleanup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

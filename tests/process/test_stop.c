@@ -2,7 +2,10 @@
  * Ctrl-C in every phase of a run: exit 0 soon, a checkpoint that loads, nothing left behind, and the
  * same command goes on. A second Ctrl-C ends it at once with 130.
  */
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
 
 #include "common/util/clock.h"
 #include "tests/support/live.h"
@@ -146,6 +149,68 @@ static void parts_by_themselves(void **state)
     live_checkpoint(&live);
 }
 
+/* Instead of a full disk, something lies where checkpoints belong; `tdmpc2 stop` is under way. */
+static pid_t stop_without_room(struct live *live, const char *name, char out[600])
+{
+    char folder[600], aside[600];
+    pid_t stop;
+    int fd;
+
+    live_init(live, name, false);
+    start(live, &phases[2]);
+    await_phase(live, &phases[2]);
+    live_check(live, live_said(live, "learner.log", "checkpoint written", 10000), "no first checkpoint");
+    snprintf(folder, sizeof(folder), "%s/checkpoints", live->dir);
+    snprintf(aside, sizeof(aside), "%s/aside", live->dir);
+    assert_int_equal(rename(folder, aside), 0);
+    fd = creat(folder, 0644);
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(out, 600, "%s.stop", live->out);
+    stop = live_spawn("tdmpc2", out, (const char *const[]){"stop", NULL}, live->dir, NULL);
+    for (int i = 0; i < 100 && !live_says(live->out, "the last checkpoint could not be written, trying again"); i++)
+        live_sleep(100);
+    live_check(live, live_says(live->out, "the last checkpoint could not be written, trying again"),
+               "train does not say that there is no room");
+    return stop;
+}
+
+/* Nobody says that all is well, and nobody starts a learner for actors that were told to go. */
+static void a_last_checkpoint_that_cannot_be_written(void **state)
+{
+    char out[600];
+    struct live live;
+    pid_t stop;
+
+    (void)state;
+    stop = stop_without_room(&live, "no-room", out);
+    kill(live.pid, SIGINT); /* not to wait any longer */
+    live_expect(&live, 1, STOP_MS);
+    live_check(&live, live_says(live.out, "tdmpc2 train: the last checkpoint could not be written"), "no sentence");
+    live_check(&live, live_wait(stop, STOP_MS) == 1, "stop does not fail");
+    live_check(&live, live_says(out, "the last checkpoint could not be written"), "stop does not say why");
+    assert_int_equal(live_count(&live, "learner.log", "started"), 1);
+    live_no_orphans(&live, 500);
+}
+
+static void a_last_checkpoint_that_can_be_written_later(void **state)
+{
+    char out[600], folder[600], aside[600];
+    struct live live;
+    pid_t stop;
+
+    (void)state;
+    stop = stop_without_room(&live, "room", out);
+    snprintf(folder, sizeof(folder), "%s/checkpoints", live.dir);
+    snprintf(aside, sizeof(aside), "%s/aside", live.dir);
+    assert_int_equal(unlink(folder), 0);
+    assert_int_equal(rename(aside, folder), 0);
+    live_expect(&live, 0, STOP_MS);
+    live_check(&live, live_wait(stop, STOP_MS) == 0, "stop fails");
+    live_check(&live, live_says(out, "stopped"), "stop does not say so");
+    assert_true(live_checkpoint(&live) > 250);
+}
+
 /* `train` is killed outright: its children notice. */
 static void the_front_dies(void **state)
 {
@@ -167,6 +232,8 @@ int main(void)
         cmocka_unit_test_teardown(in_every_phase, live_cleanup),
         cmocka_unit_test_teardown(a_second_one_ends_it_at_once, live_cleanup),
         cmocka_unit_test_teardown(parts_by_themselves, live_cleanup),
+        cmocka_unit_test_teardown(a_last_checkpoint_that_cannot_be_written, live_cleanup),
+        cmocka_unit_test_teardown(a_last_checkpoint_that_can_be_written_later, live_cleanup),
         cmocka_unit_test_teardown(the_front_dies, live_cleanup),
     };
 

@@ -110,7 +110,7 @@ static void save_done(struct cluster *cluster, struct cluster_node *node, void *
         assert_non_null(cluster->durable);
     }
     cluster->durable[cluster->durable_count++] = job->durable;
-    coordinator_saved(node->learner->coordinator, cluster->now, job->id, true);
+    coordinator_saved(node->learner->coordinator, cluster->now, job->id, NULL);
     drain(cluster, node);
 }
 

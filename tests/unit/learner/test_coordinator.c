@@ -330,11 +330,33 @@ static void sigterm_waits_for_update_and_checkpoint(void **state)
     assert_int_equal(command(COMMAND_SAVE)->kind, COMMAND_SAVE);
     assert_true(command(COMMAND_SAVE)->save.progress->updates == 1);
     assert_int_equal(at.exit.kind, 0);
-    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, true);
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, NULL);
     drain();
     assert_int_equal(sent(MESSAGE_LEAVING)->leaving.learner_epoch, 3);
     assert_int_equal(at.exit.kind, OUTPUT_EXIT);
     assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+}
+
+/* Every try fails, and the next one is under way when the time is over. */
+static void fail_to_save_until(uint64_t until)
+{
+    uint64_t id = 0;
+    int tries = 0;
+
+    while (at.exit.kind != OUTPUT_EXIT && (at.now < until || command(COMMAND_SAVE)->save.id == id)) {
+        if (command(COMMAND_SAVE)->save.id != id) {
+            id = command(COMMAND_SAVE)->save.id;
+            tries++;
+            coordinator_saved(at.coordinator, at.now, id, "no space left");
+            drain();
+            assert_non_null(strstr(at.said, "no space left"));
+        }
+        at.now += 100;
+        coordinator_tick(at.coordinator, at.now);
+        drain();
+        assert_true(at.now < until + 10000);
+    }
+    assert_true(tries > 2 && tries < 15);
 }
 
 static void a_last_checkpoint_that_fails_is_told(void **state)
@@ -344,9 +366,47 @@ static void a_last_checkpoint_that_fails_is_told(void **state)
     get_going();
     coordinator_terminate(at.coordinator, at.now);
     drain();
-    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, false);
+    fail_to_save_until(at.now + 40000);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_GAVE_UP);
+    assert_non_null(strstr(at.exit.exit.text, "no space left"));
+}
+
+/* `tdmpc2 stop` waits with it: it hears the code and the reason. */
+static void a_last_checkpoint_is_tried_again(void **state)
+{
+    struct message message = {.kind = MESSAGE_STOP};
+
+    (void)state;
+    start(false);
+    get_going();
+    strcpy(message.stop.text, "enough");
+    feed(PORT_CONTROL, 1000, &message);
+    assert_int_equal(sent(MESSAGE_STOP)->stop.code, TD_EXIT_OK);
+    fail_to_save_until(at.now + 10000);
+    assert_int_equal(at.exit.kind, 0);
+    at.stops = 0;
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, NULL);
+    drain();
+    assert_int_equal(at.exit.kind, OUTPUT_EXIT);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+    assert_int_equal(at.stops, 3); /* tool, actor, shard */
+}
+
+static void a_signal_ends_the_tries(void **state)
+{
+    struct message message = {.kind = MESSAGE_STOP};
+
+    (void)state;
+    start(false);
+    get_going();
+    strcpy(message.stop.text, "enough");
+    feed(PORT_CONTROL, 1000, &message);
+    fail_to_save_until(at.now + 10000);
+    coordinator_terminate(at.coordinator, at.now);
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, "no space left");
     drain();
     assert_int_equal(at.exit.exit.code, TD_EXIT_GAVE_UP);
+    assert_int_equal(sent(MESSAGE_STOP)->stop.code, TD_EXIT_GAVE_UP);
 }
 
 static void lockstep_refuses_what_it_cannot_be(void **state)
@@ -428,7 +488,7 @@ static void a_tool_may_stop_the_run(void **state)
     start(false);
     get_going();
     feed(PORT_CONTROL, 99, &message);
-    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, true);
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, NULL);
     drain();
     assert_int_equal(at.exit.kind, OUTPUT_EXIT);
     assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
@@ -489,6 +549,8 @@ int main(void)
         COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),
         COORDINATOR_TEST(sigterm_waits_for_update_and_checkpoint),
         COORDINATOR_TEST(a_last_checkpoint_that_fails_is_told),
+        COORDINATOR_TEST(a_last_checkpoint_is_tried_again),
+        COORDINATOR_TEST(a_signal_ends_the_tries),
         COORDINATOR_TEST(lockstep_refuses_what_it_cannot_be),
         COORDINATOR_TEST(lockstep_has_one_actor),
         COORDINATOR_TEST(a_replay_that_cannot_go_back_is_bad_input),

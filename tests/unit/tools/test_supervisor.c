@@ -29,10 +29,42 @@ static void the_reason_is_found_in_the_last_lines(void **state)
     }
 }
 
+static void trouble_of_the_learner_and_its_parts_is_shown(void **state)
+{
+    static const struct {
+        const char *line, *text;
+    } cases[] = {
+        {"", ""},
+        {"x level=info role=learner msg=\"fine\"", ""},
+        {"x level=warn msg=\"waiting for actors\"", ""},
+        {"x level=error msg=\"leaving\" code=1 why=\"said at the end\"", ""},
+        {"x level=error msg=\"the checkpoint could not be written: no space left\"",
+         "learner: the checkpoint could not be written: no space left"},
+        {"x level=error msg=\"a row is lost\" why=\"no space left\"", "learner: a row is lost: no space left"},
+        {"x level=warn msg=\"part died\" part=replay how=\"killed by signal 9 (Killed)\" again_ms=250",
+         "replay: killed by signal 9 (Killed); the learner starts it again"},
+        {"x level=warn msg=\"from its log\" part=replay line=\"y level=error msg=\"exit\" code=2\"",
+         "  | y level=error msg=\"exit\" code=2"},
+        {"x level=warn msg=\"from its log\" part=replay line=\"cut of", "  | cut of"},
+        {"x level=warn msg=\"from its log\" part=replay line=\"", "  | "},
+        {"x level=warn msg=\"part died\" part=", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        const char *end = cases[i].line + strlen(cases[i].line);
+        char out[200], small[5];
+
+        assert_string_equal(supervisor_trouble(cases[i].line, end, out, sizeof(out)), cases[i].text);
+        assert_true(strlen(supervisor_trouble(cases[i].line, end, small, sizeof(small))) < sizeof(small));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reason_is_found_in_the_last_lines),
+        cmocka_unit_test(trouble_of_the_learner_and_its_parts_is_shown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
