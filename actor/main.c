@@ -89,6 +89,7 @@ int main(int argc, char **argv)
     int count, code;
     bool *given;
 
+    process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK; /* the parent is gone already */
     if (wants_help(argc, argv)) {

@@ -49,6 +49,7 @@ int main(int argc, char **argv)
     bool *given;
     int count, rc, code;
 
+    process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK;
     if (asks_help(argc, argv)) {

@@ -382,12 +382,18 @@ static bool learner_is_over(const supervisor_t *supervisor)
     return supervisor->found && rundir_find(supervisor->options->run_dir, "learner", 0, &record, NULL) == TD_ENOTFOUND;
 }
 
+/* SIGTERM may have met it before its main began. */
+static bool asked_by(const supervisor_t *supervisor, int signal)
+{
+    return supervisor->stage != STAGE_RUN && signal == SIGTERM;
+}
+
 static bool code_ends_learner(int code)
 {
     return code == TD_EXIT_OK || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
 }
 
-static void learner_exited(struct part *part, int code, uint64_t lived_ms)
+static void learner_exited(struct part *part, int code, int signal, uint64_t lived_ms)
 {
     supervisor_t *supervisor = part->supervisor;
     bool over = code == TD_EXIT_GAVE_UP && learner_is_over(supervisor);
@@ -396,7 +402,7 @@ static void learner_exited(struct part *part, int code, uint64_t lived_ms)
     supervisor->found = false;
     if (code_ends_learner(code) || over || supervisor->stage != STAGE_RUN) {
         part->ended = true;
-        learner_ended(supervisor, code >= 0 ? code : TD_EXIT_GAVE_UP);
+        learner_ended(supervisor, code >= 0 ? code : asked_by(supervisor, signal) ? TD_EXIT_OK : TD_EXIT_GAVE_UP);
         return;
     }
     restart_part(part, lived_ms);
@@ -428,7 +434,7 @@ static void report_death(struct part *part, int code, int signal)
     bool knows_why = over || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
     char how[80];
 
-    if (code == TD_EXIT_OK || (supervisor->stage != STAGE_RUN && signal == SIGKILL))
+    if (code == TD_EXIT_OK || asked_by(supervisor, signal) || (supervisor->stage != STAGE_RUN && signal == SIGKILL))
         return;
     if (knows_why && part == &supervisor->learner && take_reason(part, code))
         return; /* said at the end */
@@ -445,7 +451,7 @@ static void part_exited(void *context, int code, int signal)
     process_close(&part->process);
     report_death(part, code, signal);
     if (part == &supervisor->learner)
-        learner_exited(part, code, lived_ms);
+        learner_exited(part, code, signal, lived_ms);
     else
         actor_exited(part, code, lived_ms);
 }

@@ -6,6 +6,7 @@
 #include "common/env/env.h"
 #include "common/model/dims.h"
 #include "common/net/channel.h"
+#include "common/net/process.h"
 #include "common/util/config.h"
 #include "learner/csv.h"
 #include "learner/preflight.h"
@@ -224,6 +225,7 @@ int cmd_train(int argc, char **argv)
     bool *given;
     int exit_code = TD_EXIT_OK, rc;
 
+    process_leave_if_asked();
     if (options_help(argc, argv)) {
         usage(stdout);
         return TD_EXIT_OK;

@@ -214,6 +214,20 @@ void process_close(process_t **process)
 
 static bool is_child;
 
+static void leave(int signum)
+{
+    (void)signum;
+    _exit(TD_EXIT_OK);
+}
+
+void process_leave_if_asked(void)
+{
+    struct sigaction action = {.sa_handler = leave};
+
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+}
+
 int process_follow_parent(void)
 {
     const char *text = getenv(PARENT_VARIABLE);

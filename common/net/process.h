@@ -57,6 +57,12 @@ void process_close(process_t **process);
  */
 int process_follow_parent(void);
 
+/*
+ * Before that: until loop_signals watches SIGTERM and SIGINT they end this process at once with exit
+ * code 0. It was asked to stop, and has begun nothing yet.
+ */
+void process_leave_if_asked(void);
+
 /* True if this process was started by process_spawn (call after process_follow_parent). */
 bool process_is_child(void);
 

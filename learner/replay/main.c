@@ -103,6 +103,7 @@ int main(int argc, char **argv)
     static char dir[FS_PATH_MAX];
     struct error err = {0};
 
+    process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK;
     for (int i = 1; i < argc; i++)

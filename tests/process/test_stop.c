@@ -149,6 +149,25 @@ static void parts_by_themselves(void **state)
     live_checkpoint(&live);
 }
 
+/* Before there is a learner, while it starts, before any of them listens to signals. */
+static void in_the_first_moments(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= 12; i++) {
+        char name[32];
+        struct live live;
+
+        snprintf(name, sizeof(name), "early-%d", i);
+        live_init(&live, name, false);
+        start(&live, &phases[2]);
+        live_sleep(20 + 25 * i);
+        kill(live.pid, SIGINT);
+        live_expect(&live, 0, STOP_MS);
+        live_no_orphans(&live, 500);
+        live_check(&live, !live_says(live.out, "killed by"), "stopped after %d ms: it tells of a death", 20 + 25 * i);
+    }
+}
+
 /* Instead of a full disk, something lies where checkpoints belong; `tdmpc2 stop` is under way. */
 static pid_t stop_without_room(struct live *live, const char *name, char out[600])
 {
@@ -230,6 +249,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(in_every_phase, live_cleanup),
+        cmocka_unit_test_teardown(in_the_first_moments, live_cleanup),
         cmocka_unit_test_teardown(a_second_one_ends_it_at_once, live_cleanup),
         cmocka_unit_test_teardown(parts_by_themselves, live_cleanup),
         cmocka_unit_test_teardown(a_last_checkpoint_that_cannot_be_written, live_cleanup),
