@@ -56,6 +56,36 @@ static int welcome_stream(struct shard *shard, const struct peer *peer, const st
     return TD_OK;
 }
 
+static bool is_shown(const struct ingest_hello *hello, uint32_t env)
+{
+    for (uint32_t i = 0; i < hello->count; i++)
+        if (hello->streams[i].environment == env)
+            return true;
+    return false;
+}
+
+/*
+ * Who took the slot has fewer environments than the process before: nobody goes on with the others, so what
+ * they hold is sealed now and not when their silence has become too long. Returns TD_OK or the store's.
+ */
+static int close_unshown(struct shard *shard, const struct ingest_hello *hello, struct error *err)
+{
+    int rc = TD_OK;
+
+    for (uint32_t env = 0; env < WIRE_STREAMS_MAX && rc == TD_OK; env++) {
+        const struct store_stream *stream = store_stream(shard->store, hello->slot, env);
+        struct live_stream *live = streams_find(&shard->streams, hello->slot, env);
+
+        if (stream == NULL || stream->holder == 0 || stream->holder == hello->process || is_shown(hello, env))
+            continue;
+        rc = store_close_stream(shard->store, hello->slot, env, err);
+        if (live != NULL)
+            live->peer.id = 0;
+        shard_touched(shard, 0);
+    }
+    return rc;
+}
+
 /* Limits are dealt when all its streams are known; the Welcome waits for the commit. */
 static void send_welcome(struct shard *shard, const struct peer *peer, struct ingest_welcome *welcome)
 {
@@ -75,6 +105,7 @@ static void receive_hello(struct shard *shard, const struct peer *peer, const st
     struct ingest_welcome welcome = {.slot = hello->slot, .process = hello->process};
     const struct row_schema *schema;
     struct error err = {0};
+    int rc = TD_OK;
 
     if (shard->store == NULL || hello->process == 0 || shard->terminating)
         return; /* not yet, or no more: it asks again */
@@ -88,8 +119,7 @@ static void receive_hello(struct shard *shard, const struct peer *peer, const st
     }
     welcome.store = store_identity(shard->store)->store_id;
     for (uint32_t i = 0; i < hello->count; i++) {
-        int rc = welcome_stream(shard, peer, hello, &hello->streams[i], &welcome, &err);
-
+        rc = welcome_stream(shard, peer, hello, &hello->streams[i], &welcome, &err);
         if (rc == TD_EFULL && store_stream_count(shard->store) >= STORE_STREAMS_MAX) {
             shard_refuse(shard, peer, REFUSED_FULL, "%s", err.text);
             return;
@@ -98,6 +128,11 @@ static void receive_hello(struct shard *shard, const struct peer *peer, const st
             shard_store_failed(shard, rc, &err);
             return;
         }
+    }
+    if (welcome.count > 0 && welcome.count == hello->count && /* fenced from none: the slot is its own */
+        (rc = close_unshown(shard, hello, &err)) != TD_OK) {
+        shard_store_failed(shard, rc, &err);
+        return;
     }
     if (welcome.count > 0)
         send_welcome(shard, peer, &welcome);

@@ -454,6 +454,54 @@ static void a_new_process_takes_the_slot_and_the_old_one_is_fenced(void **state)
     assert_non_null(said(rig, MESSAGE_REJOIN, 0));
 }
 
+/* The streams that a process of fewer environments does not go on with are closed when it comes. */
+static void streams_nobody_goes_on_with_are_closed(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+    struct message hello = actor_hello(0, ACTOR), rows;
+
+    (void)state;
+    hello.ingest_hello.count = 3;
+    for (uint32_t e = 0; e < 3; e++)
+        hello.ingest_hello.streams[e] = (struct stream_shown){.environment = e};
+    feed(rig, PORT_INGEST, ACTOR, &hello);
+    commit(rig);
+    rows = chunk(rig, 0, 1, 0, 6, 10); /* of each an episode is under way */
+    for (uint32_t e = 0; e < 3; e++) {
+        rows.rows.environment = e;
+        feed(rig, PORT_INGEST, ACTOR, &rows);
+    }
+    (void)join_actor(rig, 1); /* another slot: not its business */
+    send_rows(rig, 1, 0, 6, 10);
+    commit(rig);
+    assert_int_equal(store_counts(shard_store(rig->shard))->aborted, 0);
+
+    hello.ingest_hello.process = 2222; /* the first two go on in new epochs */
+    hello.ingest_hello.count = 2;
+    feed(rig, PORT_INGEST, 2222, &hello);
+    commit(rig);
+    assert_int_equal(said(rig, MESSAGE_INGEST_WELCOME, 0)->ingest_welcome.count, 2);
+    assert_int_equal(store_counts(shard_store(rig->shard))->aborted, 3);
+    assert_int_equal(store_stream(shard_store(rig->shard), 0, 2)->holder, 0);
+    assert_int_equal(store_stream(shard_store(rig->shard), 0, 1)->holder, 2222);
+    assert_int_equal(store_stream(shard_store(rig->shard), 1, 0)->holder, ACTOR + 1);
+
+    /* A process that lost its slot closes nothing: the old one, come back with one environment. */
+    hello.ingest_hello.process = ACTOR;
+    hello.ingest_hello.count = 1;
+    hello.ingest_hello.streams[0] = (struct stream_shown){.store = store_id(rig), .epoch = 1};
+    feed(rig, PORT_INGEST, ACTOR, &hello);
+    assert_non_null(said(rig, MESSAGE_FENCED, 0));
+    assert_int_equal(store_stream(shard_store(rig->shard), 0, 1)->holder, 2222);
+
+    /* Nor does a Hello of its own that shows less. */
+    hello.ingest_hello.process = 2222;
+    hello.ingest_hello.streams[0].epoch = 2;
+    feed(rig, PORT_INGEST, 2222, &hello);
+    assert_int_equal(store_stream(shard_store(rig->shard), 0, 1)->holder, 2222);
+    assert_int_equal(store_counts(shard_store(rig->shard))->aborted, 3);
+}
+
 static void silence_closes_nothing_until_the_timeout(void **state)
 {
     struct rig *rig = rig_with_learner(false);
@@ -908,6 +956,7 @@ int main(void)
         cmocka_unit_test(bad_rows_are_refused_counted_and_told),
         cmocka_unit_test(foreign_parts_are_refused),
         cmocka_unit_test(a_new_process_takes_the_slot_and_the_old_one_is_fenced),
+        cmocka_unit_test(streams_nobody_goes_on_with_are_closed),
         cmocka_unit_test(silence_closes_nothing_until_the_timeout),
         cmocka_unit_test(credit_is_dealt_and_returns_from_the_dead),
         cmocka_unit_test(an_idle_stream_gives_up_its_share),
