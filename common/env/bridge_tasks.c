@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/env/bridge.h"
+#include "common/env/places.h"
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -134,33 +135,6 @@ const char *bridge_suite_note(enum bridge_suite suite)
 
 /* --- who runs them -------------------------------------------------------------------------------- */
 
-static bool join(char out[FS_PATH_MAX], const char *folder, const char *rest)
-{
-    return snprintf(out, FS_PATH_MAX, "%s/%s", folder, rest) < FS_PATH_MAX;
-}
-
-static bool parent(char *path)
-{
-    char *slash = strrchr(path, '/');
-
-    if (slash == NULL || slash == path)
-        return false;
-    *slash = '\0';
-    return true;
-}
-
-/* The folder that holds the innermost `build` above this program: a source tree. */
-static bool source_tree(char folder[FS_PATH_MAX])
-{
-    do {
-        const char *name = strrchr(folder, '/');
-
-        if (name != NULL && strcmp(name, "/build") == 0)
-            return parent(folder);
-    } while (parent(folder));
-    return false;
-}
-
 /* The script, and the folder where virtual environments lie: installed, or in the source tree. */
 static bool find_places(char run[FS_PATH_MAX], char venvs[FS_PATH_MAX])
 {
@@ -171,12 +145,12 @@ static bool find_places(char run[FS_PATH_MAX], char venvs[FS_PATH_MAX])
     if (fs_program_dir(program, NULL) != TD_OK)
         return false;
     strcpy(folder, program);
-    if (parent(folder) && join(run, folder, "share/tdmpc2/bridge/run.py") && access(run, R_OK) == 0) {
-        found = join(venvs, folder, "share/tdmpc2");
+    if (place_parent(folder) && place_join(run, folder, "share/tdmpc2/bridge/run.py") && place_exists(run)) {
+        found = place_join(venvs, folder, "share/tdmpc2");
     } else {
         strcpy(folder, program);
-        found = source_tree(folder) && join(run, folder, "common/env/bridge/run.py") && access(run, R_OK) == 0 &&
-                join(venvs, folder, "third_party");
+        found = place_source_tree(folder) && place_join(run, folder, "common/env/bridge/run.py") && place_exists(run) &&
+                place_join(venvs, folder, "third_party");
     }
     if (given != NULL && given[0] != '\0')
         snprintf(venvs, FS_PATH_MAX, "%s", given);
@@ -190,7 +164,7 @@ static bool users_python(char python[FS_PATH_MAX])
 
     if (given != NULL && given[0] != '\0')
         return snprintf(python, FS_PATH_MAX, "%s", given) < FS_PATH_MAX;
-    return active != NULL && active[0] != '\0' && join(python, active, "bin/python");
+    return active != NULL && active[0] != '\0' && place_join(python, active, "bin/python");
 }
 
 int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX], char run[FS_PATH_MAX],
@@ -210,7 +184,7 @@ int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX],
         return TD_OK;
     }
     snprintf(name, sizeof(name), "%s/bin/python", suite->venv);
-    if (!join(python, venvs, name) || access(python, X_OK) != 0)
+    if (!place_join(python, venvs, name) || access(python, X_OK) != 0)
         return error_set(err, TD_ESETUP, "%s: %s is not set up: run `%s`%s", task->spec.task, suite->name,
                          suite->command, own ? ", or name an interpreter that has it with TDMPC2_PYTHON" : "");
     return TD_OK;

@@ -7,9 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/util/fs.h"
+#include "common/env/places.h"
 
 #define LIBRARY  "libmujoco.so.3.1.2"
 #define TEXT_MAX 512
@@ -22,43 +21,10 @@ struct places {
     char models[FS_PATH_MAX];
 };
 
-static bool join(char out[FS_PATH_MAX], const char *folder, const char *rest)
-{
-    return snprintf(out, FS_PATH_MAX, "%s/%s", folder, rest) < FS_PATH_MAX;
-}
-
-static bool exists(const char *path)
-{
-    return access(path, R_OK) == 0;
-}
-
-/* Cut the last component off; false when nothing is left. */
-static bool parent(char *path)
-{
-    char *slash = strrchr(path, '/');
-
-    if (slash == NULL || slash == path)
-        return false;
-    *slash = '\0';
-    return true;
-}
-
-/* The folder that holds the innermost `build` above this program: a source tree. */
-static bool source_tree(char folder[FS_PATH_MAX])
-{
-    do {
-        const char *name = strrchr(folder, '/');
-
-        if (name != NULL && strcmp(name, "/build") == 0)
-            return parent(folder);
-    } while (parent(folder));
-    return false;
-}
-
 /* Set a place that is not yet found to folder/rest, if that exists. */
 static void offer(char place[FS_PATH_MAX], const char *folder, const char *rest)
 {
-    if (place[0] == '\0' && !(join(place, folder, rest) && exists(place)))
+    if (place[0] == '\0' && !(place_join(place, folder, rest) && place_exists(place)))
         place[0] = '\0';
 }
 
@@ -72,20 +38,20 @@ static void find_places(struct places *places)
     if (assets != NULL && assets[0] != '\0') {
         offer(places->library, assets, LIBRARY);
         offer(places->models, assets, "models");
-        join(places->suite, assets, "suite"); /* there or not: what was asked for */
+        place_join(places->suite, assets, "suite"); /* there or not: what was asked for */
     }
     if (fs_program_dir(program, NULL) != TD_OK)
         return;
 
     /* Installed: PREFIX/bin beside PREFIX/lib and PREFIX/share. */
     strcpy(folder, program);
-    if (parent(folder)) {
+    if (place_parent(folder)) {
         offer(places->library, folder, "lib/tdmpc2/" LIBRARY);
         offer(places->suite, folder, "share/tdmpc2/suite");
         offer(places->models, folder, "share/tdmpc2/models");
     }
     strcpy(folder, program);
-    if (source_tree(folder)) {
+    if (place_source_tree(folder)) {
         offer(places->library, folder, "third_party/mujoco/lib/" LIBRARY);
         offer(places->suite, folder, "third_party/dm_control/suite");
         offer(places->models, folder, "common/env/dm/models");
@@ -207,10 +173,10 @@ static int find_model(const char *file, char path[FS_PATH_MAX], char told[FS_PAT
     struct places places;
 
     find_places(&places);
-    if (places.suite[0] != '\0' && join(told, places.suite, file)) {
-        if (join(path, places.suite, file) && exists(path))
+    if (places.suite[0] != '\0' && place_join(told, places.suite, file)) {
+        if (place_join(path, places.suite, file) && place_exists(path))
             return TD_OK;
-        if (places.models[0] != '\0' && join(path, places.models, file) && exists(path))
+        if (places.models[0] != '\0' && place_join(path, places.models, file) && place_exists(path))
             return TD_OK;
     }
     return error_set(err, TD_ESETUP, "the model file %s/%s is missing: %s",
