@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "common/util/clock.h"
 #include "tests/support/live.h"
 #include "tests/support/test.h"
 
@@ -65,6 +66,49 @@ static void a_run_goes_on_when_environments_are_lost(void **state)
     live_env("TDMPC2_ENV_TIMEOUT", NULL);
 }
 
+/* Until one of the environments hangs: it makes this file. */
+static void await_hang(const struct live *live, const char *path, int ms)
+{
+    for (; access(path, F_OK) != 0; ms -= 10, live_sleep(10))
+        live_check(live, ms > 0, "no environment hangs");
+}
+
+/* One of an actor's three hangs: the others go on, it is noticed and begins anew; nor does leaving wait for it. */
+static void one_that_hangs_keeps_no_other_waiting(void **state)
+{
+    struct live live;
+    char path[600];
+    uint64_t begun;
+
+    (void)state;
+    live_init(&live, "hangs", false);
+    snprintf(path, sizeof(path), "%s.hung", live.dir);
+    unlink(path);
+    live_env("TDMPC2_ENV_TIMEOUT", "20");
+    live_env("TOY_HANG", path);
+    live_train(&live, TOY("HangsOnce"), "steps=1000000", "seed_steps=900000", "buffer_size=1000000", "actors=1", "envs=3",
+               "evaluator=off", "heartbeat=0.5", NULL);
+    await_hang(&live, path, 90000);
+    live_rises(&live, "actor", 0, "env_steps", 200, 18000);
+    live_check(&live, live_metric(&live, "actor", 0, "env_lost") == 0, "it was noticed before the others went on");
+    live_await(&live, "actor", 0, "env_lost", 1, 60000);
+    live_await(&live, "replay", 0, "episodes_aborted", 1, 30000);
+    live_check(&live, live_count(&live, "actor-0.log", "did not answer within 20 s") == 1, "no word of the loss");
+    live_await(&live, "learner", 0, "streams_live", 3, 30000);
+    live_rises(&live, "actor", 0, "env_steps", 200, 30000);
+    unlink(path); /* and once more */
+    await_hang(&live, path, 30000);
+    begun = clock_ms();
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 60000);
+    printf("  left after %d ms\n", (int)(clock_ms() - begun));
+    live_check(&live, live_count(&live, "actor-0.log", "did not answer within 20 s") == 1, "leaving waited for it");
+    live_no_orphans(&live, 2000);
+    unlink(path);
+    live_env("TOY_HANG", NULL);
+    live_env("TDMPC2_ENV_TIMEOUT", NULL);
+}
+
 static void an_environment_that_never_plays_an_episode_ends_the_run(void **state)
 {
     struct live live;
@@ -92,6 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(a_run_goes_on_when_environments_are_lost, live_cleanup),
+        cmocka_unit_test_teardown(one_that_hangs_keeps_no_other_waiting, live_cleanup),
         cmocka_unit_test_teardown(an_environment_that_never_plays_an_episode_ends_the_run, live_cleanup),
         cmocka_unit_test_teardown(what_cannot_be_used_ends_the_run_at_once, live_cleanup),
     };
