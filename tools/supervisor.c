@@ -26,6 +26,7 @@
 #define ACTORS_STOP_MS 15000u /* an actor flushes ten seconds at most */
 #define SAY_MS         30000u /* between status lines where there is no terminal */
 #define ESTIMATE_AFTER 20     /* updates */
+#define DISPLACED_MS   3000u  /* an actor's place that was taken has to be free for so long */
 
 enum stage {
     STAGE_RUN,
@@ -45,6 +46,7 @@ struct part {
     loop_timer_t *again;      /* the next start */
     struct restart restart;
     bool ended;               /* not to be started any more */
+    uint64_t displaced_ms;    /* another process was last in its place then; 0: none took it */
 };
 
 struct supervisor {
@@ -420,8 +422,10 @@ static void actor_exited(struct part *part, int code, uint64_t lived_ms)
     } else if (code == TD_EXIT_OK || code == TD_EXIT_FENCED) {
         part->ended = true;
         if (code == TD_EXIT_FENCED)
-            console_print(supervisor->options->console, "another process took the place of %s; it is not started again",
-                          part->name);
+            console_print(supervisor->options->console,
+                          "another process took the place of %s; it is started again when that one is gone", part->name);
+        if (code == TD_EXIT_FENCED)
+            part->displaced_ms = clock_ms();
     } else {
         restart_part(part, lived_ms);
     }
@@ -486,6 +490,33 @@ static void say(supervisor_t *supervisor)
     }
 }
 
+/*
+ * The learner hears of no actors but ours: whoever took the place of one of them is gone. While there
+ * are others the run goes on with those.
+ */
+static void take_places_back(supervisor_t *supervisor)
+{
+    int ours = 0;
+
+    if (supervisor->stage != STAGE_RUN || !supervisor->found)
+        return;
+    for (int i = 0; i < supervisor->options->actors; i++)
+        ours += supervisor->actors[i].process != NULL;
+    for (int i = 0; i < supervisor->options->actors; i++) {
+        struct part *part = &supervisor->actors[i];
+
+        if (part->displaced_ms != 0 && !(supervisor->status.actors <= ours))
+            part->displaced_ms = clock_ms();
+        if (part->displaced_ms == 0 || clock_ms() - part->displaced_ms < DISPLACED_MS)
+            continue;
+        console_print(supervisor->options->console, "the place of %s is free again: starting it", part->name);
+        part->displaced_ms = 0;
+        part->ended = false;
+        start_actors(supervisor);
+        ours++;
+    }
+}
+
 static void on_stats(void *context, uint64_t peer, const struct channel_frame *frames, int count)
 {
     supervisor_t *supervisor = context;
@@ -495,6 +526,7 @@ static void on_stats(void *context, uint64_t peer, const struct channel_frame *f
         return;
     supervisor->answered_ms = clock_ms();
     supervisor->have_status = true;
+    take_places_back(supervisor);
     say(supervisor);
     console_status(supervisor->options->console, supervisor->options->name, &supervisor->status);
 }

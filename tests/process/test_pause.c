@@ -161,6 +161,10 @@ static void who_was_replaced_is_fenced(void **state)
     rises(&live, "learner", 0, "updates");
     kill(newer, SIGTERM);
     live_check(&live, live_wait(newer, 15000) == 0, "the newer one does not leave");
+    live_check(&live, live_said(&live, "../fenced.out", "the place of actor-0 is free again", 10000),
+               "nobody takes the place that is free");
+    live_part(&live, "actor", 0, newer);
+    rises(&live, "learner", 0, "agent_steps");
     end(&live, notes, false);
 }
 
