@@ -8,6 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "common/util/memory.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/pool.h"
 #include "common/util/clock.h"
@@ -112,6 +113,25 @@ static void batch_of(struct compute *compute, const struct compute_job *job, str
 
 /* --- jobs -------------------------------------------------------------------- */
 
+/*
+ * Parameters, gradients, moments and one gradient per head and row: less than it takes, but known before
+ * anything is. update_create reckons the rest.
+ */
+static int check_memory(const struct config *config, const struct model_dims *dims, struct error *err)
+{
+    uint64_t rows = (uint64_t)config->batch_size * (uint64_t)config->horizon;
+    uint64_t width = (uint64_t)(dims->latent_dim + dims->task_dim + dims->action_dim), floats;
+    struct model_layout layout;
+    int rc = model_dims_check(dims, err);
+
+    if (rc != TD_OK)
+        return rc;
+    model_layout_init(&layout, dims);
+    floats = model_all_floats(&layout) + 3 * model_acting_floats(&layout) + ((uint64_t)dims->num_q + 1) * rows * width;
+    return memory_check(floats * sizeof(float), "training with these sizes",
+                        "lower batch_size, horizon, num_q or model_size", err);
+}
+
 static int build(struct compute *compute, const struct message_spec *spec, struct error *err)
 {
     const struct config *config = &compute->run->config;
@@ -123,14 +143,15 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     if ((rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err)) != TD_OK ||
         (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
+        (rc = check_memory(config, &dims, err)) != TD_OK ||
         (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
         return rc;
     if (config->shards > 1 && (compute->gather = malloc(batch_bytes(compute))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a batch");
-    world_model_init(compute->model, (uint64_t)config->seed);
     update_config_init(&update, config, spec->episode_length);
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
         return rc;
+    world_model_init(compute->model, (uint64_t)config->seed);
     compute->copied = compute->model->layout.parameters <= SNAPSHOT_COPY_MAX;
     return snapshot_create(&compute->numbers, compute->model, compute->update, compute->copied, err);
 }

@@ -128,6 +128,8 @@ int run_look(struct run *run, const struct config *fresh, const bool *given, FIL
         return (rc = check_fresh(run, err)) != TD_OK ? rc : config_check(&run->config, err);
     run->resumed = true;
     config_init(&run->config);
+    if (!exists(run, "run.json") && exists(run, "checkpoints"))
+        return error_set(err, TD_ECORRUPT, "%s/run.json is missing: restore it or choose another exp_name", run->dir);
     if ((rc = config_load(&run->config, path, NULL, err)) != TD_OK ||
         (rc = config_resume(&run->config, fresh, given, report, err)) != TD_OK ||
         (rc = config_check(&run->config, err)) != TD_OK ||
@@ -172,7 +174,7 @@ static int take(struct run *run, struct error *err)
     if (exists(run, "run.json"))
         rc = read_identity(run, &run->run_id, &run->epoch, err);
     else if (exists(run, "checkpoints"))
-        rc = error_set(err, TD_ECORRUPT, "%s lost its run.json: restore it or choose another exp_name", run->dir);
+        rc = error_set(err, TD_ECORRUPT, "%s/run.json is missing: restore it or choose another exp_name", run->dir);
     else
         rc = make_identity(run, err);
     /* the options first: with them it is a run, which run.json then names */

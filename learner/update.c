@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/util/memory.h"
 #include "common/nn/adam.h"
 #include "common/nn/pixels.h"
 #include "learner/update_internal.h"
@@ -257,6 +258,7 @@ int update_create(update_t **out, world_model_t *model, const struct update_conf
     const struct model_dims *dims = &model->layout.dims;
     struct update *update;
     struct arena measure;
+    char what[96];
     int rc;
 
     *out = NULL;
@@ -285,6 +287,11 @@ int update_create(update_t **out, world_model_t *model, const struct update_conf
     memcpy(update->part, model->part, sizeof(update->part));
     arena_measure(&measure);
     lay_out(update, &measure);
+    snprintf(what, sizeof(what), "an update with batch_size=%d and horizon=%d", config->batch_size, config->horizon);
+    if ((rc = memory_check(measure.used, what, "lower batch_size, horizon, num_q or model_size", err)) != TD_OK) {
+        update_destroy(&update);
+        return rc;
+    }
     if (arena_init(&update->arena, measure.used) != TD_OK)
         goto no_memory;
     lay_out(update, &update->arena);

@@ -99,7 +99,8 @@ struct update_draws update_draws_rng(const struct rng *rng);
 typedef struct update update_t;
 
 /*
- * An optimiser for this model, which must have targets. Returns TD_OK, TD_EINVAL, TD_ENOMEM.
+ * An optimiser for this model, which must have targets. Returns TD_OK, TD_EINVAL (memory_check too,
+ * before anything is taken), TD_ENOMEM.
  */
 int update_create(update_t **out, world_model_t *model, const struct update_config *config,
                   pool_t *pool, struct error *err);

@@ -285,6 +285,8 @@ static int parse(int argc, char **argv, struct bench_options *options, bool *wan
     for (int i = 1; i < argc && rc == TD_OK; i++) {
         if (strcmp(argv[i], "--json") == 0)
             options->json = true;
+        else if (strncmp(argv[i], "--js", 4) == 0) /* no option begins so */
+            rc = error_set(err, TD_EINVAL, "unknown flag '%.60s'; the nearest is '--json'", argv[i]);
         else if (strncmp(argv[i], "seconds=", 8) == 0)
             rc = parse_seconds(argv[i] + 8, options, err);
         else if (argv[i][0] == '-' || strchr(argv[i], '=') != NULL)

@@ -10,6 +10,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "common/util/clock.h"
+
 #define BLUE   "\033[34m"
 #define GREEN  "\033[32m"
 #define YELLOW "\033[33m"
@@ -109,7 +111,7 @@ static size_t add_field(char *out, size_t used, const char *letter, const char *
 
 static char *one_decimal(char *out, size_t size, double value)
 {
-    snprintf(out, size, "%.1f", value);
+    snprintf(out, size, fabs(value) < 1e9 ? "%.1f" : "%.3g", value);
     return out;
 }
 
@@ -149,41 +151,68 @@ static void add(char *out, const char *format, ...)
     va_end(args);
 }
 
+static double share_of(double progress)
+{
+    return fmin(fmax(isnan(progress) ? 0 : progress, 0), 1);
+}
+
 static void add_bar(char *out, double progress)
 {
     enum { CELLS = 20 };
-    double share = fmin(fmax(isnan(progress) ? 0 : progress, 0), 1);
-    int full = (int)(share * CELLS);
+    int full = (int)(share_of(progress) * CELLS);
 
-    add(out, "[%.*s%s%.*s] %.1f%%", full, "====================", full < CELLS ? ">" : "",
-        full < CELLS ? CELLS - 1 - full : 0, "                    ", share * 100);
+    add(out, "[%.*s%s%.*s] ", full, "====================", full < CELLS ? ">" : "",
+        full < CELLS ? CELLS - 1 - full : 0, "                    ");
+}
+
+/* What goes, one after the other, until the line is short enough: what is waited for and the percentage last. */
+enum drop {
+    DROP_NOTHING, DROP_RATE, DROP_RETURNS, DROP_BAR, DROP_TIME, DROP_STEPS, DROP_PHASE, DROP_NAME, DROP_WORDS
+};
+
+static void write_status(char *out, const char *name, const struct run_status *status, enum drop drop)
+{
+    const char *reason = status->bottleneck[0] != '\0' ? status->bottleneck : status->waiting;
+    bool waits = reason == status->waiting;
+    char one[64], two[64];
+
+    out[0] = '\0';
+    if (drop < DROP_NAME)
+        add(out, "%s ", name);
+    if (drop < DROP_BAR)
+        add_bar(out, status->progress);
+    add(out, "%.1f%%", share_of(status->progress) * 100);
+    if (drop < DROP_PHASE && status->phase[0] != '\0' && strcmp(status->phase, "running") != 0)
+        add(out, "  %s", status->phase);
+    if (drop < DROP_TIME && !isnan(status->time_left_s))
+        add(out, "  %s left", console_format_time(one, sizeof(one), status->time_left_s));
+    if (drop < DROP_STEPS && !isnan(status->agent_steps) && !isnan(status->target_steps))
+        add(out, "  %s/%s steps", console_format_count(one, sizeof(one), status->agent_steps),
+            console_format_count(two, sizeof(two), status->target_steps));
+    if (drop < DROP_RETURNS && !isnan(status->episode_return))
+        add(out, "  R %s", one_decimal(one, sizeof(one), status->episode_return));
+    if (drop < DROP_RETURNS && !isnan(status->eval_return))
+        add(out, "  eval %s", one_decimal(one, sizeof(one), status->eval_return));
+    if (drop < DROP_RATE && !isnan(status->updates_per_s))
+        add(out, "  %.1f updates/s", status->updates_per_s);
+    if (reason[0] != '\0' && drop < DROP_WORDS)
+        add(out, "  (%s%s)", waits ? "waits for " : "", reason);
+    else if (reason[0] != '\0')
+        add(out, " %s", reason);
 }
 
 char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct run_status *status, int width)
 {
-    char one[64], two[64];
+    enum drop drop = DROP_NOTHING;
 
-    out[0] = '\0';
-    add(out, "%s ", name);
-    add_bar(out, status->progress);
-    if (status->phase[0] != '\0' && strcmp(status->phase, "running") != 0)
-        add(out, "  %s", status->phase);
-    if (!isnan(status->time_left_s))
-        add(out, "  %s left", console_format_time(one, sizeof(one), status->time_left_s));
-    if (!isnan(status->agent_steps) && !isnan(status->target_steps))
-        add(out, "  %s/%s steps", console_format_count(one, sizeof(one), status->agent_steps),
-            console_format_count(two, sizeof(two), status->target_steps));
-    if (!isnan(status->episode_return))
-        add(out, "  R %.1f", status->episode_return);
-    if (!isnan(status->eval_return))
-        add(out, "  eval %.1f", status->eval_return);
-    if (!isnan(status->updates_per_s))
-        add(out, "  %.1f updates/s", status->updates_per_s);
-    if (status->bottleneck[0] != '\0')
-        add(out, "  (%s)", status->bottleneck);
-    else if (status->waiting[0] != '\0')
-        add(out, "  (waits for %s)", status->waiting);
-    if (width > 0 && strlen(out) >= (size_t)width && width < CONSOLE_LINE_MAX) {
+    if (width <= 0 || width >= CONSOLE_LINE_MAX) {
+        write_status(out, name, status, drop);
+        return out;
+    }
+    do
+        write_status(out, name, status, drop);
+    while (strlen(out) >= (size_t)width && drop++ < DROP_WORDS);
+    if (strlen(out) >= (size_t)width) {
         /* not inside a character of more than one byte */
         int end = width - 1;
 
@@ -244,12 +273,30 @@ void console_row(struct console *console, const struct console_row *row)
     console_print(console, "%s", console_format_row(line, row, console->colour));
 }
 
+void console_waiting(struct console *console, const char *waiting, uint64_t now_ms)
+{
+    if (waiting[0] == '\0') {
+        console->waiting[0] = '\0';
+        console->waiting_ms = 0;
+        return;
+    }
+    if (console->waiting_ms == 0)
+        console->waiting_ms = now_ms;
+    if (now_ms - console->waiting_ms < CONSOLE_WAIT_MS || strcmp(waiting, console->waiting) == 0)
+        return;
+    snprintf(console->waiting, sizeof(console->waiting), "%s", waiting);
+    console->waiting_ms = now_ms;
+    console_print(console, "waiting for %s", waiting);
+}
+
 void console_status(struct console *console, const char *name, const struct run_status *status)
 {
     struct winsize size = {0};
 
-    if (!console->live)
+    if (!console->live) {
+        console_waiting(console, status->waiting, clock_ms());
         return;
+    }
     if (ioctl(fileno(console->out), TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
         size.ws_col = 80;
     console_format_status(console->status, name, status, size.ws_col);

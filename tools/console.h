@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #define CONSOLE_LINE_MAX 1024
+#define CONSOLE_WAIT_MS  5000u /* of waiting before it is said where there is no status line */
 
 /* What the learner's stats say; NAN for what they do not. */
 struct run_status {
@@ -36,6 +37,8 @@ struct console {
     bool colour;
     bool drawn;     /* the status line stands at the cursor's line */
     char status[CONSOLE_LINE_MAX];
+    char waiting[200];   /* as it was last said; empty: nothing is waited for, or not long */
+    uint64_t waiting_ms; /* since when, or when it was last said */
 };
 
 /* Colours unless NO_COLOR is set or TERM is dumb. */
@@ -45,8 +48,11 @@ void console_init(struct console *console, FILE *out);
 void console_print(struct console *console, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void console_row(struct console *console, const struct console_row *row);
 
-/* Redraw the status line; nothing where there is no terminal. */
+/* Redraw the status line; where there is no terminal, say what is waited for (console_waiting). */
 void console_status(struct console *console, const char *name, const struct run_status *status);
+
+/* A line naming what is waited for once it has lasted, and when it becomes something else, at most every 5 s. */
+void console_waiting(struct console *console, const char *waiting, uint64_t now_ms);
 
 /* Wipe the status line. */
 void console_clear(struct console *console);

@@ -7,13 +7,14 @@
 #include "common/env/probe.h"
 #include "common/util/config.h"
 #include "tools/commands.h"
+#include "tools/files.h"
 
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 env list               every task: domain, sizes, episode length, availability\n"
                  "       tdmpc2 env check TASK... [obs=rgb] [render=fast]\n"
                  "                                     shapes, bounds, determinism, saved states, steps per second\n"
-                 "       tdmpc2 env replay FILE...     recorded trajectories (*.traj.safetensors) to the bit\n"
+                 "       tdmpc2 env replay FILE|DIR... recorded trajectories (*.traj.safetensors) to the bit\n"
                  "              replay --exact FILE... the same even where this machine can't be exact\n"
                  "              replay render=fast ... frames drawn in less time, within the tolerance\n"
                  "       tdmpc2 env bench [--json]     agent steps per second beside bare mj_step\n");
@@ -118,8 +119,10 @@ static int check(int count, char **tasks)
 static int replay(int count, char **files)
 {
     struct env_options options;
-    struct error why = {0};
-    int exit_code = TD_EXIT_OK;
+    static const char *const ends[] = {".safetensors", NULL};
+    struct error why = {0}, err = {0};
+    char **paths;
+    int exit_code = TD_EXIT_OK, rc;
     enum env_replay_bits bits = probe_exact(&why) ? ENV_REPLAY_EXACT : ENV_REPLAY_STEP;
 
     if ((count = take_options(count, files, &options, &why)) < 0)
@@ -133,17 +136,19 @@ static int replay(int count, char **files)
         usage(stderr);
         return TD_EXIT_BAD_INPUT;
     }
+    if ((rc = files_expand(files, count, ends, &paths, &count, &err)) != TD_OK)
+        return worse(exit_code, rc, &err);
     if (bits != ENV_REPLAY_STEP)
         printf("observations must be equal, rewards within 1e-9\n");
     else
         printf("%s: only each episode's reset and first step are judged, within 1e-6\n", why.text);
     for (int i = 0; i < count; i++) {
-        struct error err = {0};
-        int rc = env_replay_file(files[i], bits, options.drawing, stdout, &err);
-
+        err = (struct error){0};
+        rc = env_replay_file(paths[i], bits, options.drawing, stdout, &err);
         fflush(stdout);
         exit_code = worse(exit_code, rc, &err);
     }
+    files_free(paths);
     return exit_code;
 }
 

@@ -8,6 +8,7 @@
 
 #include "common/tensor/gemm.h"
 #include "tools/commands.h"
+#include "tools/files.h"
 
 #define BACKGROUND 0.04 /* part of what cancels that counts as magnitude */
 #define NOISE      5    /* times what rounding was seen to do */
@@ -276,11 +277,11 @@ static bool ends_with(const char *text, const char *end)
 }
 
 static const char help[] =
-    "usage: tdmpc2 golden FILE... [checkpoint=FILE.safetensors] [threads=N]\n\n"
+    "usage: tdmpc2 golden FILE|DIR... [checkpoint=FILE.safetensors] [threads=N]\n\n"
     "Replays vectors recorded from the official code (*.update.safetensors, *.plan.safetensors) and\n"
     "schedule traces (*.json) through the code that trains and plans, and prints the largest error of\n"
     "each quantity, and how much of what is allowed it uses; + : what rounding errors are seen to become there\n"
-    "is allowed besides. Exit code 0: all within tolerance, 1: some past it, 2: a file cannot be used.\n";
+    "is allowed besides. DIR: its *.safetensors and schedule.json. Exit code 0: all within tolerance, 1: some past it, 2: a file cannot be used.\n";
 
 /* Options among the words; files are what is left. Returns how many files, or -1. */
 static int parse(int argc, char **argv, struct golden_options *options)
@@ -309,8 +310,10 @@ static int parse(int argc, char **argv, struct golden_options *options)
 
 int cmd_golden(int argc, char **argv)
 {
+    static const char *const ends[] = {".safetensors", "schedule.json", NULL};
     struct golden_options options;
     struct error err = {0};
+    char **paths = NULL;
     int files, code = TD_EXIT_OK;
 
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
@@ -322,23 +325,26 @@ int cmd_golden(int argc, char **argv)
         fputs(help, stderr);
     if (files <= 0)
         return TD_EXIT_BAD_INPUT;
-    if (gemm_start(options.threads, &err) != TD_OK) {
+    if (files_expand(argv + 1, files, ends, &paths, &files, &err) != TD_OK ||
+        gemm_start(options.threads, &err) != TD_OK) {
+        files_free(paths);
         fprintf(stderr, "tdmpc2 golden: %s\n", err.text);
         return TD_EXIT_BAD_INPUT;
     }
-    for (int i = 1; i <= files; i++) {
-        int rc = ends_with(argv[i], ".json") ? golden_schedule(argv[i], stdout, &err)
-                                             : golden_file(argv[i], &options, stdout, &err);
+    for (int i = 0; i < files; i++) {
+        int rc = ends_with(paths[i], ".json") ? golden_schedule(paths[i], stdout, &err)
+                                              : golden_file(paths[i], &options, stdout, &err);
 
         fflush(stdout);
         if (rc == GOLDEN_DIFFERS) {
-            fprintf(stderr, "tdmpc2 golden: %s: past the tolerance\n", argv[i]);
+            fprintf(stderr, "tdmpc2 golden: %s: past the tolerance\n", paths[i]);
             code = code == TD_EXIT_OK ? 1 : code;
         } else if (rc != TD_OK) {
             fprintf(stderr, "tdmpc2 golden: %s\n", err.text);
             code = TD_EXIT_BAD_INPUT;
         }
     }
+    files_free(paths);
     if (code == TD_EXIT_OK)
         printf("all within tolerance\n");
     return code;

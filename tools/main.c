@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/util/config_words.h"
 #include "common/util/error.h"
 #include "tools/commands.h"
 #include "tools/options.h"
@@ -29,6 +30,12 @@ static void usage(FILE *out)
 
 int main(int argc, char **argv)
 {
+    static const char *const names[] = {
+#define COMMAND(name, sentence) #name,
+#include "tools/commands.def"
+#undef COMMAND
+        NULL};
+
     if (argc < 2) {
         usage(stderr);
         return TD_EXIT_BAD_INPUT;
@@ -40,6 +47,7 @@ int main(int argc, char **argv)
     for (const struct command *command = commands; command->name != NULL; command++)
         if (strcmp(argv[1], command->name) == 0)
             return options_flushed(command->run(argc - 1, argv + 1));
-    fprintf(stderr, "tdmpc2: unknown command '%s'; `tdmpc2 help` lists them\n", argv[1]);
+    fprintf(stderr, "tdmpc2: unknown command '%.60s': did you mean %s? `tdmpc2 help` lists them\n", argv[1],
+            config_nearest_word(argv[1], names));
     return TD_EXIT_BAD_INPUT;
 }

@@ -306,6 +306,10 @@ int cmd_replay(int argc, char **argv)
             request.json = true;
         else if (strcmp(argv[i], "force=true") == 0)
             request.force = true;
+        else if (argv[i][0] == '-') {
+            fprintf(stderr, "tdmpc2 replay: unknown flag '%.60s'; the nearest is '--json'\n", argv[i]);
+            return TD_EXIT_BAD_INPUT;
+        }
         else if (count < 3)
             names[count++] = argv[i];
         else

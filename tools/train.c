@@ -2,7 +2,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/ckpt/checkpoint.h"
 #include "common/env/env.h"
 #include "common/model/dims.h"
 #include "common/net/channel.h"
@@ -10,6 +12,7 @@
 #include "common/util/config.h"
 #include "learner/csv.h"
 #include "learner/preflight.h"
+#include "learner/resume.h"
 #include "common/wire/message.h"
 #include "tools/commands.h"
 #include "tools/console.h"
@@ -47,8 +50,11 @@ static int check_place(const struct run *run, const struct env_spec *spec, struc
 {
     int rc;
 
-    if ((rc = run_wait_unlocked(run->dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
-        (rc = preflight_address(&run->config, err)) != TD_OK)
+    if ((rc = run_wait_unlocked(run->dir, 0, err)) == TD_ELOCKED) {
+        fprintf(stderr, "tdmpc2 train: %s; waiting up to %u s\n", err->text, RUN_LOCK_WAIT_MS / 1000);
+        rc = run_wait_unlocked(run->dir, RUN_LOCK_WAIT_MS, err);
+    }
+    if (rc != TD_OK || (rc = preflight_address(&run->config, err)) != TD_OK)
         return rc;
     for (int64_t i = 0; run->config.keys[0] != '\0' && i < run->config.actors; i++) {
         struct identity actor = {ROLE_ACTOR, (uint32_t)i};
@@ -114,6 +120,22 @@ static void print_plan(const struct run *run, const struct preflight_replay *rep
     fflush(stdout);
 }
 
+/* One that could be gone on from: whole, and of the run's way of training. */
+static bool has_checkpoint(const struct run *run)
+{
+    struct checkpoint_entry *entries;
+    char folder[FS_PATH_MAX];
+    bool found = false;
+    int count;
+
+    if (run_path(run, "checkpoints", folder, NULL) != TD_OK || checkpoint_list(folder, &entries, &count, NULL) != TD_OK)
+        return false;
+    for (int i = 0; i < count; i++)
+        found |= entries[i].code == TD_OK && (resume_kinds(run->config.lockstep) & (unsigned)entries[i].kind) != 0;
+    free(entries);
+    return found;
+}
+
 /* How the run stands after the parts have ended. */
 static void print_end(const struct run *before, const struct config *fresh, const bool *given,
                       const struct supervisor_result *result)
@@ -126,7 +148,9 @@ static void print_end(const struct run *before, const struct config *fresh, cons
         print_finished(&run);
     } else if (result->exit_code == TD_EXIT_OK) {
         print_result(&run);
-        printf("stopped; the same command goes on from the newest checkpoint of %s\n", before->dir);
+        printf("stopped; %s %s\n", has_checkpoint(before)
+                   ? "the same command goes on from the newest checkpoint of"
+                   : "there is no checkpoint yet: the same command begins the training anew in", before->dir);
     }
 }
 
@@ -137,6 +161,30 @@ static char **learner_words(const struct run *run, const struct config *fresh, c
 
     snprintf(place, sizeof(place), "work_dir=%s", run->dir);
     return options_words(fresh, given, place);
+}
+
+static void print_passed_over(void *context, const char *name, const char *why)
+{
+    (void)context;
+    printf("note: checkpoint %s is passed over: %s\n", name, why);
+}
+
+/* What a resumed run lost since it was stopped. It is no reason not to go on, but one to know of. */
+static void print_losses(const struct run *run, const struct preflight_replay *replay)
+{
+    checkpoint_t *checkpoint = NULL;
+    char folder[FS_PATH_MAX];
+    int rc;
+
+    if (!run->resumed || run_path(run, "checkpoints", folder, NULL) != TD_OK || access(folder, F_OK) != 0)
+        return;
+    rc = checkpoint_open_newest(&checkpoint, folder, resume_kinds(run->config.lockstep), print_passed_over, NULL, NULL);
+    if (rc != TD_OK)
+        printf("note: %s holds no checkpoint to go on from: training begins anew\n", folder);
+    else if (!replay->outlook.exists && checkpoint_manifest(checkpoint)->step > 0)
+        printf("note: the rows in %s are gone: replay begins empty\n", replay->dir);
+    checkpoint_close(&checkpoint);
+    fflush(stdout);
 }
 
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
@@ -212,6 +260,7 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     if ((rc = check_place(&run, &spec, &replay, err)) != TD_OK)
         return rc;
     print_plan(&run, &replay);
+    print_losses(&run, &replay);
     if (run.config.lockstep && !spec.exact_state)
         printf("note: the state of %s can't be saved: if this run is stopped and resumed, it goes on from other episodes\n",
                run.config.task);

@@ -36,10 +36,16 @@ static int edit_distance(const char *a, const char *b)
     return row[width];
 }
 
+/* Beside the listed tasks, those for tests of the system: only where they are almost it. */
 static const char *nearest(const char *task)
 {
+    static const char *const hidden[] = {"toy", "toy-episodic"};
     const char *best = "";
     int distance = ENV_TASK_MAX;
+
+    for (size_t i = 0; i < TD_LEN(hidden); i++)
+        if (edit_distance(task, hidden[i]) <= 1)
+            return hidden[i];
 
     for (int i = 0; i < env_task_count(); i++) {
         int here = edit_distance(task, env_task_name(i));

@@ -339,6 +339,13 @@ static void forget_frames(channel_t *channel)
     channel->frame_count = 0;
 }
 
+static void count_dropped(channel_t *channel)
+{
+    channel->counters.dropped++;
+    if (channel->options.on_dropped != NULL)
+        channel->options.on_dropped(channel->options.context);
+}
+
 /* ZeroMQ hands out short frames inside its read buffer, at any address. */
 static bool align_frame(zmq_msg_t *frame)
 {
@@ -404,7 +411,7 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
         say_unheard(channel, "another key holds this routing id");
     good = good && heard;
     if (!good)
-        channel->counters.dropped++;
+        count_dropped(channel);
     else
         channel->counters.received++;
     return good;

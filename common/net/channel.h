@@ -79,6 +79,7 @@ struct channel_options {
     guard_t *guard;               /* keys for tcp, which also allow addresses beyond loopback; borrowed, or NULL */
     struct identity server;       /* with a guard: whose key must answer where this channel connects to */
     channel_message_fn *on_message;        /* may be NULL for PUB */
+    void (*on_dropped)(void *context);     /* one more is counted as dropped; must not close the channel; or NULL */
     void (*on_writable)(void *context);    /* after TD_EAGAIN, when some queue has room again; or NULL */
     void *context;
 };

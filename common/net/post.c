@@ -138,6 +138,14 @@ channel_blob_t *post_take(post_t *post, int bulk)
     return channel_take(post->speaking->channel, 1 + bulk);
 }
 
+/* What the channel threw away before it was a message: no identity, too many frames, no key that is allowed. */
+static void on_dropped(void *context)
+{
+    struct line *line = context;
+
+    count(line->post, METRIC_messages_dropped, 1);
+}
+
 /* --- lines ------------------------------------------------------------------- */
 
 static int line_open(struct line *line, post_t *post, enum channel_pattern pattern,
@@ -155,6 +163,7 @@ static int line_open(struct line *line, post_t *post, enum channel_pattern patte
         .guard = post->options.guard,
         .server = {.role = ROLE_LEARNER},
         .on_message = on_frames,
+        .on_dropped = on_dropped,
         .context = line,
     };
 

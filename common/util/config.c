@@ -494,6 +494,15 @@ static int resume_option(struct config *config, const struct config *fresh, int 
 int config_resume(struct config *config, const struct config *fresh, const bool *given,
                   FILE *report, struct error *err)
 {
+    struct config refused = *config;
+
+    /* whether it is allowed first: a refusal says nothing else */
+    for (int i = 0; report != NULL && i < (int)TD_LEN(options); i++) {
+        int rc = resume_option(&refused, fresh, i, given[i], NULL, err);
+
+        if (rc != TD_OK)
+            return rc;
+    }
     for (int i = 0; i < (int)TD_LEN(options); i++) {
         int rc = resume_option(config, fresh, i, given[i], report, err);
 

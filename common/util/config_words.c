@@ -94,6 +94,22 @@ static const char *nearest(const char *word, int length)
     return options[best].name;
 }
 
+const char *config_nearest_word(const char *word, const char *const *words)
+{
+    int length = (int)strnlen(word, NAME_MAX_LENGTH), best_distance = NAME_MAX_LENGTH * 2;
+    const char *best = NULL;
+
+    for (; *words != NULL; words++) {
+        int distance = word_distance(word, length, *words);
+
+        if (distance < best_distance) {
+            best_distance = distance;
+            best = *words;
+        }
+    }
+    return best;
+}
+
 int config_unknown(const char *name, size_t length, struct error *err)
 {
     char word[NAME_MAX_LENGTH + 1];

@@ -21,6 +21,9 @@ int config_set_value(struct config *config, int index, const char *text, struct 
  */
 int config_unknown(const char *name, size_t length, struct error *err);
 
+/* The one of words (NULL at the end) that is nearest to `word`; NULL when there are none. */
+const char *config_nearest_word(const char *word, const char *const *words);
+
 /* Valid UTF-8 that a YAML file on one line can carry. */
 bool config_printable(const char *text);
 

@@ -1,5 +1,6 @@
 #include "common/wire/codec.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -212,6 +213,20 @@ static const char *bulk_check(const struct message *message)
     return NULL;
 }
 
+/* Numbers that no episode has: rows carry single precision rewards, and the logs what is made of them. */
+static const char *value_check(const struct message *message)
+{
+    const struct episode_end *end = &message->episode_end;
+
+    if (message->kind != MESSAGE_EPISODE_END)
+        return NULL;
+    if (end->length > (uint64_t)1 << 40)
+        return "the episode is longer than any";
+    if (fabs(end->reward) > FLT_MAX * (1 + (double)end->length) || fabs(end->success) > FLT_MAX)
+        return "the episode's return or success is too large";
+    return NULL;
+}
+
 /* --- whole messages --------------------------------------------------------- */
 
 size_t codec_encode(codec_t *codec, const struct message *message, uint8_t *header)
@@ -307,6 +322,8 @@ int codec_decode(codec_t *codec, const struct bulk *frames, size_t count, struct
         memcpy(message->bulk, frames + 1, (count - 1) * sizeof(*frames));
         bad = bulk_check(message);
     }
+    if (bad == NULL)
+        bad = value_check(message);
     if (bad != NULL) {
         const char *name = message_name(message->kind);
 

@@ -68,6 +68,33 @@ refused "too long a name" "File name too long" "$bin/tdmpc2" train $tiny work_di
 printf 'steps: 5\ntask:\n' >"$work/empty.yaml"
 refused "a task left out" "empty.yaml:2: task is empty" "$bin/tdmpc2" train config="$work/empty.yaml" work_dir="$work/new"
 
+# what was meant
+refused "a hidden task" "did you mean toy?" "$bin/tdmpc2" train task=toyy work_dir="$work/new"
+refused "a command" "did you mean train?" "$bin/tdmpc2" tran
+refused "a flag of bench" "the nearest is '--json'" "$bin/tdmpc2" bench peak --jsn
+refused "a flag of replay" "the nearest is '--json'" "$bin/tdmpc2" replay info "$work/run" --jsn
+refused "too many threads" "threads=257 is out of range: it may be 0 to 256" $start threads=257
+refused "a resume that is refused" "cannot become 9" "$bin/tdmpc2" train $tiny work_dir="$work/run" steps=500 seed=9
+refused "a directory of no files" "no *.safetensors in $work/empty" "$bin/tdmpc2" golden "$work/empty"
+refused "a directory of no recordings" "no *.safetensors in $work/empty" "$bin/tdmpc2" env replay "$work/empty"
+cp -r "$work/run" "$work/nameless"; rm "$work/nameless/run.json"
+refused "a run without its name" "run.json is missing" "$bin/tdmpc2" train $tiny work_dir="$work/nameless" steps=500
+mkdir "$work/memory"
+out=$(timeout 60 "$bin/tdmpc2" train task=toy model_size=1 num_q=64 batch_size=65536 horizon=100 steps=300 buffer_size=100 \
+    work_dir="$work/memory" 2>&1 </dev/null); code=$?
+[ $code = 2 ] && [[ $out == *"GB of memory,"* ]] && [[ $out != *"newest checkpoint"* ]] && passed=$((passed + 1)) ||
+    { failed=$((failed + 1)); echo "too large a model: exit $code, printed: $out"; }
+
+# what was lost is said
+cp -r "$work/run" "$work/lossy"; truncate -s 100 "$work/lossy/checkpoints/final/optimizer.safetensors"; rm -rf "$work/lossy/replay"
+out=$(timeout 60 "$bin/tdmpc2" train $tiny steps=450 seed_steps=200 work_dir="$work/lossy" 2>&1 </dev/null)
+[[ $out == *"note: checkpoint final is passed over: "*optimizer* ]] && passed=$((passed + 1)) ||
+    { failed=$((failed + 1)); echo "a damaged checkpoint is not said: $out"; }
+cp -r "$work/run" "$work/rowless"; rm -rf "$work/rowless/replay"
+out=$(timeout 60 "$bin/tdmpc2" train $tiny steps=450 seed_steps=200 work_dir="$work/rowless" 2>&1 </dev/null)
+[[ $out == *"note: the rows in $work/rowless/replay are gone"* ]] && passed=$((passed + 1)) ||
+    { failed=$((failed + 1)); echo "lost rows are not said: $out"; }
+
 # results that cannot be written, stores that cannot be read
 counted() { # NAME CODE TEXT COMMAND...: its exit code, and a text in what it prints
     local name=$1 want=$2 text=$3 out code; shift 3

@@ -151,6 +151,8 @@ void messages_random(struct rng *rng, uint32_t kind, struct message *out)
 #include "common/wire/fields.def"
 #undef MESSAGE
     }
+    if (kind == MESSAGE_EPISODE_END)
+        out->episode_end.length %= (uint64_t)1 << 40;
     random_bulk(rng, out);
 }
 

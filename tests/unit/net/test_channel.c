@@ -18,7 +18,7 @@
 struct end {
     channel_t *channel;
     bool echo;
-    int received, frames, writable;
+    int received, frames, writable, dropped;
     uint64_t peer;         /* of the last message */
     size_t length;         /* of its last frame */
     char text[64];         /* its first frame */
@@ -67,6 +67,13 @@ static void on_writable(void *context)
     ((struct end *)context)->writable++;
 }
 
+static void on_dropped(void *context)
+{
+    struct end *end = context;
+
+    end->dropped++;
+}
+
 static struct channel_options options_of(struct end *end, enum channel_pattern pattern, uint64_t identity)
 {
     return (struct channel_options){
@@ -76,6 +83,7 @@ static struct channel_options options_of(struct end *end, enum channel_pattern p
         .max_message = LIMIT,
         .on_message = on_message,
         .on_writable = on_writable,
+        .on_dropped = on_dropped,
         .context = end,
     };
 }
@@ -510,6 +518,7 @@ static void too_many_frames_and_nameless_peers_are_not_heard(void **state)
         dropped = (int)channel_counters(server.channel).dropped;
     }
     assert_int_equal(dropped, 41);
+    assert_int_equal(server.dropped, 41);
     assert_int_equal(server.received, 0);
     assert_int_equal(send_text(&client, 0, "a known one is"), TD_OK);
     pump(loop, &client.received, 1);

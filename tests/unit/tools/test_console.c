@@ -62,7 +62,7 @@ static void stats_are_read_with_care(void **state)
     assert_string_equal(console_format_status(out, "walker-walk", &status, 0),
                         "walker-walk [=====>              ] 25.0%  0:02:05 left  1,500/6,000 steps  R 55.5  "
                         "12.3 updates/s  (the learner  [2J is slow)");
-    assert_int_equal(strlen(console_format_status(out, "walker-walk", &status, 40)), 39);
+    assert_string_equal(console_format_status(out, "walker-walk", &status, 40), "25.0%  (the learner  [2J is slow)");
     for (size_t i = 0; i < TD_LEN(wrong); i++)
         assert_false(status_parse(&status, wrong[i], strlen(wrong[i])));
     for (size_t i = 0; i < sizeof(json) - 1; i++)
@@ -84,6 +84,57 @@ static void a_status_line_is_cut_between_characters(void **state)
         assert_true(length == 0 || (unsigned char)out[length - 1] != 0xc3);
     }
     assert_non_null(strstr(console_format_status(out, "x", &status, 0), "[====================] 100.0%"));
+}
+
+/* What is waited for is the last to go. */
+static void a_narrow_terminal_keeps_the_reason(void **state)
+{
+    struct run_status status = {.progress = 0, .time_left_s = NAN, .agent_steps = 0, .target_steps = 300,
+                                .episode_return = NAN, .eval_return = NAN, .updates_per_s = 0, .phase = "filling",
+                                .waiting = "an actor: none is here"};
+    char out[CONSOLE_LINE_MAX];
+
+    (void)state;
+    assert_string_equal(console_format_status(out, "toy", &status, 0),
+                        "toy [>                   ] 0.0%  filling  0/300 steps  0.0 updates/s  (waits for an actor: none is here)");
+    assert_string_equal(console_format_status(out, "toy", &status, 80),
+                        "toy 0.0%  filling  0/300 steps  (waits for an actor: none is here)");
+    assert_string_equal(console_format_status(out, "toy", &status, 60),
+                        "toy 0.0%  filling  (waits for an actor: none is here)");
+    assert_string_equal(console_format_status(out, "toy", &status, 40), "0.0% an actor: none is here");
+    assert_string_equal(console_format_status(out, "toy", &status, 20), "0.0% an actor: none");
+}
+
+/* Where there is no terminal: after a while, and when it becomes something else. */
+static void waiting_is_said_in_a_pipe(void **state)
+{
+    char *text = NULL;
+    size_t length = 0;
+    struct console console = {.out = open_memstream(&text, &length)};
+
+    (void)state;
+    console_waiting(&console, "an actor", 1000);
+    console_waiting(&console, "an actor", 5900);
+    fflush(console.out);
+    assert_int_equal(length, 0);
+    console_waiting(&console, "an actor", 6100);
+    console_waiting(&console, "an actor", 60000);
+    console_waiting(&console, "shard 1", 70000);
+    console_waiting(&console, "", 71000);
+    console_waiting(&console, "shard 1", 72000);
+    console_waiting(&console, "shard 1", 77500);
+    fclose(console.out);
+    assert_string_equal(text, "waiting for an actor\nwaiting for shard 1\nwaiting for shard 1\n");
+    free(text);
+}
+
+static void huge_returns_stay_short(void **state)
+{
+    struct console_row row = {.category = "train", .episode = NAN, .step = 1, .reward = 1e308, .success = NAN, .time_s = NAN};
+    char out[CONSOLE_LINE_MAX];
+
+    (void)state;
+    assert_non_null(strstr(console_format_row(out, &row, false), "R: 1e+308"));
 }
 
 static double seen[16];
@@ -141,7 +192,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_read_as_in_the_reference), cmocka_unit_test(rows_are_padded_as_in_the_reference),
-        cmocka_unit_test(stats_are_read_with_care),         cmocka_unit_test(a_status_line_is_cut_between_characters),
+        cmocka_unit_test(a_narrow_terminal_keeps_the_reason), cmocka_unit_test(waiting_is_said_in_a_pipe),
+        cmocka_unit_test(huge_returns_stay_short), cmocka_unit_test(stats_are_read_with_care),         cmocka_unit_test(a_status_line_is_cut_between_characters),
         cmocka_unit_test(new_lines_are_followed_once),
     };
 

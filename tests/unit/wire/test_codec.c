@@ -127,6 +127,12 @@ static void impossible_fields_are_refused(void **state)
     assert_ok(decode_envelope(&envelope, 0, &err), err);
     end.reward = __builtin_nan("");
     assert_int_equal(decode_envelope(&envelope, 0, &err), TD_ECORRUPT);
+    end.reward = 1e308;
+    assert_int_equal(decode_envelope(&envelope, 0, &err), TD_ECORRUPT);
+    end.reward = -1e30;
+    assert_ok(decode_envelope(&envelope, 0, &err), err);
+    end.length = UINT64_MAX;
+    assert_int_equal(decode_envelope(&envelope, 0, &err), TD_ECORRUPT);
 
     envelope.body_case = TD__ENVELOPE__BODY_ROWS;
     envelope.rows = &rows;
