@@ -206,7 +206,9 @@ static void receive_welcome(session_t *session, const struct message *message)
 
 static void receive_refused(session_t *session, const struct refused *refused)
 {
-    if (refused->code == REFUSED_FENCED)
+    if (refused->code == REFUSED_FENCED && session->config.role == ROLE_EVALUATOR)
+        session_exit(session, TD_EXIT_FENCED, "the learner refused: %s", refused->text);
+    else if (refused->code == REFUSED_FENCED)
         session_exit(session, TD_EXIT_FENCED, "another process took slot %u: %s", session->slot,
                      refused->text);
     else

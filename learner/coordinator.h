@@ -184,6 +184,9 @@ void coordinator_epoch_raised(coordinator_t *coordinator, uint64_t now_ms, uint3
 /* The host saw the process of this shard die; its next one says Hello. */
 void coordinator_shard_died(coordinator_t *coordinator, uint64_t now_ms, uint32_t shard);
 
+/* The host saw the process of its own evaluator die: the next one may have its place at once. */
+void coordinator_evaluator_died(coordinator_t *coordinator, uint64_t now_ms);
+
 /* SIGTERM: finish the update, checkpoint, tell all, OUTPUT_EXIT. */
 void coordinator_terminate(coordinator_t *coordinator, uint64_t now_ms);
 

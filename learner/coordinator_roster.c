@@ -200,6 +200,30 @@ static void drop_slot(struct coordinator *c, const struct member *newer)
     }
 }
 
+/* One evaluator is enough, and two would take the orders from each other. True: there is another. */
+static bool evaluator_taken(struct coordinator *c, const struct peer *peer, const struct hello *hello)
+{
+    const struct member *other = roster_evaluator(c);
+    char text[WIRE_TEXT_MAX];
+
+    if (hello->role != ROLE_EVALUATOR || other == NULL || other->process == hello->process)
+        return false;
+    snprintf(text, sizeof(text), "this run has an evaluator already; if that one is gone, its place is free %llu s after its last word",
+             (unsigned long long)coordinator_gone_ms(c) / 1000);
+    refuse(c, peer, REFUSED_FENCED, text);
+    return true;
+}
+
+void coordinator_evaluator_died(coordinator_t *c, uint64_t now_ms)
+{
+    struct member *member = roster_evaluator(c);
+
+    c->now = now_ms;
+    if (member != NULL)
+        member->used = false;
+    coordinator_tick(c, now_ms);
+}
+
 static void receive_hello(struct coordinator *c, const struct peer *peer, const struct hello *hello)
 {
     struct member *member;
@@ -212,6 +236,8 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
         refuse(c, peer, REFUSED_CONFIG, "this run has no use for an evaluator");
         return;
     }
+    if (evaluator_taken(c, peer, hello))
+        return;
     if (hello->spec.obs_type == 0) {
         welcome_options(c, peer, hello->role);
         return;

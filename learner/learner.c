@@ -273,6 +273,7 @@ void learner_destroy(learner_t **out)
         return;
     if (learner->recorded && (learner->over || !learner->exiting)) /* else whoever started it may do so again */
         rundir_forget(learner->run.dir, &learner->record);
+    loop_timer_close(&learner->evaluator_again);
     child_close(&learner->evaluator);
     child_close(&learner->shard);
     post_close(&learner->post, LINGER_MS);

@@ -71,6 +71,7 @@ struct learner {
     /* files and children */
     journal_t *journal;
     child_t *shard, *evaluator;
+    loop_timer_t *evaluator_again; /* its next start after exit code 4 */
     /* the end */
     bool over;    /* the coordinator has told all parts that it ends: nobody starts it again */
     bool exiting;

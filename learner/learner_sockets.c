@@ -193,6 +193,33 @@ static void shard_died(void *context, child_t *child)
     learner_drain(learner);
 }
 
+static int start_evaluator(learner_t *learner, struct error *err);
+
+static void evaluator_died(void *context, child_t *child)
+{
+    learner_t *learner = context;
+
+    (void)child;
+    if (learner->exiting)
+        return;
+    coordinator_evaluator_died(learner->coordinator, loop_now_ms(learner->loop));
+    learner_drain(learner);
+}
+
+/* The place of the evaluator was taken by a process from elsewhere: ours tries again. */
+static void evaluator_again(void *context)
+{
+    learner_t *learner = context;
+    struct error err = {0};
+
+    loop_timer_close(&learner->evaluator_again);
+    if (learner->exiting)
+        return;
+    child_close(&learner->evaluator);
+    if (start_evaluator(learner, &err) != TD_OK)
+        learner_exit(learner, TD_EXIT_GAVE_UP, err.text);
+}
+
 static void evaluator_ended(void *context, child_t *child, int code, const char *why)
 {
     learner_t *learner = context;
@@ -201,7 +228,10 @@ static void evaluator_ended(void *context, child_t *child, int code, const char 
     if (learner->exiting) {
         learner_stop_children(learner);
     } else if (code == TD_EXIT_FENCED) {
-        log_warn("another evaluator took this one's place", "why=\"%s\"", why);
+        log_warn("another evaluator has this one's place; it tries again", "why=\"%s\"", why);
+        if (loop_timer_start(&learner->evaluator_again, learner->loop, 5 * learner->settings.heartbeat_ms, 0,
+                             evaluator_again, learner) != TD_OK)
+            learner_exit(learner, TD_EXIT_GAVE_UP, "out of memory");
     } else {
         coordinator_stop(learner->coordinator, loop_now_ms(learner->loop), code, why);
         learner_drain(learner);
@@ -238,8 +268,8 @@ static int start_evaluator(learner_t *learner, struct error *err)
 
     add_common(&words, learner);
     add_word(&words, "role=evaluator");
-    return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended, NULL,
-                 err);
+    return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended,
+                 evaluator_died, err);
 }
 
 int learner_start_children(learner_t *learner, struct error *err)

@@ -73,10 +73,41 @@ static void diverged_training_ends_with_3(void **state)
     live_check(&live, live_checkpoint(&live) > 200, "the checkpoint is not of the training before it");
 }
 
+/* A second evaluator would take the first one's orders; the learner's own comes back when it is killed. */
+static void a_second_evaluator_is_refused(void **state)
+{
+    char place[500], out[600];
+    struct live live;
+    pid_t own, other;
+
+    (void)state;
+    live_init(&live, "evaluators", false);
+    live_train(&live, "task=toy", "steps=100000000", "seed_steps=200", "eval_freq=300", NULL);
+    live_await(&live, "learner", 0, "updates", 220, LIVE_START_MS);
+    own = live_part(&live, "evaluator", 0, 0);
+    live_await(&live, "evaluator", 0, "env_steps", 1, 30000);
+    snprintf(place, sizeof(place), "work_dir=%s", live.dir);
+    snprintf(out, sizeof(out), "%s.second", live.out);
+    for (int i = 0; i < 2; i++) {
+        other = live_spawn("tdmpc2-actor", out, NULL, place, "role=evaluator", NULL);
+        live_check(&live, live_wait(other, 15000) == 4, "a second evaluator is not refused");
+        live_check(&live, live_says(out, "this run has an evaluator already"), "it does not say why");
+        if (i == 0) {
+            kill(own, SIGKILL);
+            own = live_part(&live, "evaluator", 0, own);
+            live_await(&live, "evaluator", 0, "env_steps", 1, 30000);
+        }
+    }
+    assert_int_equal(live_count(&live, "learner.log", "another evaluator has"), 0);
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 15000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(a_held_directory_names_its_owner, live_cleanup),
+        cmocka_unit_test_teardown(a_second_evaluator_is_refused, live_cleanup),
         cmocka_unit_test_teardown(diverged_training_ends_with_3, live_cleanup),
     };
 

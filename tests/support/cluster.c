@@ -449,6 +449,8 @@ void cluster_exited(struct cluster *cluster, struct cluster_node *node,
         node->start_at = cluster->now + again; /* asked for with the SIGTERM */
     else if (exit->code == TD_EXIT_GAVE_UP && cluster->options.restart_actors)
         node->start_at = cluster->now + 100;
+    else if (exit->code == TD_EXIT_FENCED && node->kind == NODE_EVALUATOR)
+        node->start_at = cluster->now + 10000; /* as the learner does with its own */
 }
 
 static struct cluster_node *add(struct cluster *cluster, enum node_kind kind, int number,

@@ -65,16 +65,30 @@ static struct coordinator_config config_of(bool lockstep)
         .keep_checkpoints = 3};
 }
 
-static void start(bool lockstep)
+static void start_as(const struct coordinator_config *config)
 {
-    struct coordinator_config config = config_of(lockstep);
     struct error err;
 
     memset(&at, 0, sizeof(at));
     at.now = 5000;
-    assert_ok(coordinator_create(&at.coordinator, &config, NULL, NULL, 0, &err), err);
+    assert_ok(coordinator_create(&at.coordinator, config, NULL, NULL, 0, &err), err);
     coordinator_tick(at.coordinator, at.now);
     drain();
+}
+
+static void start(bool lockstep)
+{
+    struct coordinator_config config = config_of(lockstep);
+
+    start_as(&config);
+}
+
+static void start_with_evaluator(void)
+{
+    struct coordinator_config config = config_of(false);
+
+    config.evaluator = true;
+    start_as(&config);
 }
 
 static int finish(void **state)
@@ -179,6 +193,38 @@ static void who_may_join(void **state)
     other.hello = (struct hello){.role = ROLE_EVALUATOR, .process = 8};
     feed(PORT_CONTROL, 1, &other); /* evaluator=off */
     assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_CONFIG);
+}
+
+static void evaluator_hello(uint64_t process)
+{
+    struct message message = {.kind = MESSAGE_HELLO};
+
+    message.hello = (struct hello){.role = ROLE_EVALUATOR, .process = process, .environments = 1,
+                                   .spec = {OBS_STATE, OBS, ACTION, 0, true}};
+    memset(&at.last[MESSAGE_REFUSED], 0, sizeof(at.last[0]));
+    memset(&at.last[MESSAGE_WELCOME], 0, sizeof(at.last[0]));
+    feed(PORT_CONTROL, process, &message);
+}
+
+static void one_evaluator_is_enough(void **state)
+{
+    (void)state;
+    start_with_evaluator();
+    get_going();
+    evaluator_hello(70);
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    evaluator_hello(71);
+    assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_FENCED);
+    assert_non_null(strstr(sent(MESSAGE_REFUSED)->refused.text, "evaluator already"));
+    evaluator_hello(70); /* the first keeps its place */
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    coordinator_evaluator_died(at.coordinator, at.now);
+    drain();
+    evaluator_hello(72); /* known to be dead: at once */
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    at.now += 10001; /* silent for five heartbeats */
+    evaluator_hello(73);
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
 }
 
 static void slots_are_granted_above_all_that_is_known(void **state)
@@ -539,6 +585,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         COORDINATOR_TEST(an_episode_is_logged_with_its_steps),
         COORDINATOR_TEST(who_may_join),
+        COORDINATOR_TEST(one_evaluator_is_enough),
         COORDINATOR_TEST(slots_are_granted_above_all_that_is_known),
         COORDINATOR_TEST(strangers_are_told_to_say_hello),
         COORDINATOR_TEST(a_shard_that_knows_a_later_learner_raises_the_epoch),
