@@ -66,6 +66,7 @@ count() { grep -c -- "$1" "$dir/events"; }
 start; await "actor-1 start"
 kill -TERM $pid; finish
 check "SIGTERM ends with 0" [ $code = 0 ]
+check "no checkpoint is promised where there is none" said "^stopped; there is no checkpoint yet: .* in $dir$"
 check "both actors end before the learner is told" order "actor-[01] end" "learner term"
 check "the learner is given the words and its directory" noted "learner start steps=50 .*seed=7.*work_dir=$dir\|learner start task=toy steps=50 seed=7 actors=2 work_dir=$dir"
 check "actors are given address, slot, run and directory" noted "actor-1 start learner=ipc:///tmp/none actor=1 run_id=00000000000000ab work_dir=$dir"
