@@ -271,3 +271,15 @@ class HangsOnce(Good):
             else:
                 time.sleep(1000)
         return super().step(action)
+
+
+class Jitter(Good):
+    """Now and then a step or reset takes long; what it leads to is that of the seed."""
+
+    def step(self, action):
+        time.sleep(0.001 * ord(os.urandom(1)) ** 4 / 2e8)  # up to 21 ms, mostly next to nothing
+        return super().step(action)
+
+    def reset(self, seed=None, options=None):
+        time.sleep(0.02 * (ord(os.urandom(1)) % 2))
+        return super().reset(seed)

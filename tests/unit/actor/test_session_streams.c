@@ -271,6 +271,50 @@ static void a_lost_environment_is_only_its_own_affair(void **state)
     assert_false(at.exited);
 }
 
+/* One that does not answer: the others go on; a new epoch does not wait for it, nor, in the end, does leaving. */
+static void one_that_does_not_answer_keeps_no_other(void **state)
+{
+    struct session_output hung;
+    float obs[OBS] = {1, 0, 0}, action[ACTION] = {0};
+    struct session_step late = {.obs = obs, .action = action, .reward = 1};
+
+    (void)state;
+    begin();
+    assert_true(step(1));
+    hung = at.move[1];
+    for (uint64_t i = 0; i < 40; i++) {
+        assert_true(step(0) && step(2));
+        acknowledge(0, 1, i + 2, LIMIT_NONE);
+        acknowledge(2, 1, i + 2, LIMIT_NONE);
+    }
+    assert_true(at.move[1].step.token == hung.step.token);
+    assert_int_equal(waiting(), WAITING_NOTHING);
+
+    at.move[1].kind = 0; /* the shard begins an epoch: whatever becomes of the step, its result is of the last one */
+    grant(1, 2, 0, LIMIT_NONE);
+    assert_true(at.move[1].kind == COMMAND_RESET && at.move[1].reset.reseed);
+    session_stepped(at.session, at.now, hung.step.token, &late);
+    drain();
+    assert_int_equal(at.sent[1].epoch, 1);
+    assert_true(step(1));
+    assert_int_equal(at.sent[1].epoch, 2);
+    assert_int_equal(at.sent[1].count, 1);
+
+    session_terminate(at.session, at.now);
+    drain();
+    assert_true(step(0) && step(2));
+    assert_false(step(0) || step(2));
+    acknowledge(0, 1, 42, LIMIT_NONE);
+    acknowledge(2, 1, 42, LIMIT_NONE);
+    acknowledge(1, 2, 1, LIMIT_NONE);
+    assert_false(at.exited);
+    at.now += 10000;
+    session_tick(at.session, at.now);
+    drain();
+    assert_true(at.exited);
+    assert_int_equal(at.exit_code, TD_EXIT_OK);
+}
+
 /* A stream that another process holds: this process has no business with any of them. */
 static void fenced_on_one_is_fenced(void **state)
 {
@@ -297,6 +341,7 @@ int main(void)
         SESSION_TEST(one_full_outbox_stops_only_its_own),
         SESSION_TEST(episodes_end_each_by_itself),
         SESSION_TEST(a_lost_environment_is_only_its_own_affair),
+        SESSION_TEST(one_that_does_not_answer_keeps_no_other),
         SESSION_TEST(fenced_on_one_is_fenced),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

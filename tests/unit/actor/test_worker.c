@@ -641,6 +641,7 @@ static void commands_keep_their_order(void **state)
 /* What drives a worker as the session does: each environment's next command follows from its last result. */
 struct driver {
     worker_t *worker;
+    bool planned, fresh[4]; /* the episode's first step is next */
     uint64_t tokens, awaited[4];
     uint64_t steps[4], losses[4], resets[4];
     char why[512]; /* the last loss */
@@ -656,10 +657,12 @@ static void drive(struct driver *driver, uint32_t e, bool is_reset, bool reseed)
         output.reset.reseed = reseed;
         output.reset.seed = 50 + e + 10 * driver->losses[e];
     } else {
-        output = step_command(++driver->tokens, true, false);
+        output = step_command(++driver->tokens, !driver->planned, driver->fresh[e]);
         output.step.environment = e;
         output.step.key.env = e;
+        output.step.key.step = driver->steps[e];
     }
+    driver->fresh[e] = is_reset;
     driver->awaited[e] = driver->tokens;
     command(driver->worker, &output);
 }
@@ -717,6 +720,57 @@ static void name_the_hang(char path[64])
     snprintf(path, 64, "/tmp/tdmpc2-hang-%d", (int)getpid());
     unlink(path);
     setenv("TOY_HANG", path, 1);
+}
+
+#define TRACE 45
+
+/* What each environment did, in rounds that chance made. */
+static void trace(int environments, float seen[][TRACE][5])
+{
+    struct driver driver = {.planned = true};
+    struct worker_options options = tiny(TOY("Jitter"));
+    struct error err = {0};
+    struct model_dims dims;
+    world_model_t *model;
+    bool going = true;
+
+    driver.worker = start_in_python(TOY("Jitter"), environments, 1);
+    assert_ok(model_dims_init(&dims, &options.config, 3, ACTION, &err), err);
+    assert_ok(world_model_create(&model, &dims, false, &err), err);
+    world_model_init(model, 4);
+    assert_true(adopt(driver.worker, model));
+    for (int e = 0; e < environments; e++)
+        drive(&driver, (uint32_t)e, true, true);
+    while (going) {
+        const struct worker_result *result = await_long(driver.worker, 120);
+        uint32_t e = result->environment;
+        uint64_t t = driver.steps[e];
+
+        if (result->kind == COMMAND_STEP && t < TRACE && !result->lost) {
+            memcpy(seen[e][t], result->step.obs, 3 * sizeof(float));
+            memcpy(seen[e][t] + 3, result->step.action, 2 * sizeof(float));
+        }
+        drive_on(&driver, result);
+        going = false;
+        for (int i = 0; i < environments; i++)
+            going |= driver.steps[i] < TRACE;
+    }
+    end(&driver.worker);
+    world_model_destroy(&model);
+}
+
+/* What an environment does is the same whichever rounds its steps fall into, and alone. */
+static void rounds_change_nothing(void **state)
+{
+    static float seen[3][ENVS][TRACE][5];
+
+    (void)state;
+    trace(ENVS, seen[0]);
+    trace(ENVS, seen[1]);
+    trace(1, seen[2]);
+    assert_memory_equal(seen[0], seen[1], sizeof(seen[0]));
+    assert_memory_equal(seen[0][0], seen[2][0], sizeof(seen[0][0]));
+    assert_memory_not_equal(seen[0][0], seen[0][1], sizeof(seen[0][0]));
 }
 
 /* One of three hangs: the others go on, it is noticed at its deadline and begins anew. */
@@ -925,6 +979,7 @@ int main(void)
         cmocka_unit_test(an_evaluation_can_be_abandoned),
         cmocka_unit_test(environments_move_together_as_they_do_alone),
         cmocka_unit_test(commands_keep_their_order),
+        cmocka_unit_test(rounds_change_nothing),
         cmocka_unit_test(one_that_hangs_keeps_nobody_waiting),
         cmocka_unit_test(a_hung_one_is_given_up_at_once),
         cmocka_unit_test(environments_elsewhere_step_at_the_same_time),
