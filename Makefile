@@ -60,8 +60,16 @@ TEST_SRC := $(shell find tests/unit tests/sim tests/crash tests/fuzz tests/proce
 TESTS    := $(TEST_SRC:%.c=$(B)/%)
 LONG_SRC := $(shell find tests -name 'long_*.c' 2>/dev/null | LC_ALL=C sort)
 LONGS    := $(LONG_SRC:%.c=$(B)/%)
+# fuzz targets: with a driver of ours in `make test`, with libFuzzer in `make fuzz`
+FUZZ_SRC := $(wildcard tests/fuzz/targets/*.c)
+FUZZ     := $(FUZZ_SRC:%.c=$(B)/%)
+# libFuzzer's build is what parses, not the kernels, whose vector code gcc alone takes as it is written
+FUZZED   := common/util/% common/metrics/% common/ckpt/% common/store/% common/wire/% common/net/% \
+            common/env/bridge_link.c learner/progress.c
+FUZZ_OBJ := $(if $(FUZZ_MAIN),$(call obj,$(filter $(FUZZED),$(LIB_SRC)) $(wildcard tools/stats*.c tools/console.c)) \
+            $(PROTO_C:$(GEN)/%.c=$(B)/gen/%.o),$(B)/tests/fuzz/driver.o $(call obj,$(TOOL_SRC)) $(LIB))
 # ONLY=pattern builds and runs the matching programs alone
-CHOSEN   := $(if $(ONLY),$(foreach test,$(TESTS),$(if $(findstring $(ONLY),$(test)),$(test))),$(TESTS))
+CHOSEN   := $(if $(ONLY),$(foreach test,$(TESTS) $(FUZZ),$(if $(findstring $(ONLY),$(test)),$(test))),$(TESTS) $(FUZZ))
 # helper programs that tests start or preload: tests/support/bin_*.c is never linked into a test
 TEST_SUPPORT := $(filter-out $(B)/tests/support/bin_%.o,$(TEST_SUPPORT))
 PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
@@ -69,7 +77,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites
-.PHONY: all setup run run-pixels test test-long bench install clean help programs tests
+.PHONY: all setup run run-pixels test test-long fuzz fuzzers bench install clean help programs tests
 all: programs
 
 help:
@@ -81,6 +89,7 @@ help:
 	@echo 'make run-pixels train from frames in the background; the second time show how far it is'
 	@echo 'make test       all suites; SAN=address,undefined or SAN=thread; ONLY=pattern for some'
 	@echo 'make test-long  the long versions: more rounds, more seeds, learning'
+	@echo 'make fuzz       libFuzzer with clang on every parser, TIME=60 seconds each; ONLY=pattern for some'
 	@echo 'make test-suites'
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
 	@echo 'make bench      all benchmarks'
@@ -119,6 +128,16 @@ test-long:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs tests $(LONGS)
 	@TD_LONG=1 tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh) $(LONGS)
+
+# libFuzzer finds inputs by coverage; what makes a target fall becomes a regression input of `make test`.
+fuzz:
+	@deploy/setup
+	@command -v clang >/dev/null || { echo "tdmpc2: make fuzz needs clang: apt-get install clang libclang-rt-14-dev" >&2; exit 2; }
+	@$(MAKE) --no-print-directory fuzzers CC=clang SAN=address,undefined FLAVOUR=fuzz FUZZ_MAIN=1 \
+		CFLAGS='-O1 -fsanitize=fuzzer-no-link -Wno-unknown-warning-option -Wno-unknown-pragmas $(CFLAGS)'
+	@tests/fuzz/run build/fuzz $(or $(TIME),60) $(ONLY)
+
+fuzzers: $(if $(ONLY),$(foreach target,$(FUZZ),$(if $(findstring $(ONLY),$(target)),$(target))),$(FUZZ))
 
 # Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
@@ -183,5 +202,9 @@ $(TESTS) $(LONGS): | $(PRELOADS)
 $(TESTS) $(LONGS): $(B)/%: $(B)/%.o $(TEST_SUPPORT) $(call obj,$(TOOL_SRC)) $(LIB)
 	$(call show,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS) -lcmocka
+
+$(FUZZ): $(B)/%: $(B)/%.o $(FUZZ_OBJ)
+	$(call show,LINK,$@)
+	$(Q)$(CC) -o $@ $^ $(if $(FUZZ_MAIN),-fsanitize=fuzzer) $(LDFLAGS_ALL) $(LDLIBS)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

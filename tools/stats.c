@@ -63,21 +63,28 @@ struct question {
     int *waiting;
 };
 
+cJSON *stats_read(const char *answer, size_t length)
+{
+    cJSON *json = cJSON_ParseWithLength(answer, length);
+
+    if (cJSON_IsString(cJSON_GetObjectItemCaseSensitive(json, "role")) &&
+        cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(json, "metrics")))
+        return json;
+    cJSON_Delete(json);
+    return NULL;
+}
+
 static void on_answer(void *context, uint64_t peer, const struct channel_frame *frames, int count)
 {
     struct question *question = context;
-    cJSON *json = cJSON_ParseWithLength(frames[0].bytes, frames[0].length);
 
     (void)peer;
     (void)count;
-    if (question->part->json != NULL ||
-        !cJSON_IsString(cJSON_GetObjectItemCaseSensitive(json, "role")) ||
-        !cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(json, "metrics"))) {
-        cJSON_Delete(json);
+    if (question->part->json != NULL)
         return;
-    }
-    question->part->json = json;
-    (*question->waiting)--;
+    question->part->json = stats_read(frames[0].bytes, frames[0].length);
+    if (question->part->json != NULL)
+        (*question->waiting)--;
 }
 
 static int ask_one(struct question *question, loop_t *loop, bool insecure, guard_t *guard, struct error *err)

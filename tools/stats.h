@@ -32,6 +32,9 @@ int stats_find(struct stats_run *run, const char *where, struct error *err);
 /* Over tcp with the viewer's key, if `keys` names a directory, "" none. Ask them all, waiting at most deadline_ms. Returns how many answered, or a negative code. */
 int stats_ask(struct stats_run *run, bool insecure, const char *keys, int deadline_ms, struct error *err);
 
+/* One answer: an object with "role" and "metrics", the caller's; NULL when it is none. */
+cJSON *stats_read(const char *answer, size_t length);
+
 /* Drop the answers. */
 void stats_forget(struct stats_run *run);
 

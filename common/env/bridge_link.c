@@ -284,6 +284,19 @@ out:
     return rc;
 }
 
+int bridge_link_adopt(bridge_link_t **out, int socket)
+{
+    bridge_link_t *link = calloc(1, sizeof(*link));
+
+    *out = link;
+    if (link == NULL)
+        return TD_ENOMEM;
+    link->socket = socket;
+    link->printed = -1;
+    fcntl(socket, F_SETFL, O_NONBLOCK);
+    return TD_OK;
+}
+
 pid_t bridge_link_pid(const bridge_link_t *link)
 {
     return link->pid;
@@ -454,7 +467,7 @@ static int failure(bridge_link_t *link, const Td__BridgeReply *message, struct e
 {
     char text[sizeof(err->text)];
 
-    copy_text(text, sizeof(text), message->text);
+    copy_text(text, sizeof(text), message->text[0] != '\0' ? message->text : "something it does not name");
     kill_it(link);
     listen_to_it(link);
     if (message->failure == BRIDGE_SETUP)

@@ -81,6 +81,9 @@ typedef struct bridge_link bridge_link_t;
  */
 int bridge_link_open(bridge_link_t **out, const char *python, const char *run, struct error *err);
 
+/* The end of a socket pair whose other end answers already, without a process: for tests. TD_OK or TD_ENOMEM. */
+int bridge_link_adopt(bridge_link_t **out, int socket);
+
 /*
  * One request and its reply. Never allocates once replies have had their largest size. Returns
  *   TD_OK

@@ -160,11 +160,24 @@ static bool whole(const struct key_pair *pair, const char *name, const struct id
            strcmp(derived, pair->public_key) == 0;
 }
 
+int keys_read(struct key_pair *pair, char *text, const struct identity *who)
+{
+    char name[IDENTITY_NAME_MAX] = "", *line;
+    bool good = true;
+
+    memset(pair, 0, sizeof(*pair));
+    while (good && (line = next_line(&text)) != NULL)
+        good = take_line(line, name, pair);
+    if (good && whole(pair, name, who))
+        return TD_OK;
+    explicit_bzero(pair, sizeof(*pair));
+    return TD_ECORRUPT;
+}
+
 int keys_load(struct key_pair *pair, const char *dir, const struct identity *who, struct error *err)
 {
-    char path[FS_PATH_MAX], name[IDENTITY_NAME_MAX] = "", wanted[IDENTITY_NAME_MAX], *bytes, *text, *line;
+    char path[FS_PATH_MAX], wanted[IDENTITY_NAME_MAX], *bytes;
     size_t length;
-    bool good = true;
     int rc;
 
     memset(pair, 0, sizeof(*pair));
@@ -176,14 +189,11 @@ int keys_load(struct key_pair *pair, const char *dir, const struct identity *who
                          "%s.key from where they are made", dir, identity_name(wanted, who), wanted);
     if (rc != TD_OK)
         return rc;
-    text = bytes;
-    while (good && (line = next_line(&text)) != NULL)
-        good = take_line(line, name, pair);
+    rc = keys_read(pair, bytes, who);
     explicit_bzero(bytes, length);
     free(bytes);
-    if (good && whole(pair, name, who))
+    if (rc == TD_OK)
         return TD_OK;
-    explicit_bzero(pair, sizeof(*pair));
     return error_set(err, TD_EINVAL, "%s is not a whole key of %s: copy it again, or remove it and make a new one",
                      path, identity_name(wanted, who));
 }
@@ -312,28 +322,36 @@ static int add_line(struct allowed_keys *allowed, const char *line, struct error
     return allowed_add(allowed, &who, key, err);
 }
 
+int allowed_read(struct allowed_keys *allowed, char *text, const char *name, struct error *err)
+{
+    struct error why = {0};
+    int rc = TD_OK, number = 0;
+    char *line;
+
+    *allowed = (struct allowed_keys){0};
+    while (rc == TD_OK && (line = next_line(&text)) != NULL) {
+        number++;
+        rc = add_line(allowed, line, &why);
+    }
+    if (rc == TD_OK)
+        return TD_OK;
+    allowed_release(allowed);
+    return error_set(err, TD_EINVAL, "%s, line %d: %s", name, number, why.text);
+}
+
 int allowed_load(struct allowed_keys *allowed, const char *dir, struct error *err)
 {
-    char path[FS_PATH_MAX], *bytes, *text, *line;
-    struct error why = {0};
-    int rc, number = 0;
+    char path[FS_PATH_MAX], *bytes;
     size_t length;
+    int rc;
 
     *allowed = (struct allowed_keys){0};
     if ((rc = fs_join(path, dir, ALLOWED, err)) != TD_OK ||
         (rc = read_safely(path, false, ALLOWED_FILE_MAX, &bytes, &length, err)) != TD_OK)
         return rc;
-    text = bytes;
-    while (rc == TD_OK && (line = next_line(&text)) != NULL) {
-        number++;
-        rc = add_line(allowed, line, &why);
-    }
+    rc = allowed_read(allowed, bytes, path, err);
     free(bytes);
-    if (rc != TD_OK) {
-        allowed_release(allowed);
-        return error_set(err, TD_EINVAL, "%s, line %d: %s", path, number, why.text);
-    }
-    return TD_OK;
+    return rc;
 }
 
 static size_t rank(uint32_t role)

@@ -70,6 +70,9 @@ int keys_make(struct key_pair *pair, struct error *err);
 /* DIR/NAME.key. TD_OK, TD_ENOTFOUND, or TD_EINVAL when it is unsafe, damaged or another's. */
 int keys_load(struct key_pair *pair, const char *dir, const struct identity *who, struct error *err);
 
+/* The same of a file's text, which is cut up. TD_OK or TD_ECORRUPT. */
+int keys_read(struct key_pair *pair, char *text, const struct identity *who);
+
 /* Write DIR/NAME.key, whole and 0600. */
 int keys_save(const struct key_pair *pair, const char *dir, const struct identity *who, struct error *err);
 
@@ -81,6 +84,8 @@ int keys_only_actor(uint32_t *slot, const char *dir, struct error *err);
 
 /* DIR/allowed. On an error the list is empty. */
 int allowed_load(struct allowed_keys *allowed, const char *dir, struct error *err);
+/* The same of a file's text, which is cut up; `name` stands for its path in errors. */
+int allowed_read(struct allowed_keys *allowed, char *text, const char *name, struct error *err);
 int allowed_save(const struct allowed_keys *allowed, const char *dir, struct error *err);
 void allowed_release(struct allowed_keys *allowed);
 

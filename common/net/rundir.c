@@ -92,7 +92,7 @@ static bool int_of(const cJSON *json, const char *name, int *out)
     return true;
 }
 
-static bool parse_part(const char *text, struct rundir_part *part)
+bool rundir_parse(const char *text, struct rundir_part *part)
 {
     cJSON *json = cJSON_Parse(text);
     int pid = 0;
@@ -118,7 +118,7 @@ static int read_part(const char *path, struct rundir_part *part, struct error *e
 
     if (rc != TD_OK)
         return rc;
-    if (!parse_part(text, part))
+    if (!rundir_parse(text, part))
         rc = error_set(err, TD_ECORRUPT, "%s is not an address file; remove it", path);
     free(text);
     return rc;

@@ -9,6 +9,7 @@
 #ifndef TD_NET_RUNDIR_H
 #define TD_NET_RUNDIR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -38,6 +39,9 @@ void rundir_forget(const char *run_dir, const struct rundir_part *part);
 /* Read one; TD_ENOTFOUND, TD_ECORRUPT. */
 int rundir_find(const char *run_dir, const char *role, int id, struct rundir_part *part,
                 struct error *err);
+
+/* The same of such a file's text. False: it is none. */
+bool rundir_parse(const char *text, struct rundir_part *part);
 
 /* All parts, learner first, then by role and id; at most max. Corrupt files are passed over. */
 int rundir_list(const char *run_dir, struct rundir_part *parts, int max, int *count,

@@ -283,9 +283,10 @@ static const char *envelope_get(const Td__Envelope *envelope, struct message *me
     message->kind = (uint32_t)envelope->body_case;
     switch (message->kind) {
 #define MESSAGE(KIND, name, Camel, UPPER, fields)                                                  \
-    case MESSAGE_##KIND:                                                                           \
+    case MESSAGE_##KIND: {                                                                         \
         _Static_assert((int)MESSAGE_##KIND == (int)TD__ENVELOPE__BODY_##KIND, "one numbering");    \
-        return get_message_##name(envelope->name, &message->name);
+        return get_message_##name(envelope->name, &message->name);                                 \
+    }
 #include "common/wire/fields.def"
 #undef MESSAGE
     default:
