@@ -248,6 +248,7 @@ static int start_shard(learner_t *learner, struct error *err)
     add_word(&words, "shards=%" PRId64, config->shards);
     add_word(&words, "commit_interval_ms=%.17g", config->commit_interval_ms);
     add_word(&words, "disk_limit=%.17g", config->disk_limit);
+    add_word(&words, "compress_frames=%s", config->compress_frames ? "true" : "false");
     add_word(&words, "force=%s", config->force ? "true" : "false");
     if (config->replay_dir[0] != '\0')
         add_word(&words, "replay_dir=%s", config->replay_dir);

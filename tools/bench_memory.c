@@ -123,6 +123,7 @@ static int make_run(struct setting *setting, const char *root, struct error *err
 {
     struct config *config = &setting->config;
     char replay[FS_PATH_MAX];
+    struct straw_config straw = {.dir = replay, .schema = walker, .episode = EPISODE_ROWS};
     int rc;
 
     *config = setting->options->config;
@@ -140,7 +141,7 @@ static int make_run(struct setting *setting, const char *root, struct error *err
     if ((rc = run_open(&setting->run, config, NULL, 0, NULL, err)) != TD_OK)
         return rc;
     if ((rc = run_path(&setting->run, "replay", replay, err)) == TD_OK)
-        rc = straw_fill(replay, &walker, setting->run.run_id, TABLE_ROWS, EPISODE_ROWS, err);
+        rc = straw_fill(&straw, setting->run.run_id, TABLE_ROWS, err);
     run_close(&setting->run);
     return rc;
 }

@@ -6,8 +6,9 @@
  *           what one sync of this disk takes meanwhile, of which a commit waits for two
  *   slices  batches of `batch_size` slices of H+1 rows over ipc, from a table of a million rows
  *
- * With obs=rgb rows are frames: chunks of 21, a table of 40,000 (half a gigabyte); slices asked for one
- * batch after the other, first with nothing of the table in memory, and the disk that a frame takes.
+ * With obs=rgb rows are frames, drawn of a walker at random: chunks of 21, a table of 40,000 (half a
+ * gigabyte); slices asked for one batch after the other, first with nothing of the table in memory, and the
+ * disk that a frame takes. Insert and slices again with compress_frames (zstd).
  *
  * The store lies in replay_dir=, by default a folder beside the working directory's build/.
  */
@@ -20,8 +21,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/env/env.h"
 #include "common/util/clock.h"
 #include "common/util/fs.h"
+#include "common/util/rng.h"
 #include "common/wire/message.h"
 #include "tools/bench.h"
 #include "tools/straw.h"
@@ -29,6 +32,7 @@
 #define TABLE_ROWS   1000000u
 #define TABLE_FRAMES 40000u
 #define COLD_BATCHES 5
+#define PICTURES     96u /* different ones in the table */
 #define EPISODE_ROWS 501u
 #define ROUNDS       5
 #define PROBES_MAX   65536
@@ -58,6 +62,33 @@ static const char *variant(const struct config *config, const char *state, const
     return is_rgb(config) ? rgb : state;
 }
 
+/* How a part is measured. */
+struct part {
+    int (*run)(const struct bench_options *, const struct straw_config *, struct error *);
+    bool compress; /* obs=rgb only */
+};
+
+/* Pictures of a walker that moves at random, for rows to show. */
+static int draw_pictures(uint8_t *pictures, struct error *err)
+{
+    struct env_options options = env_options("rgb", "exact");
+    struct rng_key key = {.seed = 1};
+    struct env_result result = {.reward = 0};
+    struct rng rng;
+    float action[6];
+    env_t *env;
+    int rc = env_create_with(&env, "walker-walk", &options, 1, err);
+
+    rng_init(&rng, &key);
+    for (uint32_t i = 0; i < PICTURES && rc == TD_OK; i++) {
+        rng_uniform(&rng, action, TD_LEN(action), -1, 1);
+        rc = i == 0 ? env_reset(env, pictures, err)
+                    : env_step(env, action, pictures + (size_t)i * ENV_FRAME_BYTES, &result, err);
+    }
+    env_close(&env);
+    return rc;
+}
+
 static int by_value(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -65,10 +96,14 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static struct straw_config straw_for(const char *dir, const struct config *config)
+static struct straw_config straw_for(const char *dir, const struct config *config, bool compress,
+                                     const uint8_t *pictures)
 {
     return (struct straw_config){
         .dir = dir,
+        .compress_frames = compress,
+        .frames = pictures,
+        .frame_count = pictures == NULL ? 0 : PICTURES,
         .program = "tdmpc2-replay",
         .schema = *schema_of(config),
         .episode = EPISODE_ROWS,
@@ -80,11 +115,11 @@ static struct straw_config straw_for(const char *dir, const struct config *confi
 }
 
 /* Rows acknowledged per second: the median over rounds of a few seconds in all. */
-static int bench_insert(const struct bench_options *options, const char *dir, struct error *err)
+static int bench_insert(const struct bench_options *options, const struct straw_config *straw_config, struct error *err)
 {
-    struct straw_config config = straw_for(dir, &options->config);
+    struct straw_config config = *straw_config;
     struct bench_result result = {.name = "replay", .unit = "rows/s", .count = ROUNDS,
-                                  .variant = variant(&options->config, "insert", "insert obs=rgb")};
+                                  .variant = variant(&options->config, "insert", config.compress_frames ? "insert obs=rgb zstd" : "insert obs=rgb")};
     double rates[ROUNDS];
     straw_t *straw;
     int rc;
@@ -176,9 +211,9 @@ static int measure_acks(straw_t *straw, const struct bench_options *options, con
     return TD_OK;
 }
 
-static int bench_ack(const struct bench_options *options, const char *dir, struct error *err)
+static int bench_ack(const struct bench_options *options, const struct straw_config *straw_config, struct error *err)
 {
-    struct straw_config config = straw_for(dir, &options->config);
+    struct straw_config config = *straw_config;
     straw_t *straw;
     int rc;
 
@@ -188,7 +223,7 @@ static int bench_ack(const struct bench_options *options, const char *dir, struc
     config.pace_us = 40000;
     if ((rc = straw_start(&straw, &config, err)) != TD_OK)
         return rc;
-    rc = measure_acks(straw, options, dir, err);
+    rc = measure_acks(straw, options, config.dir, err);
     straw_stop(&straw);
     return rc;
 }
@@ -212,9 +247,9 @@ static uint64_t make_cold(const char *dir)
 }
 
 /* Milliseconds of the first batches, one after the other. */
-static void measure_cold(const struct bench_options *options, straw_t *straw)
+static void measure_cold(const struct bench_options *options, straw_t *straw, const char *what)
 {
-    struct bench_result result = {.name = "replay", .variant = "slices obs=rgb cold", .count = COLD_BATCHES};
+    struct bench_result result = {.name = "replay", .variant = what, .count = COLD_BATCHES};
     double ms[COLD_BATCHES];
 
     for (int i = 0; i < COLD_BATCHES; i++) {
@@ -230,12 +265,13 @@ static void measure_cold(const struct bench_options *options, straw_t *straw)
     bench_report(options, &result);
 }
 
-static int bench_slices(const struct bench_options *options, const char *dir, struct error *err)
+static int bench_slices(const struct bench_options *options, const struct straw_config *straw_config, struct error *err)
 {
-    struct straw_config config = straw_for(dir, &options->config);
+    struct straw_config config = *straw_config;
     struct bench_result result = {.name = "replay", .unit = "slices/s", .count = ROUNDS,
-                                  .variant = variant(&options->config, "slices", "slices obs=rgb")};
-    struct bench_result disk = {.name = "replay", .variant = "disk obs=rgb", .unit = "bytes per frame"};
+                                  .variant = variant(&options->config, "slices", config.compress_frames ? "slices obs=rgb zstd" : "slices obs=rgb")};
+    struct bench_result disk = {.name = "replay", .variant = config.compress_frames ? "disk obs=rgb zstd" : "disk obs=rgb",
+                                .unit = "bytes per frame"};
     bool rgb = is_rgb(&options->config);
     double rates[ROUNDS];
     uint64_t rows = (table_rows(&options->config) + EPISODE_ROWS - 1) / EPISODE_ROWS * EPISODE_ROWS, bytes;
@@ -243,15 +279,15 @@ static int bench_slices(const struct bench_options *options, const char *dir, st
     int rc;
 
     config.chunk = 1;
-    if ((rc = straw_fill(dir, &config.schema, STRAW_RUN, rows, EPISODE_ROWS, err)) != TD_OK)
+    if ((rc = straw_fill(&config, STRAW_RUN, rows, err)) != TD_OK)
         return rc;
-    bytes = make_cold(dir);
+    bytes = make_cold(config.dir);
     if ((rc = straw_start(&straw, &config, err)) != TD_OK)
         return rc;
     if (rgb) {
         disk.rate = (double)bytes / (double)rows;
         bench_report(options, &disk);
-        measure_cold(options, straw);
+        measure_cold(options, straw, config.compress_frames ? "slices obs=rgb zstd cold" : "slices obs=rgb cold");
     }
     straw_sample(straw, rgb ? 1 : 2);
     straw_run(straw, rgb ? 3000 : 500);
@@ -272,8 +308,10 @@ static int bench_slices(const struct bench_options *options, const char *dir, st
 
 int bench_replay(const struct bench_options *options, struct error *err)
 {
-    static int (*const parts[])(const struct bench_options *, const char *, struct error *) = {
-        bench_insert, bench_ack, bench_slices};
+    static const struct part parts[] = {{bench_insert, false}, {bench_insert, true}, {bench_ack, false},
+                                        {bench_slices, false}, {bench_slices, true}};
+    static uint8_t pictures[PICTURES][ENV_FRAME_BYTES];
+    bool rgb = is_rgb(&options->config);
     char root[FS_PATH_MAX], dir[FS_PATH_MAX + 16];
     int rc = TD_OK;
 
@@ -283,9 +321,16 @@ int bench_replay(const struct bench_options *options, struct error *err)
         snprintf(root, sizeof(root), "build/bench-replay-%d", (int)getpid());
     if (options->config.replay_dir[0] != '\0' && access(root, F_OK) == 0)
         return error_set(err, TD_EINVAL, "%s exists: the benchmark needs a folder of its own", root);
+    if (rgb)
+        rc = draw_pictures(pictures[0], err);
     for (size_t i = 0; i < TD_LEN(parts) && rc == TD_OK; i++) {
+        struct straw_config straw = straw_for(dir, &options->config, parts[i].compress, rgb ? pictures[0] : NULL);
+
+        if (parts[i].compress && !rgb)
+            continue;
         snprintf(dir, sizeof(dir), "%s/%zu", root, i);
-        rc = parts[i](options, dir, err);
+        rc = parts[i].run(options, &straw, err);
+        (void)fs_remove_tree(dir, NULL);
     }
     (void)fs_remove_tree(root, NULL);
     return rc;

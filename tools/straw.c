@@ -92,36 +92,45 @@ void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64
         memcpy(action + i * sizeof(value), &value, sizeof(value));
 }
 
-static int fill(store_t *store, const struct row_schema *schema, uint64_t rows, uint32_t episode,
-                char *bytes, struct error *err)
+/* The same, showing a picture if there are any. */
+static void put_row(void *row, const struct straw_config *config, uint32_t slot, uint64_t epoch, uint64_t sequence)
 {
-    struct store_record record = {.epoch = 1, .rows = episode, .flags = EPISODE_TRUNCATED};
-    size_t stride = row_stride(schema);
+    size_t bytes = config->schema.obs_dim;
+
+    straw_row(row, &config->schema, slot, epoch, sequence, config->episode);
+    if (config->frame_count > 0)
+        memcpy(row_obs(row), config->frames + sequence % config->frame_count * bytes, bytes);
+}
+
+static int fill(store_t *store, const struct straw_config *config, uint64_t rows, char *bytes, struct error *err)
+{
+    struct store_record record = {.epoch = 1, .rows = config->episode, .flags = EPISODE_TRUNCATED};
+    size_t stride = row_stride(&config->schema);
     int rc = TD_OK;
 
     while (rc == TD_OK && store_counts(store)->rows < rows) {
-        for (uint32_t i = 0; i < episode; i++)
-            straw_row(bytes + i * stride, schema, 0, 1, record.sequence + i, episode);
+        for (uint32_t i = 0; i < record.rows; i++)
+            put_row(bytes + i * stride, config, 0, 1, record.sequence + i);
         rc = store_insert(store, &record, bytes, err);
-        record.sequence += episode;
+        record.sequence += record.rows;
         if (rc == TD_OK && store_counts(store)->sealed % 64 == 0)
             rc = store_commit(store, err);
     }
     return rc != TD_OK ? rc : store_commit(store, err);
 }
 
-int straw_fill(const char *dir, const struct row_schema *schema, uint64_t run, uint64_t rows,
-               uint32_t episode, struct error *err)
+int straw_fill(const struct straw_config *straw, uint64_t run, uint64_t rows, struct error *err)
 {
-    struct store_config config = {.dir = dir, .schema = *schema, .run_id = run, .rows = rows + rows / 4};
-    char *bytes = malloc(episode * row_stride(schema));
+    struct store_config config = {.dir = straw->dir, .schema = straw->schema, .run_id = run,
+                                  .rows = rows + rows / 4, .compress_frames = straw->compress_frames};
+    char *bytes = malloc(straw->episode * row_stride(&straw->schema));
     store_t *store;
     int rc;
 
     if (bytes == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a table of rows");
     if ((rc = store_open(&store, &config, err)) == TD_OK) {
-        rc = fill(store, schema, rows, episode, bytes, err);
+        rc = fill(store, straw, rows, bytes, err);
         store_close(&store);
     }
     free(bytes);
@@ -158,8 +167,7 @@ static void writer_message(struct writer *writer)
                                  .first = writer->next, .count = count, .stride = (uint32_t)stride};
     message.bulk[0] = (struct bulk){straw->rows, count * stride};
     for (uint32_t i = 0; i < count; i++)
-        straw_row(straw->rows + i * stride, &straw->config.schema, writer->slot, writer->epoch,
-                  writer->next + i, straw->config.episode);
+        put_row(straw->rows + i * stride, &straw->config, writer->slot, writer->epoch, writer->next + i);
     writer->next += count;
     writer->sent_ns[writer->next / count % TIMES] = clock_ns();
     writer->sent_end[writer->next / count % TIMES] = writer->next;
@@ -402,7 +410,7 @@ static void on_exit_of_child(void *context, int code, int signum)
 static int start_child(straw_t *straw, struct error *err)
 {
     char learner[ADDRESS_MAX + 16], dir[FS_PATH_MAX + 16], run[32];
-    const char *args[] = {learner, dir, run, NULL};
+    const char *args[] = {learner, dir, run, straw->config.compress_frames ? "compress_frames=true" : NULL, NULL};
     struct process_options options = {.program = straw->config.program, .args = args,
                                       .log_path = straw->log, .on_exit = on_exit_of_child,
                                       .context = straw};

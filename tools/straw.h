@@ -34,6 +34,9 @@ struct straw_config {
     uint32_t episode;    /* rows of each */
     uint32_t horizon, batch;
     uint64_t capacity, map_rows;
+    bool compress_frames;
+    const uint8_t *frames; /* NULL, or the pictures [frame_count][obs_dim] that rows of frames show in turn */
+    uint32_t frame_count;
 };
 
 struct straw_counts {
@@ -71,11 +74,10 @@ void straw_writer(const straw_t *straw, uint32_t writer, uint64_t *epoch, uint64
 int straw_latencies(straw_t *straw, double *ms, int max);
 
 /*
- * A store of `rows` rows in published episodes of `episode` rows, written without a shard; its map has
- * room for a quarter more. TD_OK or what the store says.
+ * A store of `rows` rows as `config` has them (dir, schema, episode, compress_frames, frames) in published
+ * episodes, written without a shard; its map has room for a quarter more. TD_OK or what the store says.
  */
-int straw_fill(const char *dir, const struct row_schema *schema, uint64_t run, uint64_t rows,
-               uint32_t episode, struct error *err);
+int straw_fill(const struct straw_config *config, uint64_t run, uint64_t rows, struct error *err);
 
 /* The row with this place in its stream, as writers send it. */
 void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64_t epoch,

@@ -20,6 +20,7 @@ struct found {
     uint64_t run_id, store_id;
     struct row_schema schema;
     uint32_t slot, env, index, rows, episode_rows;
+    bool packed;
 };
 
 struct salvage {
@@ -31,6 +32,7 @@ struct salvage {
     verify_progress *progress;
     void *context;
     store_t *out;
+    packer_t *packer;
     uint64_t uncommitted;
     char *rows; /* of one episode */
     bool *good; /* which of them */
@@ -69,6 +71,7 @@ static int add_found(struct salvage *salvage, const struct segment_head *head, s
         .index = head->index,
         .rows = head->rows,
         .episode_rows = head->episode_rows,
+        .packed = head->packing != SEGMENT_PLAIN,
     };
     return TD_OK;
 }
@@ -178,7 +181,7 @@ static void take_rows(struct salvage *salvage, const struct found *found)
 
         if (salvage->good[first + row])
             continue; /* another copy had it */
-        if ((rows = segment_rows(&head, bytes, row, count)) == NULL) {
+        if ((rows = segment_rows(&head, bytes, row, count, salvage->packer)) == NULL) {
             salvage->report->bad_blocks++;
             continue;
         }
@@ -268,6 +271,8 @@ static int save_all(struct salvage *salvage, const char *out, bool force, struct
     uint64_t last_id = STORE_NONE;
     int rc;
 
+    for (size_t i = 0; i < salvage->count; i++) /* what is saved is stored as it was */
+        config.compress_frames |= salvage->found[i].packed;
     salvage->stride = row_stride(&config.schema);
     config.rows = 2 * salvage->length / salvage->stride + 1000;
     if ((rc = store_open(&salvage->out, &config, err)) != TD_OK)
@@ -337,6 +342,10 @@ int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wa
         rc = error_set(err, TD_ENOTFOUND, "no segment in %s can be read", dir);
     if (rc != TD_OK)
         goto done;
+    if ((rc = packer_create(&salvage.packer)) != TD_OK) {
+        error_set(err, rc, "out of memory");
+        goto done;
+    }
     drop_foreign(&salvage);
     qsort(salvage.found, salvage.count, sizeof(*salvage.found), by_episode);
     rc = save_all(&salvage, out, force, err);
@@ -347,6 +356,7 @@ done:
         fs_unlock(&fd);
     if (salvage.bytes != NULL)
         munmap((void *)(uintptr_t)salvage.bytes, salvage.length);
+    packer_destroy(&salvage.packer);
     free(salvage.found);
     free(salvage.rows);
     free(salvage.good);

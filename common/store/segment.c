@@ -1,5 +1,6 @@
 #include "common/store/segment.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include <xxhash.h>
@@ -45,20 +46,50 @@ static size_t rows_offset(const struct row_schema *schema, uint32_t rows)
     return sizeof(struct segment_head) + blocks_of(schema, rows) * sizeof(uint64_t);
 }
 
+/* Bytes of the hashes and, of a packed segment, of the ends. */
+static size_t tables_bytes(const struct segment_head *head)
+{
+    size_t each = sizeof(uint64_t) + (head->packing == SEGMENT_ZSTD ? sizeof(uint32_t) : 0);
+
+    return blocks_of(&head->schema, head->rows) * each;
+}
+
+/* Where packed block `block` begins in the segment; of the one behind the last: where that ends. */
+static uint32_t packed_start(const struct segment_head *head, const char *bytes, size_t block)
+{
+    uint32_t start = (uint32_t)(sizeof(*head) + tables_bytes(head));
+
+    if (block > 0)
+        memcpy(&start, bytes + rows_offset(&head->schema, head->rows) + (block - 1) * sizeof(start), sizeof(start));
+    return start;
+}
+
 /* Rows are not hashed by struct but by byte, so that a segment is the same wherever it lies. */
-static uint64_t block_hash(const struct segment_head *head, const char *rows, size_t block)
+static uint64_t block_hash(const struct segment_head *head, const char *bytes, size_t block)
 {
     uint32_t per_block = segment_block_rows(&head->schema);
     size_t stride = row_stride(&head->schema);
     uint32_t first = (uint32_t)(block * per_block);
     uint32_t count = head->rows - first < per_block ? head->rows - first : per_block;
+    uint32_t start;
 
-    return XXH3_64bits(rows + first * stride, count * stride);
+    if (head->packing != SEGMENT_ZSTD)
+        return XXH3_64bits(bytes + rows_offset(&head->schema, head->rows) + first * stride, count * stride);
+    start = packed_start(head, bytes, block);
+    return XXH3_64bits(bytes + start, packed_start(head, bytes, block + 1) - start);
 }
 
-static uint64_t head_hash(const struct segment_head *head, const char *table, size_t blocks)
+static bool block_holds(const struct segment_head *head, const char *bytes, size_t block)
 {
-    uint64_t seed = XXH3_64bits(table, blocks * sizeof(uint64_t));
+    uint64_t expected;
+
+    memcpy(&expected, bytes + sizeof(*head) + block * sizeof(expected), sizeof(expected));
+    return block_hash(head, bytes, block) == expected;
+}
+
+static uint64_t head_hash(const struct segment_head *head, const char *tables)
+{
+    uint64_t seed = XXH3_64bits(tables, tables_bytes(head));
 
     return XXH3_64bits_withSeed(head, offsetof(struct segment_head, hash), seed);
 }
@@ -68,67 +99,136 @@ void *segment_begin(void *out, const struct segment_head *head)
     return (char *)out + rows_offset(&head->schema, head->rows);
 }
 
-void segment_finish(void *out, const struct segment_head *head)
+/* Head and hashes of a segment whose rows, and their ends, are in place. */
+static void finish(char *out, const struct segment_head *head, enum segment_packing packing, size_t length)
 {
     struct segment_head full = *head;
-    size_t blocks = blocks_of(&head->schema, head->rows);
-    char *table = (char *)out + sizeof(full);
-    char *rows = (char *)out + rows_offset(&head->schema, head->rows);
 
     memcpy(full.magic, SEGMENT_MAGIC, sizeof(full.magic));
     full.version = SEGMENT_VERSION;
-    full.length = (uint32_t)segment_bytes(&head->schema, head->rows);
-    full.reserved = 0;
-    TD_ASSERT(full.length <= SEGMENT_BYTES_MAX, "segment of %u bytes", full.length);
-    for (size_t block = 0; block < blocks; block++) {
-        uint64_t hash = block_hash(head, rows, block);
+    full.packing = packing;
+    full.length = (uint32_t)length;
+    TD_ASSERT(length <= SEGMENT_BYTES_MAX, "segment of %zu bytes", length);
+    for (size_t block = 0; block < blocks_of(&head->schema, head->rows); block++) {
+        uint64_t hash = block_hash(&full, out, block);
 
-        memcpy(table + block * sizeof(hash), &hash, sizeof(hash));
+        memcpy(out + sizeof(full) + block * sizeof(hash), &hash, sizeof(hash));
     }
-    full.hash = head_hash(&full, table, blocks);
+    full.hash = head_hash(&full, out + sizeof(full));
     memcpy(out, &full, sizeof(full));
+}
+
+void segment_finish(void *out, const struct segment_head *head)
+{
+    finish(out, head, SEGMENT_PLAIN, segment_bytes(&head->schema, head->rows));
+}
+
+size_t segment_pack(void *out, const struct segment_head *head, const void *rows, packer_t *packer)
+{
+    struct segment_head full = *head;
+    size_t stride = row_stride(&head->schema);
+    char *bytes = out, *ends = bytes + rows_offset(&head->schema, head->rows);
+    uint32_t at;
+
+    TD_ASSERT(head->schema.obs_type == OBS_RGB, "rows of type %u are not packed", head->schema.obs_type);
+    full.packing = SEGMENT_ZSTD;
+    at = packed_start(&full, bytes, 0);
+    for (uint32_t i = 0; i < head->rows; i++, ends += sizeof(at)) {
+        const char *row = (const char *)rows + i * stride;
+        size_t packed;
+
+        if (at + stride > SEGMENT_BYTES_MAX) /* it might not fit any more */
+            return 0;
+        if ((packed = packer_pack(packer, bytes + at, row, stride)) == 0) {
+            memcpy(bytes + at, row, stride);
+            packed = stride;
+        }
+        at += (uint32_t)packed;
+        memcpy(ends, &at, sizeof(at));
+    }
+    if (at >= segment_bytes(&head->schema, head->rows))
+        return 0;
+    finish(bytes, head, SEGMENT_ZSTD, at);
+    return at;
+}
+
+/* Sizes that agree with each other and with `length` bytes, before anything of the tables is read. */
+static bool sizes_hold(const struct segment_head *head, size_t length)
+{
+    size_t plain;
+
+    if (row_schema_check(&head->schema) != NULL || head->rows == 0 || head->rows > segment_rows_max(&head->schema) ||
+        head->length > length)
+        return false;
+    plain = segment_bytes(&head->schema, head->rows);
+    if (head->packing == SEGMENT_PLAIN)
+        return head->length == plain;
+    return head->packing == SEGMENT_ZSTD && head->schema.obs_type == OBS_RGB && head->length < plain &&
+           head->length > sizeof(*head) + tables_bytes(head);
+}
+
+/* The blocks of a packed segment follow each other to its end, none longer than a row. */
+static bool ends_hold(const struct segment_head *head, const char *bytes)
+{
+    size_t blocks = blocks_of(&head->schema, head->rows), stride = row_stride(&head->schema);
+
+    for (size_t block = 0; block < blocks; block++) {
+        uint32_t start = packed_start(head, bytes, block), end = packed_start(head, bytes, block + 1);
+
+        if (end <= start || end - start > stride || end > head->length)
+            return false;
+    }
+    return packed_start(head, bytes, blocks) == head->length;
 }
 
 int segment_open(struct segment_head *head, const void *bytes, size_t length)
 {
-    const struct row_schema *schema = &head->schema;
-
     if (length < sizeof(*head))
         return TD_ECORRUPT;
     memcpy(head, bytes, sizeof(*head));
-    if (memcmp(head->magic, SEGMENT_MAGIC, sizeof(head->magic)) != 0 ||
-        head->version != SEGMENT_VERSION || head->reserved != 0)
+    if (memcmp(head->magic, SEGMENT_MAGIC, sizeof(head->magic)) != 0 || head->version != SEGMENT_VERSION ||
+        !sizes_hold(head, length))
         return TD_ECORRUPT;
-    if (row_schema_check(schema) != NULL || head->rows == 0 ||
-        head->rows > segment_rows_max(schema))
+    if (head->hash != head_hash(head, (const char *)bytes + sizeof(*head)))
         return TD_ECORRUPT;
-    if (head->length != segment_bytes(schema, head->rows) || head->length > length)
-        return TD_ECORRUPT;
-    if (head->hash != head_hash(head, (const char *)bytes + sizeof(*head),
-                                blocks_of(schema, head->rows)))
-        return TD_ECORRUPT;
-    if ((head->flags & ~EPISODE_FLAGS_KNOWN) || head->rows > head->episode_rows)
+    if ((head->flags & ~EPISODE_FLAGS_KNOWN) || head->rows > head->episode_rows ||
+        (head->packing == SEGMENT_ZSTD && !ends_hold(head, bytes)))
         return TD_ECORRUPT;
     return TD_OK;
 }
 
+/* Packed rows whose hashes hold, in the packer's room. */
+static const void *unpack_rows(const struct segment_head *head, const char *bytes, uint32_t first,
+                               uint32_t count, packer_t *packer)
+{
+    size_t stride = row_stride(&head->schema);
+    char *rows = packer_room(packer), *row = rows;
+
+    for (uint32_t block = first; block < first + count; block++, row += stride) {
+        uint32_t start = packed_start(head, bytes, block);
+        size_t packed = packed_start(head, bytes, block + 1) - start;
+
+        if (packed == stride)
+            memcpy(row, bytes + start, stride);
+        else if (!packer_unpack(packer, row, stride, bytes + start, packed))
+            return NULL;
+    }
+    return rows;
+}
+
 const void *segment_rows(const struct segment_head *head, const void *bytes, uint32_t first,
-                         uint32_t count)
+                         uint32_t count, packer_t *packer)
 {
     uint32_t per_block = segment_block_rows(&head->schema);
-    const char *table = (const char *)bytes + sizeof(*head);
-    const char *rows = (const char *)bytes + rows_offset(&head->schema, head->rows);
 
     TD_ASSERT(count > 0 && first < head->rows && count <= head->rows - first,
               "rows %u+%u of %u", first, count, head->rows);
-    for (size_t block = first / per_block; block <= (first + count - 1) / per_block; block++) {
-        uint64_t expected;
-
-        memcpy(&expected, table + block * sizeof(expected), sizeof(expected));
-        if (block_hash(head, rows, block) != expected)
+    for (size_t block = first / per_block; block <= (first + count - 1) / per_block; block++)
+        if (!block_holds(head, bytes, block))
             return NULL;
-    }
-    return rows + first * row_stride(&head->schema);
+    if (head->packing == SEGMENT_ZSTD)
+        return unpack_rows(head, bytes, first, count, packer);
+    return (const char *)bytes + rows_offset(&head->schema, head->rows) + first * row_stride(&head->schema);
 }
 
 size_t segment_find(const void *bytes, size_t length, size_t from)

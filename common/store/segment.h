@@ -7,6 +7,11 @@
  * file of which nothing else is left can still be read. A block is 16 rows, or one row of frames;
  * its xxHash64 (XXH3) stands in the table, and the head's own hash covers head and table. All
  * segments of an episode but the last are full, so row r lies in segment r / segment_rows_max.
+ *
+ * Frames may be packed, each row by itself (packer.h). Then where each block ends, from the segment's
+ * first byte, stands behind the hashes as a u32, hashes are of packed bytes, and a block as long as a
+ * row is one that zstd could not make smaller. A packed segment is shorter than the plain one.
+ *
  * The functions are pure; bytes need no alignment and are hostile until checked.
  */
 #ifndef TD_STORE_SEGMENT_H
@@ -15,6 +20,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/store/packer.h"
 #include "common/store/row.h"
 
 #define SEGMENT_MAGIC      "TDMPC2\x1a\x01"
@@ -31,6 +37,9 @@ enum episode_flags {
 };
 #define EPISODE_FLAGS_KNOWN 15u
 
+/* How its rows lie there. */
+enum segment_packing { SEGMENT_PLAIN = 0, SEGMENT_ZSTD = 1 };
+
 /* The bytes in front; a disk format. */
 struct segment_head {
     char magic[8];
@@ -43,7 +52,7 @@ struct segment_head {
     uint32_t flags;        /* enum episode_flags */
     uint32_t index;        /* of this segment in its episode */
     uint32_t episode_rows; /* rows of the whole episode */
-    uint32_t reserved;     /* 0 */
+    uint32_t packing;      /* enum segment_packing */
     uint64_t run_id;
     uint64_t store_id;
     uint64_t epoch;    /* of the stream */
@@ -52,30 +61,34 @@ struct segment_head {
     uint64_t hash;     /* of all the above and the table of hashes */
 };
 
-/* Rows per hash, rows of a full segment (0: one row does not fit), bytes of a segment of `rows`. */
+/* Rows per hash, rows of a full segment (0: one row does not fit), bytes of a plain segment of `rows`. */
 uint32_t segment_block_rows(const struct row_schema *schema);
 uint32_t segment_rows_max(const struct row_schema *schema);
 size_t segment_bytes(const struct row_schema *schema, uint32_t rows);
 
 /*
- * Make a segment in out [segment_bytes]: begin returns where its rows belong, finish hashes them.
- * `head` gives everything but magic, version, length, reserved and hash.
+ * Make a plain segment in out [segment_bytes]: begin returns where its rows belong, finish hashes them.
+ * `head` gives everything but magic, version, length, packing and hash.
  */
 void *segment_begin(void *out, const struct segment_head *head);
 void segment_finish(void *out, const struct segment_head *head);
 
+/* Make a packed one of rows of frames in out [SEGMENT_BYTES_MAX]. Returns its length, or 0: plain is no longer. */
+size_t segment_pack(void *out, const struct segment_head *head, const void *rows, packer_t *packer);
+
 /*
- * Read the head of `bytes` and check magic, version, sizes, flags and the hash of head and table.
+ * Read the head of `bytes` and check magic, version, sizes, flags, tables and the hash of head and tables.
  * `length` may exceed the segment's own. Returns TD_OK, or TD_ECORRUPT.
  */
 int segment_open(struct segment_head *head, const void *bytes, size_t length);
 
 /*
- * The rows first..first+count-1 of an opened segment, in place, after checking every block they
- * touch. Returns NULL when a hash does not match. Asserts that the rows exist.
+ * The rows first..first+count-1 of an opened segment, after checking every block they touch: in place,
+ * or packed ones in the packer's room. Returns NULL when a hash does not match. Asserts that the rows
+ * exist. Only frames need a packer.
  */
 const void *segment_rows(const struct segment_head *head, const void *bytes, uint32_t first,
-                         uint32_t count);
+                         uint32_t count, packer_t *packer);
 
 /* The offset of the next magic in bytes [length] at or behind `from`, or `length`. */
 size_t segment_find(const void *bytes, size_t length, size_t from);

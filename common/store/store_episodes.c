@@ -77,7 +77,7 @@ static int record_mend(struct store *store, MDB_txn *txn, uint64_t id, struct st
     if (mdb_get(txn, store->segments, &key, &value) != MDB_SUCCESS ||
         segment_open(&head, value.mv_data, value.mv_size) != TD_OK ||
         !segment_fits(store, &head, id, 0, head.episode_rows) ||
-        (row = segment_rows(&head, value.mv_data, 0, 1)) == NULL)
+        (row = segment_rows(&head, value.mv_data, 0, 1, store->packer)) == NULL)
         return MDB_CORRUPTED;
     memcpy(&first, row, sizeof(first));
     *record = (struct store_record){.slot = head.slot, .env = head.env, .epoch = head.epoch,
@@ -279,7 +279,7 @@ const void *store_rows(store_t *store, uint64_t id, uint32_t row, uint32_t *coun
         segment_fits(store, &head, id, index, episode->rows)) {
         if (*count > head.rows - inside)
             *count = head.rows - inside;
-        rows = segment_rows(&head, bytes, inside, *count);
+        rows = segment_rows(&head, bytes, inside, *count, store->packer);
     }
     if (rows == NULL)
         quarantine(store, episode);
@@ -294,24 +294,43 @@ static void advise(const struct store *store, const char *bytes, size_t length)
     (void)madvise((void *)from, (uintptr_t)bytes + length - from, MADV_WILLNEED);
 }
 
+/*
+ * Of a segment of `rows` rows and `length` bytes, the part with rows at..at+count-1, from its length alone:
+ * its head is not read yet. One that is short for its rows is packed: its frames are taken for equally long,
+ * give or take one.
+ */
+static void advise_rows(const struct store *store, const char *bytes, size_t length, uint32_t rows,
+                        uint32_t at, uint32_t count)
+{
+    size_t plain = segment_bytes(&store->identity.schema, rows);
+    size_t front = plain - rows * store->stride; /* head and hashes */
+    size_t each = store->stride, first, end;
+
+    if (length < plain && length > front) {
+        each = (length - front) / rows;
+        count += at > 0 ? 2 : 1;
+        at -= at > 0;
+    }
+    first = sizeof(struct segment_head) + at * each;
+    end = front + (at + count) * each + rows * sizeof(uint32_t);
+    advise(store, bytes, front < length ? front : length);
+    if (first < length)
+        advise(store, bytes + first, (end < length ? end : length) - first);
+}
+
 void store_prefetch(store_t *store, uint64_t id, uint32_t row, uint32_t count)
 {
-    const struct row_schema *schema = &store->identity.schema;
+    uint32_t left = store_episode(store, id)->rows - row / store->segment_rows * store->segment_rows;
 
-    for (uint32_t inside; count > 0; row += inside, count -= inside) {
+    for (uint32_t inside, rows; count > 0; row += inside, count -= inside, left -= rows) {
         uint32_t at = row % store->segment_rows;
-        size_t length, first, end;
+        size_t length;
         const char *bytes = store_segment(store, id, row / store->segment_rows, &length);
 
+        rows = left < store->segment_rows ? left : store->segment_rows;
         inside = store->segment_rows - at < count ? store->segment_rows - at : count;
-        if (bytes == NULL)
-            continue;
-        first = sizeof(struct segment_head) + at * store->stride;
-        end = segment_bytes(schema, store->segment_rows) - store->segment_rows * store->stride +
-              (at + inside) * store->stride; /* however long the table of hashes is */
-        advise(store, bytes, sizeof(struct segment_head));
-        if (first < length)
-            advise(store, bytes + first, (end < length ? end : length) - first);
+        if (bytes != NULL)
+            advise_rows(store, bytes, length, rows, at, inside);
     }
 }
 

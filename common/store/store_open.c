@@ -336,6 +336,18 @@ static int adopt_identity(struct store *store, struct error *err)
     return TD_OK;
 }
 
+/* Any store of frames may hold packed segments. */
+static int make_packer(struct store *store, const struct store_config *config, struct error *err)
+{
+    if (store->identity.schema.obs_type != OBS_RGB)
+        return TD_OK;
+    if (config->compress_frames)
+        store->scratch = malloc(2 * SEGMENT_BYTES_MAX);
+    if ((config->compress_frames && store->scratch == NULL) || packer_create(&store->packer) != TD_OK)
+        return error_set(err, TD_ENOMEM, "out of memory for a replay store");
+    return TD_OK;
+}
+
 static int check_file_system(const struct store_config *config, struct error *err)
 {
     const char *kind = config->force ? NULL : fs_unsafe_kind(config->dir);
@@ -424,6 +436,7 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
          : (rc = clean_missing(store, err)) == TD_OK ? create(store, config, err)
                                                      : rc;
     if (rc != TD_OK || (rc = adopt_identity(store, err)) != TD_OK ||
+        (rc = make_packer(store, config, err)) != TD_OK ||
         (rc = store_load(store, err)) != TD_OK || (!store->read_only && (rc = clean_forget(store, err)) != TD_OK))
         goto fail;
     store_measure_room(store);
@@ -515,6 +528,8 @@ void store_close(store_t **out)
     free(store->episodes);
     free(store->staged.ids);
     free(store->news.ids);
+    free(store->scratch);
+    packer_destroy(&store->packer);
     free(store);
     *out = NULL;
 }

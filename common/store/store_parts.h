@@ -95,6 +95,8 @@ struct store {
     uint32_t segment_rows; /* of a full segment */
     size_t stride;
     size_t page;
+    packer_t *packer; /* of frames; else NULL */
+    char *scratch;  /* compress_frames: a segment plain, then packed; else NULL */
 
     struct stream_entry *streams; /* sorted by (slot, env) */
     size_t stream_count, stream_capacity;

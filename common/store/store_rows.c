@@ -206,6 +206,27 @@ static int gather_init(struct gather *gather, struct store *store, const struct 
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
+/* The same packed, or plain where that is not shorter. Made beside the map: its length is not known before. */
+static int put_packed(struct store *store, const struct segment_head *head, struct gather *gather)
+{
+    uint64_t name = segment_key(head->episode, head->index);
+    char *plain = store->scratch, *packed = plain + SEGMENT_BYTES_MAX, *rows = segment_begin(plain, head);
+    MDB_val key = {sizeof(name), &name}, value = {0, packed};
+    int rc;
+
+    if ((rc = gather_refresh(gather)) != MDB_SUCCESS ||
+        (rc = gather_copy(gather, rows, head->rows)) != MDB_SUCCESS)
+        return rc;
+    if ((value.mv_size = segment_pack(packed, head, rows, store->packer)) == 0) {
+        segment_finish(plain, head);
+        value = (MDB_val){segment_bytes(&head->schema, head->rows), plain};
+    }
+    if ((rc = mdb_put(store->txn, store->segments, &key, &value, MDB_APPEND)) != MDB_SUCCESS)
+        return rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc;
+    store->spent += value.mv_size + 2 * store->page;
+    return MDB_SUCCESS;
+}
+
 /* Write one segment from the gathered rows. */
 static int put_segment(struct store *store, const struct segment_head *head, struct gather *gather)
 {
@@ -247,7 +268,8 @@ static int put_segments(struct store *store, struct store_record *record, struct
 
         head.rows = left < store->segment_rows ? left : store->segment_rows;
         head.sequence = record->sequence + done;
-        if ((rc = put_segment(store, &head, gather)) != MDB_SUCCESS)
+        rc = store->scratch != NULL ? put_packed(store, &head, gather) : put_segment(store, &head, gather);
+        if (rc != MDB_SUCCESS)
             return rc;
     }
     return MDB_SUCCESS;

@@ -38,7 +38,7 @@ static void verify_segment(store_t *store, struct verify_report *report,
         !segment_fits(store, &head, id, index, record->rows) || head.slot != record->slot ||
         head.env != record->env || head.epoch != record->epoch ||
         head.sequence != record->sequence + (uint64_t)index * store->segment_rows ||
-        segment_rows(&head, bytes, 0, head.rows) == NULL)
+        segment_rows(&head, bytes, 0, head.rows, store->packer) == NULL)
         fault(report, &report->bad, id);
     else
         report->rows += head.rows;

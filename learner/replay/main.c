@@ -82,6 +82,7 @@ static int configure(const struct config *config, struct daemon_config *daemon, 
     daemon->shard.commit_interval_ms = (uint64_t)config->commit_interval_ms;
     daemon->shard.lock_wait_ms = STORE_LOCK_WAIT_MS;
     daemon->shard.bytes_limit = (uint64_t)(config->disk_limit * 1e9);
+    daemon->shard.compress_frames = config->compress_frames;
     daemon->shard.force = config->force;
     snprintf(daemon->bind, sizeof(daemon->bind), "%.*s", ADDRESS_MAX - 1, config->bind);
     snprintf(daemon->advertise, sizeof(daemon->advertise), "%.*s", ADDRESS_MAX - 1, config->advertise);

@@ -124,6 +124,7 @@ int shard_create(shard_t **out, const struct shard_config *config, uint64_t now_
         .run_id = config->run,
         .shard = config->shard,
         .lock_wait_ms = config->lock_wait_ms,
+        .compress_frames = config->compress_frames,
         .force = config->force,
         .progress = config->progress,
     };

@@ -35,6 +35,7 @@ struct shard_config {
     uint64_t commit_interval_ms;
     uint64_t lock_wait_ms; /* for the store's last owner */
     uint64_t bytes_limit;  /* of a new store's map; 0: none */
+    bool compress_frames;  /* of segments made from now on */
     bool force;            /* an unsafe file system is fine */
     store_progress *progress; /* of checking the store before it is opened; may be NULL */
 };

@@ -138,6 +138,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .rows = hello->map_rows,
         .bytes_limit = shard->config.bytes_limit,
         .lock_wait_ms = shard->config.lock_wait_ms,
+        .compress_frames = shard->config.compress_frames,
         .force = shard->config.force,
         .progress = shard->config.progress,
     };

@@ -18,7 +18,7 @@
 #endif
 #define BATCH   256u
 
-static const struct row_schema walker = {OBS_STATE, 24, 6};
+static const struct row_schema walker = {OBS_STATE, 24, 6}, pictures = {OBS_RGB, 900, 6};
 
 /* From here on this thread's allocations count; returns those so far. */
 static unsigned long count_from_here(void)
@@ -44,7 +44,8 @@ static void the_counter_counts(void **state)
     assert_true(counted_since(before) > 0 || !COUNTS_ALLOCATIONS);
 }
 
-static void a_million_slices_are_drawn_without_an_allocation(void **state)
+/* Slices of states, or of frames that are compressed. */
+static void draw_slices(const struct row_schema *schema, uint64_t slices)
 {
     struct sampler_config config = {.horizon = 3, .capacity = 200000, .seed = 1};
     struct store_config stored = {.run_id = 1};
@@ -52,12 +53,13 @@ static void a_million_slices_are_drawn_without_an_allocation(void **state)
     unsigned long before;
     sampler_t *sampler;
     char dir[512];
+    struct straw_config filled = {.dir = dir, .schema = *schema, .episode = 501,
+                                  .compress_frames = schema->obs_type == OBS_RGB};
     store_t *store;
     void *out;
 
-    (void)state;
-    snprintf(dir, sizeof(dir), "%s/slices", test_folder());
-    assert_ok(straw_fill(dir, &walker, 1, 50000, 501, &err), err);
+    snprintf(dir, sizeof(dir), "%s/slices%u", test_folder(), schema->obs_dim);
+    assert_ok(straw_fill(&filled, 1, 50000, &err), err);
     stored.dir = dir;
     assert_ok(store_open(&store, &stored, &err), err);
     assert_int_equal(sampler_create(&sampler, store, &config), TD_OK);
@@ -65,13 +67,25 @@ static void a_million_slices_are_drawn_without_an_allocation(void **state)
     out = malloc(sampler_bytes(sampler, BATCH));
     assert_int_equal(sampler_draw(sampler, 0, BATCH, out), TD_OK);
     before = count_from_here();
-    for (uint64_t drawn = 0; drawn < MILLION; drawn += BATCH)
+    for (uint64_t drawn = 0; drawn < slices; drawn += BATCH)
         if (sampler_draw(sampler, drawn, BATCH, out) != TD_OK)
             fail_msg("draw %llu failed", (unsigned long long)drawn);
     assert_int_equal(counted_since(before), 0);
     free(out);
     sampler_destroy(&sampler);
     store_close(&store);
+}
+
+static void a_million_slices_are_drawn_without_an_allocation(void **state)
+{
+    (void)state;
+    draw_slices(&walker, MILLION);
+}
+
+static void compressed_frames_are_drawn_without_an_allocation(void **state)
+{
+    (void)state;
+    draw_slices(&pictures, MILLION / 50);
 }
 
 static void a_million_messages_are_coded_without_an_allocation(void **state)
@@ -194,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_counter_counts),
         cmocka_unit_test(a_million_slices_are_drawn_without_an_allocation),
+        cmocka_unit_test(compressed_frames_are_drawn_without_an_allocation),
         cmocka_unit_test(a_million_messages_are_coded_without_an_allocation),
         cmocka_unit_test(a_million_messages_over_ipc_leave_nothing_behind),
     };

@@ -15,7 +15,8 @@
 #define EPISODE 23u
 #define CAPACITY 4000u
 
-static const struct row_schema schema = {OBS_STATE, 5, 2};
+static const struct row_schema states = {OBS_STATE, 5, 2}, frames = {OBS_RGB, 700, 2};
+static struct row_schema schema; /* of the test under way */
 
 static const char *program(void)
 {
@@ -32,7 +33,7 @@ static const char *program(void)
 static void expect_rows(const char *rows, const struct store_record *record, uint32_t first,
                         uint32_t count)
 {
-    char expected[256];
+    char expected[1024];
 
     for (uint32_t i = 0; i < count; i++) {
         straw_row(expected, &schema, record->slot, record->epoch, record->sequence + first + i, EPISODE);
@@ -40,11 +41,22 @@ static void expect_rows(const char *rows, const struct store_record *record, uin
     }
 }
 
+static bool is_packed(store_t *store, uint64_t id)
+{
+    struct segment_head head;
+    size_t length;
+    const void *bytes = store_segment(store, id, 0, &length);
+
+    assert_non_null(bytes);
+    assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+    return head.packing == SEGMENT_ZSTD;
+}
+
 /*
  * Each stream's kept episodes follow each other without gap or overlap up to its open rows, and its
  * mark is no lower than what its writer was promised.
  */
-static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked)
+static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked, bool compress)
 {
     struct store_config config = {.dir = dir, .any_shard = true, .lock_wait_ms = 15000};
     uint64_t next[WRITERS], total = 0;
@@ -61,6 +73,7 @@ static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked)
         assert_int_equal(record.epoch, epoch[record.slot]);
         assert_true(next[record.slot] == UINT64_MAX || next[record.slot] == record.sequence);
         next[record.slot] = record.sequence + record.rows;
+        assert_int_equal(is_packed(store, id), compress);
         for (uint32_t row = 0; row < record.rows;) {
             uint32_t count = record.rows - row;
             const char *rows = store_rows(store, id, row, &count);
@@ -87,20 +100,22 @@ static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked)
     store_close(&store);
 }
 
+/* Rows of states, or frames that the shard compresses. */
 static void killed_at_random_moments(void **state)
 {
-    struct straw_config config = {.dir = NULL, .program = program(), .schema = schema,
+    bool compress = *state == &frames;
+    struct straw_config config = {.dir = NULL, .program = program(), .schema = *(struct row_schema *)*state,
                                   .writers = WRITERS, .chunk = 7, .window = 8, .episode = EPISODE,
                                   .horizon = 3, .batch = 16, .capacity = CAPACITY,
-                                  .map_rows = CAPACITY + 2000};
-    int rounds = test_long() ? 50 : 12;
+                                  .map_rows = CAPACITY + 2000, .compress_frames = compress};
+    int rounds = test_long() ? 50 : compress ? 5 : 12;
     uint64_t epoch[WRITERS], acked[WRITERS], before = 0;
     struct error err = {0};
     char dir[512];
     straw_t *straw;
 
-    (void)state;
-    snprintf(dir, sizeof(dir), "%s/replay", test_folder());
+    schema = config.schema;
+    snprintf(dir, sizeof(dir), "%s/replay%u", test_folder(), schema.obs_dim);
     config.dir = dir;
     assert_ok(straw_start(&straw, &config, &err), err);
     straw_sample(straw, 2);
@@ -135,7 +150,7 @@ static void killed_at_random_moments(void **state)
         straw_writer(straw, slot, &epoch[slot], &acked[slot]);
     kill(straw_pid(straw), SIGKILL);
     straw_stop(&straw);
-    audit(dir, epoch, acked);
+    audit(dir, epoch, acked, compress);
 }
 
 /* What cannot work is one sentence and exit 2, and makes nothing. */
@@ -163,7 +178,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_options_are_refused),
-        cmocka_unit_test(killed_at_random_moments),
+        cmocka_unit_test_prestate(killed_at_random_moments, (void *)(uintptr_t)&states),
+        cmocka_unit_test_prestate(killed_at_random_moments, (void *)(uintptr_t)&frames),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,7 +41,7 @@ static void no_acknowledged_frame_is_lost(void **state)
     live_init(&live, "frames", false);
     snprintf(notes, sizeof(notes), "%s.notes", live.dir);
     tap_start(notes);
-    live_train(&live, "task=toy", PIXELS, "steps=100000000", "seed_steps=200", "buffer_size=400", "eval_freq=1000000",
+    live_train(&live, "task=toy", PIXELS, "compress_frames=true", "steps=100000000", "seed_steps=200", "buffer_size=400", "eval_freq=1000000",
                "eval_first=false", "evaluator=off", "heartbeat=0.25", "checkpoint_every=1", NULL);
     live_await(&live, "learner", 0, "agent_steps", 300, RUN_MS);
     for (size_t i = 0; i < TD_LEN(victims); i++) {

@@ -8,10 +8,17 @@
 
 #include "common/store/verify.h"
 #include "tests/support/rows.h"
+#include "tests/support/segments.h"
 #include "tests/support/test.h"
 
-static struct row_schema states = {OBS_STATE, 4, 1}, frames = {OBS_RGB, 27, 1};
+struct kind {
+    struct row_schema schema;
+    bool packed;
+};
+static struct kind states = {{OBS_STATE, 4, 1}, false}, frames = {{OBS_RGB, 27, 1}, false},
+                   packed = {{OBS_RGB, 700, 1}, true};
 static struct row_schema schema; /* of the test under way */
+static packer_t *packer;
 #define STRIDE row_stride(&schema)
 
 static uint32_t below(size_t n)
@@ -61,12 +68,37 @@ static void mutate(char *bytes, size_t *length, size_t capacity)
     }
 }
 
-/* A segment whose head is then made honest again: hashes that hold over sizes that lie. */
+/* Every segment that is found in bytes of which nothing else is known. Returns how many. */
+static long read_all(const char *bytes, size_t length, bool genuine)
+{
+    struct segment_head head;
+    volatile char sink = 0;
+    long opened = 0;
+
+    for (size_t from = segment_find(bytes, length, 0); from < length; from = segment_find(bytes, length, from + 1)) {
+        if (segment_open(&head, bytes + from, length - from) != TD_OK)
+            continue;
+        opened++;
+        for (uint32_t row = 0; row < head.rows; row++) {
+            const char *rows = segment_rows(&head, bytes + from, row, 1, packer);
+
+            for (size_t i = 0; rows != NULL && !genuine && i < row_stride(&head.schema); i++)
+                sink ^= rows[i];
+            if (rows != NULL && genuine)
+                expect_genuine(rows, 1);
+        }
+    }
+    (void)sink;
+    return opened;
+}
+
+/* Damaged segments; and, every other round, hashes that are then made to hold over whatever lies there. */
 static void segments_never_fault(void **state)
 {
-    long rounds = test_long() ? 2000000 : 60000, opened = 0;
+    const struct kind *kind = *state;
+    long rounds = test_long() ? 2000000 : kind->packed ? 10000 : 60000, opened = 0, honest = 0;
 
-    schema = **(struct row_schema **)state;
+    schema = kind->schema;
     for (long round = 0; round < rounds; round++) {
         uint32_t rows = 1 + below(60);
         struct segment_head head = {.schema = schema, .rows = rows, .episode_rows = rows, .slot = 1,
@@ -80,31 +112,32 @@ static void segments_never_fault(void **state)
 
             test_row_fill(at + i * STRIDE, &schema, &id, i == 0 ? ROW_FIRST : 0);
         }
-        segment_finish(bytes, &head);
+        if (kind->packed) {
+            char *room = malloc(SEGMENT_BYTES_MAX);
+
+            length = segment_pack(room, &head, at, packer);
+            assert_true(length > 0 && length < capacity);
+            memcpy(bytes, room, length);
+            free(room);
+        } else {
+            segment_finish(bytes, &head);
+        }
         mutate(bytes, &length, capacity);
         exact = malloc(length); /* so that a sanitizer sees reads past the end */
         memcpy(exact, bytes, length);
-        for (size_t from = segment_find(exact, length, 0); from < length;
-             from = segment_find(exact, length, from + 1)) {
-            if (segment_open(&head, exact + from, length - from) != TD_OK)
-                continue;
-            opened++;
-            for (uint32_t row = 0; row < head.rows; row++) {
-                const char *row_at = segment_rows(&head, exact + from, row, 1);
-
-                if (row_at != NULL)
-                    expect_genuine(row_at, 1);
-            }
-        }
+        opened += read_all(exact, length, true);
+        if (round % 2 == 0 && test_segment_rehash(exact, length))
+            honest += read_all(exact, length, false);
         free(exact);
         free(bytes);
     }
-    assert_true(opened > 0);
+    assert_true(opened > 0 && honest > 0);
 }
 
-static void fill(const char *dir)
+static void fill(const char *dir, bool compress)
 {
-    struct store_config config = {.dir = dir, .schema = schema, .run_id = 3, .rows = 20000};
+    struct store_config config = {.dir = dir, .schema = schema, .run_id = 3, .rows = 20000,
+                                  .compress_frames = compress};
     struct error err = {0};
     char *rows = malloc(7000 * STRIDE);
     store_t *store;
@@ -130,17 +163,18 @@ static void fill(const char *dir)
 static void salvage_never_faults(void **state)
 {
     char dir[512], out[600], path[600];
-    int rounds = test_long() ? 1500 : 60, saved = 0;
+    const struct kind *kind = *state;
+    int rounds = test_long() ? 1500 : kind->packed ? 25 : 60, saved = 0;
     size_t length, capacity;
     struct stat info;
     char *whole, *bytes;
     int fd;
 
-    schema = **(struct row_schema **)state;
-    snprintf(dir, sizeof(dir), "%s/fuzz%u", test_folder(), schema.obs_type);
+    schema = kind->schema;
+    snprintf(dir, sizeof(dir), "%s/fuzz%u", test_folder(), schema.obs_dim);
     snprintf(path, sizeof(path), "%s/data.mdb", dir);
     snprintf(out, sizeof(out), "%s/out", test_folder());
-    fill(dir);
+    fill(dir, kind->packed);
     fd = open(path, O_RDONLY);
     assert_int_equal(fstat(fd, &info), 0);
     capacity = (size_t)info.st_size + 4096;
@@ -191,9 +225,13 @@ int main(void)
         cmocka_unit_test_prestate(segments_never_fault, &frames),
         cmocka_unit_test_prestate(salvage_never_faults, &states),
         cmocka_unit_test_prestate(salvage_never_faults, &frames),
+        cmocka_unit_test_prestate(segments_never_fault, &packed),
+        cmocka_unit_test_prestate(salvage_never_faults, &packed),
     };
 
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */
         setenv("TMPDIR", "/dev/shm", 0);
+    if (packer_create(&packer) != TD_OK)
+        return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

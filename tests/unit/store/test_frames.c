@@ -12,14 +12,20 @@
 
 static const struct row_schema schema = {OBS_RGB, FRAME, 6};
 
-static store_t *open_store(const char *dir)
+static store_t *open_either(const char *dir, bool compress)
 {
-    struct store_config config = {.dir = dir, .schema = schema, .run_id = 4, .rows = 20000};
+    struct store_config config = {.dir = dir, .schema = schema, .run_id = 4, .rows = 20000,
+                                  .compress_frames = compress};
     struct error err = {0};
     store_t *store;
 
     assert_ok(store_open(&store, &config, &err), err);
     return store;
+}
+
+static store_t *open_store(const char *dir)
+{
+    return open_either(dir, false);
 }
 
 static void fill_row(void *row, uint64_t sequence, uint32_t rows)
@@ -120,6 +126,147 @@ static void rows_come_back_as_they_were_sent(void **state)
     store_close(&store);
 }
 
+static uint32_t packing_of(store_t *store, uint64_t id, uint32_t index, size_t *length)
+{
+    struct segment_head head;
+    const void *bytes = store_segment(store, id, index, length);
+
+    assert_non_null(bytes);
+    assert_int_equal(segment_open(&head, bytes, *length), TD_OK);
+    return head.packing;
+}
+
+/* Each row alone, all of an episode, and across segments: what was sent, however it lies there. */
+static void expect_all(store_t *store, uint64_t episodes, uint32_t rows)
+{
+    size_t stride = row_stride(&schema);
+    char *expected = malloc(stride);
+
+    for (uint64_t id = 0; id < episodes; id++)
+        for (uint32_t step = 1; step <= rows; step += rows - 1)
+            for (uint32_t row = 0; row < rows;) {
+                uint32_t count = step < rows - row ? step : rows - row;
+                const char *bytes;
+
+                store_prefetch(store, id, row, count);
+                bytes = store_rows(store, id, row, &count);
+                assert_non_null(bytes);
+                for (uint32_t i = 0; i < count; i++, row++) {
+                    fill_row(expected, id * rows + row, rows);
+                    assert_memory_equal(bytes + i * stride, expected, stride);
+                }
+            }
+    store_rows_end(store);
+    free(expected);
+}
+
+/* Plain and packed segments in one store: the option says only how the next ones are made. */
+static void plain_and_packed_segments_live_together(void **state)
+{
+    enum { ROWS = 50, EACH = 3 };
+    char dir[512], out[512];
+    struct salvage_report salvaged;
+    struct verify_report report;
+    struct error err = {0};
+    size_t length;
+    store_t *store;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/mixed", test_folder());
+    snprintf(out, sizeof(out), "%s/mixed-saved", test_folder());
+    store = open_store(dir);
+    assert_ok(store_grant(store, 1, 0, 1, 9, &err), err);
+    append(store, 0, EACH * ROWS + 7, ROWS);
+    store_close(&store);
+    store = open_either(dir, true); /* in the middle of an episode */
+    append(store, EACH * ROWS + 7, EACH * ROWS - 7, ROWS);
+    store_close(&store);
+    store = open_store(dir);
+    append(store, 2 * EACH * ROWS, EACH * ROWS, ROWS);
+    for (uint64_t id = 0; id < 3 * EACH; id++)
+        for (uint32_t index = 0; index < 3; index++) {
+            bool packed = packing_of(store, id, index, &length) == SEGMENT_ZSTD;
+
+            assert_int_equal(packed, id >= EACH && id < 2 * EACH);
+            assert_int_equal(length < 8 * FRAME, packed); /* these frames are all but empty */
+        }
+    expect_all(store, 3 * EACH, ROWS);
+    assert_ok(store_verify(store, &report, NULL, NULL, &err), err);
+    assert_true(verify_clean(&report));
+    assert_int_equal(report.rows, 3 * EACH * ROWS);
+    assert_ok(store_evict(store, 1, 1, &err), err); /* room and index are the same as ever */
+    assert_ok(store_commit(store, &err), err);
+    assert_int_equal(store_counts(store)->first, 1);
+    store_close(&store);
+    assert_ok(store_salvage(dir, out, false, 0, &salvaged, NULL, NULL, &err), err);
+    assert_int_equal(salvaged.bad_blocks, 0);
+    assert_true(salvaged.whole >= 3 * EACH - 1); /* the evicted one may still be there */
+    store = open_store(out);
+    assert_int_equal(packing_of(store, 0, 0, &length), SEGMENT_ZSTD);
+    assert_ok(store_verify(store, &report, NULL, NULL, &err), err);
+    assert_true(verify_clean(&report));
+    store_close(&store);
+}
+
+/* One byte of a packed frame: its row alone is not served and not salvaged. */
+static void a_damaged_packed_frame_costs_itself(void **state)
+{
+    enum { ROWS = 50, BAD = 30 };
+    char dir[512], out[512], path[600], *file, *rows = malloc(ROWS * row_stride(&schema));
+    struct store_record record = {.epoch = 1, .rows = ROWS, .flags = EPISODE_TRUNCATED};
+    struct salvage_report salvaged;
+    struct verify_report report;
+    struct error err = {0};
+    uint32_t end, count = 1;
+    struct stat info;
+    store_t *store;
+    size_t length;
+    char *segment, *found;
+    int fd;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/packed", test_folder());
+    snprintf(out, sizeof(out), "%s/packed-saved", test_folder());
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    store = open_either(dir, true);
+    for (uint32_t i = 0; i < ROWS; i++)
+        fill_row(rows + i * row_stride(&schema), i, ROWS);
+    assert_ok(store_insert(store, &record, rows, &err), err);
+    assert_ok(store_commit(store, &err), err);
+    free(rows);
+    assert_int_equal(packing_of(store, 0, 1, &length), SEGMENT_ZSTD);
+    segment = malloc(length);
+    memcpy(segment, store_segment(store, 0, 1, &length), length);
+    store_close(&store);
+    /* the last byte of row 30 of 50, in the second segment of 21 */
+    memcpy(&end, segment + sizeof(struct segment_head) + 21 * 8 + (BAD - 21) * 4, sizeof(end));
+    fd = open(path, O_RDWR);
+    assert_int_equal(fstat(fd, &info), 0);
+    file = malloc((size_t)info.st_size);
+    assert_int_equal(pread(fd, file, (size_t)info.st_size, 0), info.st_size);
+    found = memmem(file, (size_t)info.st_size, segment, length);
+    assert_non_null(found);
+    found[end - 1] ^= 1;
+    assert_int_equal(pwrite(fd, found + end - 1, 1, found + end - 1 - file), 1);
+    close(fd);
+    free(file);
+    free(segment);
+    store = open_store(dir);
+    assert_ok(store_verify(store, &report, NULL, NULL, &err), err);
+    assert_int_equal(report.bad, 1);
+    assert_non_null(store_rows(store, 0, BAD - 1, &count));
+    assert_non_null(store_rows(store, 0, BAD + 1, &count));
+    assert_int_equal(store_counts(store)->bad, 0);
+    assert_null(store_rows(store, 0, BAD, &count));
+    assert_int_equal(store_counts(store)->bad, 1);
+    store_rows_end(store);
+    store_close(&store);
+    assert_ok(store_salvage(dir, out, false, 0, &salvaged, NULL, NULL, &err), err);
+    assert_int_equal(salvaged.bad_blocks, 1);
+    assert_int_equal(salvaged.rows, ROWS - 1);
+    assert_int_equal(salvaged.episodes, 2);
+}
+
 /* A damaged frame costs itself: verify names its episode, salvage saves all the others. */
 static void a_damaged_frame_costs_itself(void **state)
 {
@@ -178,6 +325,8 @@ int main(void)
         cmocka_unit_test(a_million_frames_fit_in_13_gigabytes),
         cmocka_unit_test(rows_come_back_as_they_were_sent),
         cmocka_unit_test(a_damaged_frame_costs_itself),
+        cmocka_unit_test(plain_and_packed_segments_live_together),
+        cmocka_unit_test(a_damaged_packed_frame_costs_itself),
     };
 
     if (access("/dev/shm", W_OK) == 0)

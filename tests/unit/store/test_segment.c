@@ -1,5 +1,8 @@
 /* segment.c: whole segments are read back; torn, flipped and cut ones never are. */
 #include "common/store/segment.h"
+#include <zstd.h>
+
+#include "tests/support/segments.h"
 #include "tests/support/test.h"
 
 static const struct row_schema state_schema = {OBS_STATE, 5, 2};
@@ -23,6 +26,230 @@ static char *make(const struct row_schema *schema, uint32_t rows, size_t *length
         out[i] = (char)rng_u32(test_rng());
     segment_finish(bytes, &head);
     return bytes;
+}
+
+/* Frames as pictures are, every fifth of noise, in a packed segment of malloc'd memory of exactly its length. */
+static char *make_packed(uint32_t rows, size_t *length, char **frames, packer_t *packer)
+{
+    struct segment_head head = {.schema = frame_schema, .rows = rows, .slot = 3, .index = 2, .episode_rows = rows,
+                                .epoch = 13, .episode = 14};
+    size_t stride = row_stride(&frame_schema);
+    char *bytes = malloc(SEGMENT_BYTES_MAX), *exact;
+
+    *frames = malloc(rows * stride);
+    for (size_t i = 0; i < rows * stride; i++)
+        (*frames)[i] = (char)(i / stride % 5 == 4 ? rng_u32(test_rng()) : i / 64 + (rng_u32(test_rng()) % 8 == 0));
+    *length = segment_pack(bytes, &head, *frames, packer);
+    assert_true(*length > 0 && *length < segment_bytes(&frame_schema, rows));
+    exact = malloc(*length);
+    memcpy(exact, bytes, *length);
+    free(bytes);
+    return exact;
+}
+
+static packer_t *new_packer(void)
+{
+    packer_t *packer;
+
+    assert_int_equal(packer_create(&packer), TD_OK);
+    return packer;
+}
+
+static void packed_rows_come_back(void **state)
+{
+    static const uint32_t counts[] = {1, 2, 21, 60};
+    packer_t *packer = new_packer();
+    size_t stride = row_stride(&frame_schema);
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(counts); i++) {
+        struct segment_head head;
+        size_t length;
+        char *frames, *bytes = make_packed(counts[i], &length, &frames, packer);
+
+        assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+        assert_int_equal(head.packing, SEGMENT_ZSTD);
+        for (uint32_t first = 0; first < counts[i]; first++)
+            for (uint32_t count = 1; count <= counts[i] - first; count += 7) {
+                const char *rows = segment_rows(&head, bytes, first, count, packer);
+
+                assert_non_null(rows);
+                assert_memory_equal(rows, frames + first * stride, count * stride);
+            }
+        free(frames);
+        free(bytes);
+    }
+    packer_destroy(&packer);
+}
+
+/* What zstd cannot make smaller is stored as it is, and told apart. */
+static void noise_is_not_packed(void **state)
+{
+    struct segment_head head = {.schema = frame_schema, .rows = 20, .episode_rows = 20};
+    size_t bytes = 20 * row_stride(&frame_schema);
+    char *noise = malloc(bytes), *out = malloc(SEGMENT_BYTES_MAX);
+    packer_t *packer = new_packer();
+
+    (void)state;
+    for (size_t i = 0; i < bytes; i++)
+        noise[i] = (char)rng_u32(test_rng());
+    assert_int_equal(segment_pack(out, &head, noise, packer), 0);
+    packer_destroy(&packer);
+    free(noise);
+    free(out);
+}
+
+/* Any flipped bit of a packed segment costs at most the row that it lies in. */
+static void any_flipped_bit_of_a_packed_one_is_seen(void **state)
+{
+    packer_t *packer = new_packer();
+    size_t length, tables = sizeof(struct segment_head) + 6 * (8 + 4);
+    char *frames, *bytes = make_packed(6, &length, &frames, packer);
+    struct segment_head head;
+
+    (void)state;
+    for (size_t bit = 0; bit < length * 8; bit++) {
+        int bad = 0;
+
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+        if (bit / 8 < tables) {
+            assert_int_equal(segment_open(&head, bytes, length), TD_ECORRUPT);
+        } else {
+            assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+            for (uint32_t row = 0; row < 6; row++)
+                bad += segment_rows(&head, bytes, row, 1, packer) == NULL;
+            assert_int_equal(bad, 1);
+        }
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    free(frames);
+    free(bytes);
+    packer_destroy(&packer);
+}
+
+static void any_truncation_of_a_packed_one_is_seen(void **state)
+{
+    packer_t *packer = new_packer();
+    size_t length;
+    char *frames, *bytes = make_packed(4, &length, &frames, packer);
+    struct segment_head head;
+
+    (void)state;
+    for (size_t shorter = 0; shorter < length; shorter++) {
+        char *cut = malloc(shorter + 1);
+
+        memcpy(cut, bytes, shorter);
+        assert_int_equal(segment_open(&head, cut, shorter), TD_ECORRUPT);
+        free(cut);
+    }
+    free(frames);
+    free(bytes);
+    packer_destroy(&packer);
+}
+
+/* The last row's block replaced by `block`, every hash made to hold. */
+static bool last_row_is_taken(const char *bytes, size_t length, uint32_t rows, const void *block, size_t size,
+                              packer_t *packer)
+{
+    size_t ends = sizeof(struct segment_head) + rows * 8;
+    uint32_t start, end;
+    struct segment_head head;
+    char *lie = malloc(length + size);
+    bool taken;
+
+    memcpy(&start, bytes + ends + (rows - 2) * 4, sizeof(start));
+    memcpy(lie, bytes, start);
+    memcpy(lie + start, block, size);
+    end = start + (uint32_t)size;
+    memcpy(lie + ends + (rows - 1) * 4, &end, sizeof(end));
+    memcpy(&head, lie, sizeof(head));
+    head.length = end;
+    memcpy(lie, &head, sizeof(head));
+    assert_true(test_segment_rehash(lie, end));
+    taken = segment_open(&head, lie, end) == TD_OK && segment_rows(&head, lie, rows - 1, 1, packer) != NULL;
+    free(lie);
+    return taken;
+}
+
+/* Blocks that zstd would take, or choke on, but nobody wrote: refused though all hashes hold. */
+static void honest_hashes_of_hostile_blocks_are_refused(void **state)
+{
+    enum { ROWS = 4 };
+    packer_t *packer = new_packer();
+    size_t length, stride = row_stride(&frame_schema), size, half;
+    char *frames, *bytes = make_packed(ROWS, &length, &frames, packer);
+    char block[4000] = {0}, zeros[8000] = {0};
+    const uint32_t skippable[2] = {0x184D2A50, 8}, legacy[4] = {0xFD2FB527, 1, 2, 3};
+    ZSTD_CCtx *context = ZSTD_createCCtx();
+
+    (void)state;
+    size = ZSTD_compress(block, sizeof(block), zeros, stride, 3);
+    assert_true(last_row_is_taken(bytes, length, ROWS, block, size, packer)); /* the harness itself */
+    block[size] = 0;
+    assert_false(last_row_is_taken(bytes, length, ROWS, block, size + 1, packer));
+    memcpy(block + size, skippable, sizeof(skippable)); /* a frame to skip behind it */
+    assert_false(last_row_is_taken(bytes, length, ROWS, block, size + 16, packer));
+    for (size_t wrong = 0; wrong < sizeof(zeros); wrong += 7) { /* longer and shorter contents */
+        size = ZSTD_compress(block, sizeof(block), zeros, wrong, 1);
+        assert_true(wrong == stride || !last_row_is_taken(bytes, length, ROWS, block, size, packer));
+    }
+    half = ZSTD_compress(block, sizeof(block), zeros, stride / 2, 1); /* two that add up */
+    size = half + ZSTD_compress(block + half, sizeof(block) - half, zeros, stride - stride / 2, 1);
+    assert_false(last_row_is_taken(bytes, length, ROWS, block, size, packer));
+    ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0); /* one that does not say how long it is */
+    size = ZSTD_compress2(context, block, sizeof(block), zeros, stride);
+    assert_false(last_row_is_taken(bytes, length, ROWS, block, size, packer));
+    memcpy(block, legacy, sizeof(legacy));
+    assert_false(last_row_is_taken(bytes, length, ROWS, block, 900, packer));
+    for (int i = 0; i < 2000; i++) { /* a good beginning, then anything */
+        size = ZSTD_compress(block, sizeof(block), frames + 2 * stride, stride, 1);
+        for (uint32_t changes = 1 + rng_below(test_rng(), 8); changes > 0; changes--)
+            block[4 + rng_below(test_rng(), (uint32_t)size - 4)] = (char)rng_u32(test_rng());
+        (void)last_row_is_taken(bytes, length, ROWS, block, size, packer); /* may be; must not fault */
+    }
+    ZSTD_freeCCtx(context);
+    free(frames);
+    free(bytes);
+    packer_destroy(&packer);
+}
+
+/* Ends and lengths of a packed segment that lie, hashed properly. */
+static void honest_hashes_of_impossible_ends_are_refused(void **state)
+{
+    enum { ROWS = 5 };
+    static const uint32_t lies[] = {0, 1, 103, 163, 164, UINT32_MAX, UINT32_MAX - 200, 1u << 31};
+    size_t length, ends = sizeof(struct segment_head) + ROWS * 8;
+    packer_t *packer = new_packer();
+    char *frames, *bytes = make_packed(ROWS, &length, &frames, packer), *lie = malloc(length);
+    struct segment_head good, head;
+
+    (void)state;
+    for (uint32_t block = 0; block < ROWS; block++)
+        for (size_t i = 0; i < TD_LEN(lies); i++) {
+            memcpy(lie, bytes, length);
+            memcpy(lie + ends + block * 4, &lies[i], 4);
+            assert_true(test_segment_rehash(lie, length));
+            assert_int_equal(segment_open(&head, lie, length), TD_ECORRUPT);
+        }
+    memcpy(&good, bytes, sizeof(good));
+    for (int kind = 0; kind < 5; kind++) {
+        head = good;
+        head.packing = kind == 0 ? 2 : kind == 1 ? SEGMENT_PLAIN : SEGMENT_ZSTD;
+        head.length += kind == 2 ? 1u : kind == 3 ? UINT32_MAX : 0;
+        if (kind == 4)
+            head.schema.obs_type = OBS_STATE;
+        memcpy(lie, bytes, length);
+        memcpy(lie, &head, sizeof(head));
+        (void)test_segment_rehash(lie, length);
+        assert_int_equal(segment_open(&head, lie, length), TD_ECORRUPT);
+    }
+    memcpy(lie, bytes, length);
+    assert_true(test_segment_rehash(lie, length));
+    assert_int_equal(segment_open(&head, lie, length), TD_OK);
+    free(lie);
+    free(frames);
+    free(bytes);
+    packer_destroy(&packer);
 }
 
 static void sizes_fill_256_kib(void **state)
@@ -62,8 +289,8 @@ static void rows_come_back(void **state)
         assert_int_equal(head.episode, 14);
         assert_int_equal(head.sequence, 15);
         for (uint32_t first = 0; first < rows; first++)
-            assert_non_null(segment_rows(&head, bytes, first, rows - first));
-        assert_ptr_equal(segment_rows(&head, bytes, 0, rows),
+            assert_non_null(segment_rows(&head, bytes, first, rows - first, NULL));
+        assert_ptr_equal(segment_rows(&head, bytes, 0, rows, NULL),
                          bytes + length - rows * row_stride(schema));
         free(allocated);
     }
@@ -86,10 +313,10 @@ static void any_flipped_bit_is_seen(void **state)
             uint32_t row = (uint32_t)((bit / 8 - rows_at) / stride), block = row / 16;
 
             assert_int_equal(segment_open(&head, bytes, length), TD_OK);
-            assert_null(segment_rows(&head, bytes, row, 1));
-            assert_null(segment_rows(&head, bytes, 0, 40));
+            assert_null(segment_rows(&head, bytes, row, 1, NULL));
+            assert_null(segment_rows(&head, bytes, 0, 40, NULL));
             for (uint32_t other = 0; other < 3; other++)
-                assert_true((segment_rows(&head, bytes, other * 16, 1) == NULL) == (other == block));
+                assert_true((segment_rows(&head, bytes, other * 16, 1, NULL) == NULL) == (other == block));
         }
         bytes[bit / 8] ^= (char)(1 << bit % 8);
     }
@@ -128,7 +355,7 @@ static void any_torn_sector_is_seen(void **state)
         memcpy(torn, bytes, length);
         memset(torn + sector * 512, 0, bytes_here);
         assert_true(segment_open(&head, torn, length) == TD_ECORRUPT ||
-                    segment_rows(&head, torn, 0, 20) == NULL);
+                    segment_rows(&head, torn, 0, 20, NULL) == NULL);
     }
     free(torn);
     free(allocated);
@@ -180,6 +407,12 @@ int main(void)
         cmocka_unit_test(any_torn_sector_is_seen),
         cmocka_unit_test(honest_hashes_of_impossible_heads_are_refused),
         cmocka_unit_test(find_walks_over_magics),
+        cmocka_unit_test(packed_rows_come_back),
+        cmocka_unit_test(noise_is_not_packed),
+        cmocka_unit_test(any_flipped_bit_of_a_packed_one_is_seen),
+        cmocka_unit_test(any_truncation_of_a_packed_one_is_seen),
+        cmocka_unit_test(honest_hashes_of_hostile_blocks_are_refused),
+        cmocka_unit_test(honest_hashes_of_impossible_ends_are_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

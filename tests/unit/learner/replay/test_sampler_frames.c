@@ -23,10 +23,11 @@ static void frame_of(uint64_t epoch, uint64_t sequence, uint32_t ends, char *row
     memcpy((char *)row_obs(row) + FRAME - sizeof(sequence), &sequence, sizeof(sequence));
 }
 
-static store_t *filled(char dir[512])
+static store_t *filled(char dir[512], bool compress)
 {
     static int count;
-    struct store_config config = {.dir = dir, .schema = schema, .run_id = 1, .rows = 1000};
+    struct store_config config = {.dir = dir, .schema = schema, .run_id = 1, .rows = 1000,
+                                  .compress_frames = compress};
     size_t stride = row_stride(&schema);
     struct error err = {0};
     store_t *store;
@@ -87,18 +88,17 @@ static void origin(const char *frame, uint64_t *id, uint32_t *at)
     fail_msg("a frame that no episode has");
 }
 
-static void stacked_frames_are_the_wrappers(void **state)
+static void stacked_frames_are_the_wrappers(bool compress)
 {
     enum { BATCH = 80 };
     char dir[512];
-    store_t *store = filled(dir);
+    store_t *store = filled(dir, compress);
     sampler_t *sampler = sampler_on(store);
     static char row[16384], expected[STACK][FRAME];
     size_t bytes = sampler_bytes(sampler, BATCH), begun = 0, across = 0;
     char *out = malloc(bytes);
     const float *action, *reward, *terminated;
 
-    (void)state;
     assert_int_equal(bytes, (HORIZON + STACK) * BATCH * FRAME + (HORIZON * BATCH * 4 + BATCH) * 4);
     assert_int_equal(bytes, row_slices_bytes(&schema, HORIZON, BATCH));
     test_poison(out, bytes);
@@ -134,12 +134,24 @@ static void stacked_frames_are_the_wrappers(void **state)
     store_close(&store);
 }
 
+static void plain_frames_stacked_are_the_wrappers(void **state)
+{
+    (void)state;
+    stacked_frames_are_the_wrappers(false);
+}
+
+static void packed_frames_stacked_are_the_wrappers(void **state)
+{
+    (void)state;
+    stacked_frames_are_the_wrappers(true);
+}
+
 /* One changed byte of one frame: its episode is left out as soon as the frame is read. */
 static void a_damaged_frame_is_noticed(void **state)
 {
     enum { BATCH = 64 };
     char dir[512], path[600], *file, *found;
-    store_t *store = filled(dir);
+    store_t *store = filled(dir, false);
     static char row[16384];
     struct store_config config = {.dir = dir};
     struct error err = {0};
@@ -186,7 +198,8 @@ static void a_damaged_frame_is_noticed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stacked_frames_are_the_wrappers),
+        cmocka_unit_test(plain_frames_stacked_are_the_wrappers),
+        cmocka_unit_test(packed_frames_stacked_are_the_wrappers),
         cmocka_unit_test(a_damaged_frame_is_noticed),
     };
 
