@@ -1,4 +1,4 @@
-/* checkpoint.c - `tdmpc2 checkpoint show`: what a run, a checkpoint or a safetensors file holds. */
+/* checkpoint.c - `tdmpc2 checkpoint`: what a run, a checkpoint or a safetensors file holds, and its hashes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,16 +9,19 @@
 
 #include "common/ckpt/checkpoint.h"
 #include "common/net/rundir.h"
+#include "learner/digest.h"
 #include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 checkpoint show [RUN_DIR|CHECKPOINT_DIR|FILE.safetensors] [--options]\n\n"
+    fprintf(out, "usage: tdmpc2 checkpoint show [RUN_DIR|CHECKPOINT_DIR|FILE.safetensors] [--options]\n"
+                 "       tdmpc2 checkpoint hash [RUN_DIR|CHECKPOINT_DIR]\n\n"
                  "Of a run: its checkpoints. Of a checkpoint: every file is compared with its hash, then counters and\n"
                  "tensors are listed, with --options the options too. Without a name: the run under logs/ that changed\n"
-                 "last.\n");
+                 "last. hash prints one SHA-256 per part of the state, of a run's newest checkpoint: two lock-step runs\n"
+                 "of the same options that end in the same bits print the same lines (`tdmpc2 replay hash`: of the rows).\n");
 }
 
 static bool in_folder(const char *folder, const char *name)
@@ -167,6 +170,42 @@ static int show_checkpoint(const char *path, bool options, struct error *err)
     return rc;
 }
 
+/* --- hashes --- */
+
+static void say_passed_over(void *context, const char *name, const char *why)
+{
+    (void)context;
+    fprintf(stderr, "%s is passed over: %s\n", name, why);
+}
+
+static int open_newest(checkpoint_t **checkpoint, const char *path, struct error *err)
+{
+    char folder[FS_PATH_MAX];
+    int rc;
+
+    if (in_folder(path, "manifest.json"))
+        return checkpoint_open(checkpoint, path, err);
+    if ((rc = rundir_check(path, err)) != TD_OK || (rc = fs_join(folder, path, "checkpoints", err)) != TD_OK)
+        return rc;
+    return checkpoint_open_newest(checkpoint, folder, CHECKPOINT_ANY, say_passed_over, NULL, err);
+}
+
+static int hash(const char *path, struct error *err)
+{
+    struct digest digest = {0};
+    checkpoint_t *checkpoint = NULL;
+    int rc = open_newest(&checkpoint, path, err);
+
+    if (rc == TD_OK)
+        rc = digest_checkpoint(&digest, checkpoint, err);
+    if (rc == TD_OK)
+        fprintf(stderr, "%s\n", checkpoint_path(checkpoint));
+    for (int i = 0; rc == TD_OK && i < digest.parts; i++)
+        printf("%s  %s\n", digest.part[i].sha256, digest.part[i].name);
+    checkpoint_close(&checkpoint);
+    return rc;
+}
+
 static int show(const char *path, bool options, struct error *err)
 {
     char folder[FS_PATH_MAX];
@@ -189,29 +228,31 @@ int cmd_checkpoint(int argc, char **argv)
     char newest[FS_PATH_MAX];
     const char *path = NULL;
     struct error err = {0};
-    bool options = false;
+    bool options = false, hashes;
     int rc = TD_OK;
 
     if (options_help(argc, argv)) {
         usage(stdout);
         return TD_EXIT_OK;
     }
-    if (argc < 2 || strcmp(argv[1], "show") != 0) {
+    if (argc < 2 || (strcmp(argv[1], "show") != 0 && strcmp(argv[1], "hash") != 0)) {
         usage(stderr);
         return TD_EXIT_BAD_INPUT;
     }
+    hashes = strcmp(argv[1], "hash") == 0;
     for (int i = 2; i < argc && rc == TD_OK; i++) {
-        if (strcmp(argv[i], "--options") == 0)
+        if (strcmp(argv[i], "--options") == 0 && !hashes)
             options = true;
         else if (argv[i][0] == '-' || path != NULL)
-            rc = error_set(&err, TD_EINVAL, "'%s' is one too many: one name and --options are all", argv[i]);
+            rc = error_set(&err, TD_EINVAL, "'%s' is one too many: one name%s", argv[i],
+                           hashes ? " is all" : " and --options are all");
         else
             path = argv[i];
     }
     if (rc == TD_OK && path == NULL && (rc = rundir_newest("logs", newest, sizeof(newest), &err)) == TD_OK)
         path = newest;
     if (rc == TD_OK)
-        rc = show(path, options, &err);
+        rc = hashes ? hash(path, &err) : show(path, options, &err);
     if (rc == TD_OK)
         return TD_EXIT_OK;
     fprintf(stderr, "tdmpc2 checkpoint: %s\n", err.text);

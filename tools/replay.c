@@ -10,12 +10,15 @@
 
 #include "common/util/clock.h"
 #include "common/util/fs.h"
+#include "learner/digest.h"
+#include "learner/progress.h"
 #include "tools/commands.h"
 #include "tools/options.h"
 #include "tools/replay.h"
 
 struct request {
     char dir[FS_PATH_MAX];
+    const char *name;   /* as it was given */
     const char *target; /* OUT or FILE */
     bool json, force;
 };
@@ -27,7 +30,9 @@ static void usage(FILE *out)
             "       tdmpc2 replay verify DIR [--json]      the tree, every hash, index against segments; exit 1 on damage,\n"
             "                                              2 when it cannot be opened\n"
             "       tdmpc2 replay salvage DIR OUT          rows of a damaged store into a new one\n"
-            "       tdmpc2 replay export DIR FILE.safetensors\n\n"
+            "       tdmpc2 replay export DIR FILE.safetensors\n"
+            "       tdmpc2 replay hash DIR                 one SHA-256 per column; of a lock-step run directory over the\n"
+            "                                              episodes its newest checkpoint may draw from, else over all\n\n"
             "DIR is a shard's directory or the run directory above it. Nobody may be using it. info, verify and\n"
             "export need no leave to write there. export without damaged episodes ends with 1.\n\n"
             "export writes, for N rows of E episodes in order of their numbers:\n"
@@ -231,6 +236,46 @@ static int run_salvage(const struct request *request, struct error *err)
     return TD_OK;
 }
 
+/* --- hashes ---------------------------------------------------------------- */
+
+/* A lock-step run's newest checkpoint says which episodes count; all of them otherwise. */
+static void find_window(const char *run_dir, uint64_t *first, uint64_t *end)
+{
+    struct progress *progress = calloc(1, sizeof(*progress));
+    char folder[FS_PATH_MAX];
+    checkpoint_t *checkpoint = NULL;
+
+    if (progress != NULL && fs_join(folder, run_dir, "checkpoints", NULL) == TD_OK &&
+        checkpoint_open_newest(&checkpoint, folder, CHECKPOINT_ANY, NULL, NULL, NULL) == TD_OK &&
+        progress_from_json(progress, checkpoint_manifest(checkpoint)->progress, NULL) == TD_OK && progress->lockstep) {
+        *first = progress->window;
+        *end = progress->episode;
+    }
+    checkpoint_close(&checkpoint);
+    free(progress);
+}
+
+static int run_hash(const struct request *request, struct error *err)
+{
+    struct digest digest = {0};
+    uint64_t first, end = STORE_NONE;
+    store_t *store;
+    int rc = open_dir(&store, request, false, err);
+
+    if (rc != TD_OK)
+        return rc;
+    first = store_counts(store)->first;
+    find_window(request->name, &first, &end);
+    rc = digest_replay(&digest, store, first, end, err);
+    if (rc == TD_OK)
+        fprintf(stderr, "%s: episodes %" PRIu64 " to %" PRIu64 ", %" PRIu64 " rows\n", request->dir, first,
+                end == STORE_NONE ? store_committed(store) : end, digest.part[0].items);
+    for (int i = 0; rc == TD_OK && i < digest.parts; i++)
+        printf("%s  %s\n", digest.part[i].sha256, digest.part[i].name);
+    store_close(&store);
+    return rc;
+}
+
 /* --- the command ----------------------------------------------------------- */
 
 static int run_part(const char *part, const struct request *request)
@@ -244,6 +289,8 @@ static int run_part(const char *part, const struct request *request)
         rc = run_verify(request, &code, &err);
     else if (strcmp(part, "export") == 0)
         rc = run_export(request, &code, &err);
+    else if (strcmp(part, "hash") == 0)
+        rc = run_hash(request, &err);
     else
         rc = run_salvage(request, &err);
     if (rc != TD_OK)
@@ -316,7 +363,8 @@ int cmd_replay(int argc, char **argv)
             count = 4;
     }
     if (count == 0 || (strcmp(names[0], "info") != 0 && strcmp(names[0], "verify") != 0 &&
-                       strcmp(names[0], "export") != 0 && strcmp(names[0], "salvage") != 0)) {
+                       strcmp(names[0], "export") != 0 && strcmp(names[0], "salvage") != 0 &&
+                       strcmp(names[0], "hash") != 0)) {
         usage(stderr);
         return TD_EXIT_BAD_INPUT;
     }
@@ -327,6 +375,7 @@ int cmd_replay(int argc, char **argv)
         return TD_EXIT_BAD_INPUT;
     }
     find_dir(&request, names[1]);
+    request.name = names[1];
     request.target = names[2];
     return run_in_child(names[0], &request);
 }

@@ -49,6 +49,8 @@ struct cluster_options {
     bool restart_actors;  /* as `train` does */
     bool granted_slots;   /* actors do not name their slot */
     bool remote_shards;   /* shards beyond the first live on */
+    const char *task;     /* the production environment, planner, update and checkpoints (cluster_real.h);
+                             NULL: the toy, and hashes */
     bool trace;           /* keep the trace of events */
     bool verbose;
 };
@@ -139,6 +141,7 @@ struct cluster {
     /* faults */
     int lose_hellos;      /* so many Hellos (any socket) are lost */
     void (*on_delivered)(struct cluster *cluster, void *context);
+    void (*on_save_failed)(struct cluster *cluster, void *context); /* a real checkpoint, by fs_fault */
     void *context;
 };
 

@@ -1,9 +1,11 @@
 /* An actor's or evaluator's host in the cluster: a toy environment, a planner that hashes. */
 #include "tests/support/cluster.h"
+#include "tests/support/cluster_real.h"
 #include "tests/support/test.h"
 
 struct actor_host {
     session_t *session;
+    struct real_actor *real; /* or NULL */
     struct toy toys[CLUSTER_ENVS];
     uint64_t parameters; /* the hash acted with */
     uint64_t busy_until;
@@ -68,6 +70,8 @@ struct job {
 
 static void drain(struct cluster *cluster, struct cluster_node *node);
 
+static void real_done(struct cluster *cluster, struct cluster_node *node, void *argument);
+
 static void work(struct cluster *cluster, struct cluster_node *node, uint64_t takes_ms,
                  void (*call)(struct cluster *, struct cluster_node *, void *),
                  const struct session_output *output)
@@ -76,6 +80,8 @@ static void work(struct cluster *cluster, struct cluster_node *node, uint64_t ta
     struct job *job = malloc(sizeof(*job));
 
     assert_non_null(job);
+    if (host->real != NULL)
+        call = real_done;
     job->number = ++host->jobs;
     job->output = *output;
     if (host->busy_until < cluster->now)
@@ -94,7 +100,38 @@ static void configure_done(struct cluster *cluster, struct cluster_node *node, v
     };
 
     (void)argument;
+    if (options->task != NULL) {
+        const struct worker_result *ready;
+
+        assert_null(node->actor->real);
+        node->actor->real = real_actor_open(cluster, &ready);
+        setup.spec = ready->spec;
+        setup.snapshot_bytes = ready->snapshot_bytes;
+    }
     session_configured(node->actor->session, cluster->now, &setup);
+    drain(cluster, node);
+}
+
+/* The result of the production worker, as actor.c hands it over. */
+static void real_done(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    const struct job *job = argument;
+    session_t *session = node->actor->session;
+    const struct worker_result *result;
+
+    if (job->output.kind == COMMAND_EVALUATE && job->number <= node->actor->abandoned)
+        return;
+    result = real_actor_do(node->actor->real, &job->output);
+    if (job->output.kind == COMMAND_RESTORE)
+        session_restored(session, cluster->now, result->token, result->ok);
+    else if (job->output.kind == COMMAND_CAPTURE)
+        session_captured(session, cluster->now, result->token, result->state);
+    else if (job->output.kind == COMMAND_ADOPT)
+        session_adopted(session, cluster->now, result->token, result->ok);
+    else if (job->output.kind == COMMAND_EVALUATE)
+        session_evaluated(session, cluster->now, result->token, &result->evaluation);
+    else
+        session_stepped(session, cluster->now, result->token, &result->step);
     drain(cluster, node);
 }
 
@@ -292,6 +329,7 @@ void actor_start(struct cluster *cluster, struct cluster_node *node)
 void actor_abandon(struct cluster_node *node)
 {
     session_destroy(&node->actor->session);
+    real_actor_close(&node->actor->real);
     free(node->actor);
     node->actor = NULL;
 }

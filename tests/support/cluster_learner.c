@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include "tests/support/cluster.h"
+#include "tests/support/cluster_real.h"
 #include "tests/support/test.h"
 
 struct part {
@@ -13,6 +14,7 @@ struct part {
 
 struct learner_host {
     coordinator_t *coordinator;
+    struct real_learner *real; /* or NULL */
     uint64_t hash, version;  /* the model */
     uint64_t busy_until;     /* of the compute thread */
     struct part parts[2][WIRE_SHARDS_MAX];
@@ -28,6 +30,7 @@ coordinator_t *learner_coordinator(struct cluster_node *node)
 
 struct job {
     uint64_t id, version;
+    struct message_spec spec;
     struct command_update update;
     struct command_publish publish;
     struct durable durable;
@@ -51,11 +54,32 @@ static void compute(struct cluster *cluster, struct cluster_node *node, uint64_t
 
 static void drain(struct cluster *cluster, struct cluster_node *node);
 
+/* The learner cannot go on. */
+static void refuse(struct cluster *cluster, struct cluster_node *node, const struct error *err)
+{
+    struct output_exit exit = {.code = TD_EXIT_BAD_INPUT};
+
+    snprintf(exit.text, sizeof(exit.text), "%.200s", err->text);
+    cluster_exited(cluster, node, &exit);
+}
+
 static void model_done(struct cluster *cluster, struct cluster_node *node, void *argument)
 {
     const struct durable *durable = cluster_durable(cluster);
+    struct learner_host *host = node->learner;
 
-    (void)argument;
+    if (host->real != NULL) {
+        struct error err = {0};
+        size_t bytes = real_model(host->real, &((const struct job *)argument)->spec, &err);
+
+        if (bytes == 0) {
+            refuse(cluster, node, &err);
+            return;
+        }
+        coordinator_model_ready(host->coordinator, cluster->now, bytes);
+        drain(cluster, node);
+        return;
+    }
     node->learner->hash = durable != NULL ? durable->hash : 5;
     node->learner->version = durable != NULL ? durable->version : 0;
     coordinator_model_ready(node->learner->coordinator, cluster->now, cluster->options.snapshot);
@@ -66,17 +90,21 @@ static void update_done(struct cluster *cluster, struct cluster_node *node, void
 {
     const struct job *job = argument;
     struct learner_host *host = node->learner;
+    struct compute_batch batch = {0};
     uint32_t slices = 0;
 
-    assert_true(job->update.update == host->version);
+    assert_true(host->real != NULL || job->update.update == host->version);
     for (uint32_t i = 0; i < job->update.parts; i++) {
         struct part *part = &host->parts[job->update.buffer][i];
 
         slices += part->count;
+        batch.part[i] = (struct compute_part){part->bytes, part->size, part->count};
         host->hash = cluster_mix(host->hash, part->bytes, part->size);
     }
     assert_int_equal(slices, cluster->options.batch);
     host->hash = cluster_mix(host->hash, &job->update.update, sizeof(job->update.update));
+    if (host->real != NULL)
+        real_update(host->real, job->update.update, &batch, job->update.parts);
     host->version++;
     cluster->updates_run++;
     coordinator_updated(host->coordinator, cluster->now, job->update.update, true);
@@ -89,6 +117,13 @@ static void publish_done(struct cluster *cluster, struct cluster_node *node, voi
     struct learner_host *host = node->learner;
     uint64_t *memory = job->publish.memory;
 
+    if (host->real != NULL) {
+        uint64_t hash = real_publish(host->real, &job->publish);
+
+        coordinator_published(host->coordinator, cluster->now, job->publish.version, hash, true);
+        drain(cluster, node);
+        return;
+    }
     assert_true(job->publish.version == host->version);
     memset(memory, (int)host->version, job->publish.size);
     memory[0] = host->hash;
@@ -114,6 +149,33 @@ static void save_done(struct cluster *cluster, struct cluster_node *node, void *
     drain(cluster, node);
 }
 
+/* A real checkpoint lies on the disk some time before the learner hears of it. */
+static void save_written(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    coordinator_saved(node->learner->coordinator, cluster->now, ((struct job *)argument)->id, NULL);
+    drain(cluster, node);
+}
+
+static void save_failed(struct cluster *cluster, struct cluster_node *node, void *argument)
+{
+    coordinator_saved(node->learner->coordinator, cluster->now, ((struct job *)argument)->id, "the disk failed");
+    drain(cluster, node);
+}
+
+/* Its writing fails only where the test stops the disk in the middle of it. */
+static void write_real(struct cluster *cluster, struct cluster_node *node, struct job *job)
+{
+    struct error err = {0};
+    bool written;
+
+    written = real_write(node->learner->real, &err);
+    if (!written && cluster->on_save_failed == NULL)
+        fail_msg("a checkpoint was not written: %s", err.text);
+    cluster_call(cluster, node, cluster->options.save_ms, written ? save_written : save_failed, job);
+    if (!written)
+        cluster->on_save_failed(cluster, cluster->context);
+}
+
 /* The tensors are copied; the writing goes on behind. */
 static void save_copied(struct cluster *cluster, struct cluster_node *node, void *argument)
 {
@@ -121,6 +183,10 @@ static void save_copied(struct cluster *cluster, struct cluster_node *node, void
 
     assert_non_null(job);
     *job = *(struct job *)argument;
+    if (node->learner->real != NULL) {
+        write_real(cluster, node, job);
+        return;
+    }
     job->durable.hash = node->learner->hash;
     assert_true(job->durable.version == node->learner->version);
     cluster_call(cluster, node, cluster->options.save_ms, save_done, job);
@@ -141,6 +207,8 @@ static void save(struct cluster *cluster, struct cluster_node *node,
     job.durable.state = cluster_keep(cluster, malloc(command->state.size + 1));
     if (command->state.size > 0)
         memcpy(job.durable.state, command->state.data, command->state.size);
+    if (node->learner->real != NULL)
+        real_save(node->learner->real, command);
     compute(cluster, node, 0, save_copied, &job);
 }
 
@@ -165,6 +233,13 @@ static void load_done(struct cluster *cluster, struct cluster_node *node, void *
     struct learner_host *host = node->learner;
 
     (void)argument;
+    if (host->real != NULL) {
+        real_load(host->real);
+        coordinator_loaded(host->coordinator, cluster->now, &host->real->progress, host->real->state,
+                           host->real->state_size);
+        drain(cluster, node);
+        return;
+    }
     host->hash = durable != NULL ? durable->hash : 5;
     host->version = durable != NULL ? durable->version : 0;
     coordinator_loaded(host->coordinator, cluster->now, durable != NULL ? &progress : NULL,
@@ -178,6 +253,12 @@ static void raise_done(struct cluster *cluster, struct cluster_node *node, void 
     const struct job *job = argument;
 
     cluster->epoch_file = (uint32_t)job->version + 1;
+    if (node->learner->real != NULL) {
+        struct error err = {0};
+
+        assert_ok(run_raise_epoch(&node->learner->real->run, (uint32_t)job->version, &err), err);
+        cluster->epoch_file = node->learner->real->run.epoch;
+    }
     coordinator_epoch_raised(node->learner->coordinator, cluster->now, cluster->epoch_file);
     drain(cluster, node);
 }
@@ -229,6 +310,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
         cluster_say(cluster, node, output->log.text);
         break;
     case COMMAND_MODEL:
+        job.spec = output->spec;
         compute(cluster, node, 2, model_done, &job);
         break;
     case COMMAND_SLICES:
@@ -312,28 +394,68 @@ static void fill_config(struct cluster *cluster, struct cluster_node *node,
     snprintf(config->announce_ipc, WIRE_ADDRESS_MAX, "sim:0:0");
 }
 
+static void start_coordinator(struct cluster *cluster, struct cluster_node *node, const struct progress *progress,
+                              const void *state, size_t state_size)
+{
+    struct learner_host *host = node->learner;
+    struct coordinator_config config;
+    struct error err = {0};
+
+    fill_config(cluster, node, &config);
+    if (host->real != NULL) {
+        config.run = host->real->run.run_id;
+        config.epoch = cluster->epoch_file = host->real->run.epoch;
+    }
+    if (coordinator_create(&host->coordinator, &config, progress, state, state_size, &err) != TD_OK) {
+        if (host->real == NULL)
+            fail_msg("%s", err.text);
+        refuse(cluster, node, &err);
+        return;
+    }
+    coordinator_tick(host->coordinator, cluster->now);
+    drain(cluster, node);
+}
+
+static void start_real(struct cluster *cluster, struct cluster_node *node)
+{
+    struct real_learner *real;
+    struct error err = {0};
+
+    if (!real_open(&real, cluster, &err)) {
+        node->learner->real = real;
+        refuse(cluster, node, &err);
+        return;
+    }
+    node->learner->real = real;
+    if (real->run.finished) {
+        struct output_exit finished = {TD_EXIT_OK, "the run is complete already"};
+
+        cluster_exited(cluster, node, &finished);
+        return;
+    }
+    start_coordinator(cluster, node, real->resumed ? &real->progress : NULL, real->state, real->state_size);
+}
+
 void learner_start(struct cluster *cluster, struct cluster_node *node)
 {
     struct learner_host *host = calloc(1, sizeof(*host));
-    struct coordinator_config config;
     struct progress progress;
     const struct durable *durable = read_progress(cluster, &progress);
-    struct error err = {0};
 
     assert_non_null(host);
     node->learner = host;
+    if (cluster->options.task != NULL) {
+        start_real(cluster, node);
+        return;
+    }
     if (durable != NULL && durable->kind == SAVE_FINAL) { /* a finished run only says so */
         struct output_exit finished = {TD_EXIT_OK, "the run is complete already"};
 
         cluster_exited(cluster, node, &finished);
         return;
     }
-    fill_config(cluster, node, &config);
-    assert_ok(coordinator_create(&host->coordinator, &config, durable != NULL ? &progress : NULL,
-                                 durable != NULL ? durable->state : NULL,
-                                 durable != NULL ? durable->state_size : 0, &err), err);
-    coordinator_tick(host->coordinator, cluster->now);
-    drain(cluster, node);
+    start_coordinator(cluster, node, durable != NULL ? &progress : NULL, durable != NULL ? durable->state : NULL,
+                      durable != NULL ? durable->state_size : 0);
 }
 
 void learner_abandon(struct cluster_node *node)
@@ -341,6 +463,7 @@ void learner_abandon(struct cluster_node *node)
     struct learner_host *host = node->learner;
 
     coordinator_destroy(&host->coordinator);
+    real_close(&host->real);
     for (int i = 0; i < 2; i++)
         for (int p = 0; p < WIRE_SHARDS_MAX; p++)
             free(host->parts[i][p].bytes);

@@ -383,6 +383,40 @@ static void sigterm_waits_for_update_and_checkpoint(void **state)
     assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
 }
 
+/* What the next start is to know of an asynchronous run goes through one start unchanged. */
+static void an_asynchronous_run_keeps_its_counters(void **state)
+{
+    static const uint32_t phases[] = {PHASE_SEEDING, PHASE_BURST, PHASE_RUNNING};
+    struct coordinator_config config = config_of(false);
+    struct progress before = {.spec = {OBS_STATE, OBS, ACTION, 20, true}, .seed_steps = 10, .next_eval = 150,
+                              .episodes = 5, .excess = 11, .burst_target = 10, .stores = 2,
+                              .store = {{5, 60}, {6, 7}}}; /* shards that are gone */
+    struct error err;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(phases); i++) {
+        const struct progress *after;
+
+        memset(&at, 0, sizeof(at));
+        at.now = 5000;
+        before.phase = phases[i];
+        before.updates = phases[i] == PHASE_SEEDING ? 0 : phases[i] == PHASE_BURST ? 6 : 40;
+        assert_ok(coordinator_create(&at.coordinator, &config, &before, NULL, 0, &err), err);
+        get_going();
+        coordinator_terminate(at.coordinator, at.now);
+        drain();
+        assert_int_equal(command(COMMAND_SAVE)->kind, COMMAND_SAVE);
+        after = command(COMMAND_SAVE)->save.progress;
+        assert_memory_equal(&after->spec, &before.spec, sizeof(before.spec));
+        assert_true(after->seed_steps == 10 && after->updates == before.updates && after->next_eval == 150);
+        assert_true(after->episodes == 5 && after->phase == phases[i]);
+        assert_true(after->excess == 11 && after->burst_target == 10);
+        assert_true(after->stores == 3 && after->store[1].store == 6 && after->store[1].steps == 7);
+        assert_true(after->store[0].store == 5 && after->store[0].steps == 60);
+        coordinator_destroy(&at.coordinator);
+    }
+}
+
 /* Every try fails, and the next one is under way when the time is over. */
 static void fail_to_save_until(uint64_t until)
 {
@@ -595,6 +629,7 @@ int main(void)
         COORDINATOR_TEST(divergence_stops_everyone_with_3),
         COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),
         COORDINATOR_TEST(sigterm_waits_for_update_and_checkpoint),
+        COORDINATOR_TEST(an_asynchronous_run_keeps_its_counters),
         COORDINATOR_TEST(a_last_checkpoint_that_fails_is_told),
         COORDINATOR_TEST(a_last_checkpoint_is_tried_again),
         COORDINATOR_TEST(a_signal_ends_the_tries),
