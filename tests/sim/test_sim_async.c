@@ -2,79 +2,21 @@
  * Asynchronous runs in the simulated cluster: whatever happens, the run goes on to its end, what was
  * acknowledged is in the stores once and unaltered, and the counts are right.
  */
-#include <math.h>
-
 #include "learner/limiter.h"
 #include "tests/support/cluster.h"
 #include "tests/support/test.h"
 
 #define HOUR_MS (3600ull * 1000)
 
-static void fail_stuck(struct cluster *cluster, const char *what)
-{
-    struct coordinator_view view = cluster_view(cluster);
-
-    fail_msg("%s: no end: phase %s, %llu steps, %llu updates, cursor %lld, limit %llu, waiting for %s",
-             what, phase_name(view.phase), (unsigned long long)view.steps,
-             (unsigned long long)view.updates, (long long)view.cursor,
-             (unsigned long long)view.limit, view.wait);
-}
-
 /* Run to the end; it ended well and the stores agree with what was acknowledged. */
 static void run_to_end(struct cluster *cluster, const char *what)
 {
     if (!cluster_run(cluster, 20 * HOUR_MS))
-        fail_stuck(cluster, what);
+        cluster_fail_stuck(cluster, what);
     if (cluster_learner(cluster)->exit_code != TD_EXIT_OK)
         fail_msg("%s: the learner left with %d: %s", what, cluster_learner(cluster)->exit_code,
                  cluster_learner(cluster)->exit_text);
     assert_true(audit_check(cluster) > 0);
-}
-
-static struct progress last_progress(const struct cluster *cluster)
-{
-    cJSON *json = cJSON_Parse(cluster_durable(cluster)->progress);
-    struct progress progress;
-    struct error err = {0};
-
-    assert_ok(progress_from_json(&progress, json, &err), err);
-    cJSON_Delete(json);
-    return progress;
-}
-
-static uint64_t steps_of(const struct progress *progress)
-{
-    uint64_t steps = 0;
-
-    for (uint32_t i = 0; i < progress->stores; i++)
-        steps += progress->store[i].steps;
-    return steps;
-}
-
-/* Steps and updates at the end are those the limiter promises; the final evaluation was of the end. */
-static void check_counts(const struct cluster *cluster)
-{
-    struct progress progress = last_progress(cluster);
-    uint64_t steps = steps_of(&progress);
-    double owed, late; /* late: rows that were on the way when all was complete */
-
-    assert_int_equal(cluster_durable(cluster)->kind, SAVE_FINAL);
-    assert_true(steps >= cluster->options.steps + 1);
-    owed = floor((double)(steps - 1 - progress.excess) * cluster->options.utd);
-    late = ceil((double)(steps - 1 - cluster->options.steps) * cluster->options.utd);
-    if (cluster->options.seed_steps > cluster->options.steps)
-        assert_true(progress.updates == 0);
-    else if ((double)progress.updates > owed || (double)progress.updates < owed - late)
-        fail_msg("TD_SIM_SEED=%llu: %llu steps, %llu excess, utd %g, yet %llu updates",
-                 (unsigned long long)cluster->options.seed, (unsigned long long)steps,
-                 (unsigned long long)progress.excess, cluster->options.utd,
-                 (unsigned long long)progress.updates);
-    assert_true(cluster_durable(cluster)->version == progress.updates);
-    if (cluster->options.evaluator) {
-        assert_true(cluster->eval_count > 0);
-        assert_true(cluster->eval[cluster->eval_count - 1].final);
-        assert_true(cluster->eval[cluster->eval_count - 1].version == progress.updates);
-    }
 }
 
 /* An episode's line says at least the steps of all episodes that had ended, and no future ones. */
@@ -104,9 +46,9 @@ static void a_quiet_run(void **state)
     options.evaluator = true;
     cluster = cluster_create(&options);
     run_to_end(cluster, "quiet");
-    check_counts(cluster);
-    progress = last_progress(cluster);
-    assert_true(steps_of(&progress) == options.steps + 1);
+    cluster_check_counts(cluster);
+    progress = cluster_progress(cluster);
+    assert_true(cluster_steps(&progress) == options.steps + 1);
     check_train_rows(cluster);
     cluster_destroy(&cluster);
 }
@@ -122,7 +64,7 @@ static void the_final_evaluation_is_that_of_the_last_step(void **state)
     options.steps = 4 * options.eval_freq;
     cluster = cluster_create(&options);
     run_to_end(cluster, "last evaluation");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     assert_true(cluster->eval[cluster->eval_count - 1].step == options.steps);
     for (int i = 1; i < cluster->eval_count; i++)
         assert_true(cluster->eval[i].step > cluster->eval[i - 1].step);
@@ -231,7 +173,7 @@ static void torture_once(uint64_t seed)
     cluster->context = &torture;
     snprintf(what, sizeof(what), "TD_SIM_SEED=%llu", (unsigned long long)seed);
     run_to_end(cluster, what);
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
     last_seed = 0;
 }
@@ -266,7 +208,7 @@ static void run_until(struct cluster *cluster, bool (*so)(struct cluster *), con
 {
     for (int i = 0; !so(cluster); i++) {
         if (i > 360000)
-            fail_stuck(cluster, what);
+            cluster_fail_stuck(cluster, what);
         if (cluster_run(cluster, 1) && !so(cluster))
             fail_msg("%s: the run ended before: %d %s", what, cluster_learner(cluster)->exit_code,
                      cluster_learner(cluster)->exit_text);
@@ -314,7 +256,7 @@ static void terminate_when(bool (*so)(struct cluster *), const char *what)
     cluster_learner(cluster)->start_at = cluster->now + 20000;
     cluster_learner(cluster)->exit_code = -1;
     run_to_end(cluster, what);
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -339,7 +281,7 @@ static void lost_and_repeated_hellos(void **state)
         cluster_run(cluster, 300);
         cluster_cut(cluster, cluster_shard(cluster, 0)); /* answers lost too: Hello is repeated */
         run_to_end(cluster, "lost Hellos");
-        check_counts(cluster);
+        cluster_check_counts(cluster);
         cluster_destroy(&cluster);
     }
 }
@@ -381,10 +323,10 @@ static void a_shard_with_a_new_directory(void **state)
     run_until(cluster, running, "new directory");
     cluster_lose_store(cluster, cluster_shard(cluster, 0));
     run_to_end(cluster, "new directory");
-    progress = last_progress(cluster);
+    progress = cluster_progress(cluster);
     assert_int_equal(progress.stores, 2);
     assert_true(progress.excess > 0); /* what came while nothing was samplable is not owed */
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -406,7 +348,7 @@ static void credit_of_a_dead_actor_and_a_late_joiner(void **state)
     assert_non_null(strstr(cluster_view(cluster).wait, "actors"));
     cluster_add_actor(cluster, 7, 10);
     run_to_end(cluster, "late joiner");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -424,7 +366,7 @@ static void no_actor_for_an_hour(void **state)
     assert_non_null(strstr(cluster_view(cluster).wait, "actor"));
     cluster_add_actor(cluster, 3, 10);
     run_to_end(cluster, "no actor");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -440,7 +382,7 @@ static void a_stopped_actor_blocks_nobody(void **state)
     assert_true(cluster_run(cluster, 40000));
     assert_int_equal(cluster_learner(cluster)->exit_code, TD_EXIT_OK);
     assert_true(audit_check(cluster) > 0);
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -469,7 +411,7 @@ static void actors_of_several_environments(void **state)
         cluster->context = &torture;
         snprintf(what, sizeof(what), "%u environments, seed %llu", options.envs, (unsigned long long)seed);
         run_to_end(cluster, what);
-        check_counts(cluster);
+        cluster_check_counts(cluster);
         assert_in_range(audit_streams(cluster), seed == 1 ? options.actors * options.envs : options.envs,
                         options.actors * options.envs);
         cluster_destroy(&cluster);
@@ -493,8 +435,8 @@ static void sixty_four_actors_seed(void **state)
     options.update_ms = 1;
     cluster = cluster_create(&options);
     run_to_end(cluster, "64 actors");
-    check_counts(cluster);
-    progress = last_progress(cluster);
+    cluster_check_counts(cluster);
+    progress = cluster_progress(cluster);
     assert_true(progress.excess > 1000);
     cluster_destroy(&cluster);
 }
@@ -531,7 +473,7 @@ static void inserting_goes_on_right_after_the_burst(void **state)
             assert_false(cluster_run(cluster, 1));
         }
         run_to_end(cluster, "after the burst");
-        check_counts(cluster);
+        cluster_check_counts(cluster);
         cluster_destroy(&cluster);
     }
 }
@@ -556,7 +498,7 @@ static void an_older_version_of_a_newer_epoch(void **state)
     session_view(actor_session(cluster_actor(cluster, 0)), cluster->now, &view);
     assert_true(before.newest.epoch == 1 && cluster_view(cluster).newest.epoch == 2);
     run_to_end(cluster, "older version");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -576,7 +518,7 @@ static void of_two_with_one_slot_the_older_is_fenced(void **state)
     assert_true(older->exit_code == TD_EXIT_FENCED || newer->exit_code == TD_EXIT_FENCED ||
                 older->exit_code == TD_EXIT_OK);
     run_to_end(cluster, "fenced");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 
@@ -595,7 +537,7 @@ static void one_of_three_shards_is_away(void **state)
     run_until(cluster, running, "three shards");
     cluster_kill(cluster, cluster_shard(cluster, 1), 30000);
     run_to_end(cluster, "three shards");
-    check_counts(cluster);
+    cluster_check_counts(cluster);
     cluster_destroy(&cluster);
 }
 

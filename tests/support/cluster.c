@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "common/util/fs.h"
 #include "tests/support/test.h"
 
@@ -180,6 +182,8 @@ static struct frames *pack(struct cluster *cluster, const struct message *messag
     frames = malloc(sizeof(*frames) + size);
     assert_non_null(frames);
     frames->count = 1 + message->bulks;
+    frames->kind = message->kind;
+    frames->size = size;
     memcpy(frames->bytes, header, length);
     frames->frame[0] = (struct bulk){frames->bytes, length};
     for (uint32_t i = 0; i < message->bulks; i++) {
@@ -196,27 +200,94 @@ static bool is_hello(uint32_t kind)
     return kind == MESSAGE_HELLO || kind == MESSAGE_INGEST_HELLO || kind == MESSAGE_SAMPLE_HELLO;
 }
 
-/* In order per connection and direction, after a random delay. */
+/* The same bytes once more. */
+static struct frames *copy_frames(const struct frames *frames)
+{
+    struct frames *copy = malloc(sizeof(*copy) + frames->size);
+
+    assert_non_null(copy);
+    memcpy(copy, frames, sizeof(*copy) + frames->size);
+    for (uint32_t i = 0; i < copy->count; i++)
+        copy->frame[i].data = copy->bytes + ((const uint8_t *)frames->frame[i].data - frames->bytes);
+    return copy;
+}
+
+static bool dice(struct cluster_faults *faults, double chance)
+{
+    uint64_t draw = rng_hash(faults->seed, ++faults->dice);
+
+    return (double)(draw >> 11) * 0x1p-53 < chance;
+}
+
+static uint64_t dice_below(struct cluster_faults *faults, uint64_t below)
+{
+    return below == 0 ? 0 : rng_hash(faults->seed, ++faults->dice) % below;
+}
+
+/* Into the queue, behind what was sent before on this connection in this direction. */
+static void enqueue(struct cluster *cluster, struct cluster_socket *socket, struct event *event, bool ordered)
+{
+    if (ordered && event->at < socket->last[event->to_dealer])
+        event->at = socket->last[event->to_dealer];
+    if (ordered)
+        socket->last[event->to_dealer] = event->at;
+    cluster_event(cluster, event);
+}
+
+/* Is it lost, by a partition or by itself? What a partition holds up comes after it. */
+static bool is_lost(struct cluster *cluster, struct event *event, int other)
+{
+    struct cluster_faults *faults = &cluster->faults;
+
+    if (event->node < 0 || other < 0)
+        return false;
+    if (cluster->now < faults->cut_until[other][event->node]) {
+        if (!faults->held[other][event->node])
+            return true;
+        event->at += faults->cut_until[other][event->node] - cluster->now;
+    }
+    return cluster->now < faults->until && dice(faults, faults->loss);
+}
+
+/* In order per connection and direction, after a random delay; unless faults have it otherwise. */
 static void send_over(struct cluster *cluster, struct cluster_node *dealer,
                       struct cluster_socket *socket, bool to_dealer, struct frames *frames)
 {
-    uint64_t at = cluster->now + 1 + cluster_random(cluster, cluster->options.delay_ms);
+    struct cluster_faults *faults = &cluster->faults;
+    int target = socket->target, from = (int)(dealer - cluster->nodes);
+    bool ordered = true;
     struct event event = {
         .kind = EVENT_DELIVER,
-        .node = to_dealer ? (int)(dealer - cluster->nodes) : socket->target,
-        .from = (int)(dealer - cluster->nodes),
+        .at = cluster->now + 1 + cluster_random(cluster, cluster->options.delay_ms),
+        .node = to_dealer ? from : target,
+        .from = from,
         .socket = (int)(socket - dealer->sockets),
         .from_life = dealer->life,
         .serial = socket->serial,
         .port = socket->port,
         .to_dealer = to_dealer,
         .frames = frames,
+        .node_life = target >= 0 ? cluster->nodes[target].life : 0,
     };
 
-    if (at < socket->last[to_dealer])
-        at = socket->last[to_dealer];
-    socket->last[to_dealer] = event.at = at;
-    cluster_event(cluster, &event);
+    if (is_lost(cluster, &event, to_dealer ? target : from)) {
+        faults->lost++;
+        free(frames);
+        return;
+    }
+    if (cluster->now < faults->until && dice(faults, faults->late)) {
+        faults->delayed++;
+        event.at += dice_below(faults, faults->late_ms);
+        ordered = !faults->wild;
+    }
+    enqueue(cluster, socket, &event, ordered);
+    if (cluster->now < faults->until && dice(faults, faults->twice)) {
+        faults->doubled++;
+        event.frames = copy_frames(frames);
+        if (faults->wild)
+            event.at += dice_below(faults, faults->late_ms);
+        enqueue(cluster, socket, &event, !faults->wild);
+    }
 }
 
 static void publish(struct cluster *cluster, const struct cluster_node *node,
@@ -296,6 +367,15 @@ static bool park(struct cluster_socket *socket, struct frames *frames)
     return true;
 }
 
+/* Same seed, same trace: every delivery counts, with its bytes. */
+static void trace_event(struct cluster *cluster, const struct event *event)
+{
+    const uint64_t what[] = {cluster->now, (uint64_t)event->node, (uint64_t)event->from, event->frames->kind};
+
+    cluster->trace_hash = cluster_mix(cluster->trace_hash, what, sizeof(what));
+    cluster->trace_hash = rng_hash(cluster->trace_hash, XXH3_64bits(event->frames->bytes, event->frames->size));
+}
+
 static void deliver(struct cluster *cluster, const struct event *event)
 {
     struct cluster_node *dealer = &cluster->nodes[event->from], *node;
@@ -305,7 +385,11 @@ static void deliver(struct cluster *cluster, const struct event *event)
     struct peer peer = {.local = true};
 
     node = &cluster->nodes[event->node < 0 ? 0 : event->node];
-    if (event->node < 0 || (event->to_dealer && !same) || (!event->to_dealer && !same && dealer->alive)) {
+    if (event->frames == NULL)
+        return; /* lost on the way */
+    if (event->node < 0 || (event->to_dealer && !same) ||
+        (!event->to_dealer && !same && dealer->alive &&
+         !(cluster->faults.ghosts && dealer->life != event->from_life && event->node_life == node->life))) {
         free(event->frames);
         return;
     }
@@ -327,6 +411,7 @@ static void deliver(struct cluster *cluster, const struct event *event)
     else
         peer = (struct peer){.port = event->port, .local = true, .id = identity(event)};
     cluster->delivered++;
+    trace_event(cluster, event);
     feed(cluster, node, &peer, event->frames);
     free(event->frames);
     if (cluster->on_delivered != NULL)
@@ -367,6 +452,21 @@ void cluster_cut(struct cluster *cluster, struct cluster_node *node)
         }
 }
 
+void cluster_lose(struct cluster *cluster, struct cluster_node *node)
+{
+    int number = (int)(node - cluster->nodes);
+
+    cluster_say(cluster, node, "all under way is lost");
+    for (size_t i = 0; i < cluster->event_count; i++) {
+        struct event *event = &cluster->events[i];
+
+        if (event->kind == EVENT_DELIVER && (event->node == number || event->from == number)) {
+            free(event->frames);
+            event->frames = NULL;
+        }
+    }
+}
+
 /* --- lives ------------------------------------------------------------------ */
 
 static void start(struct cluster *cluster, struct cluster_node *node)
@@ -378,6 +478,7 @@ static void start(struct cluster *cluster, struct cluster_node *node)
     node->start_at = UINT64_MAX;
     node->exit_code = -1;
     node->process = rng_u64(&cluster->rng) | 1;
+    cluster->trace_hash = rng_hash(cluster->trace_hash, node->process ^ cluster->now);
     cluster_say(cluster, node, "starts");
     if (node->kind == NODE_LEARNER)
         learner_start(cluster, node);
@@ -451,6 +552,9 @@ void cluster_exited(struct cluster *cluster, struct cluster_node *node,
         node->start_at = cluster->now + 100;
     else if (exit->code == TD_EXIT_FENCED && node->kind == NODE_EVALUATOR)
         node->start_at = cluster->now + 10000; /* as the learner does with its own */
+    else if (exit->code == TD_EXIT_FENCED && node->kind == NODE_ACTOR && cluster->options.restart_fenced)
+        node->start_at = cluster->now + 1000;
+    cluster->fenced += exit->code == TD_EXIT_FENCED && node->kind == NODE_ACTOR;
 }
 
 static struct cluster_node *add(struct cluster *cluster, enum node_kind kind, int number,
@@ -620,6 +724,12 @@ bool cluster_run(struct cluster *cluster, uint64_t until_ms)
         if (cluster->event_count > 0 && cluster->events[0].at <= at) {
             at = cluster->events[0].at;
             next = NULL;
+        }
+        if (cluster->faults.on_wake != NULL && cluster->faults.wake_at <= (at < end ? at : end)) {
+            if (cluster->faults.wake_at > cluster->now)
+                cluster->now = cluster->faults.wake_at;
+            cluster->faults.on_wake(cluster, cluster->faults.plan);
+            continue;
         }
         if (at > end) {
             cluster->now = end;

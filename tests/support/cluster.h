@@ -46,7 +46,8 @@ struct cluster_options {
     size_t snapshot;      /* bytes of the parameters */
     uint64_t delay_ms;    /* longest of a message */
     uint64_t step_ms, plan_ms, update_ms, save_ms; /* how long things take */
-    bool restart_actors;  /* as `train` does */
+    bool restart_actors;  /* as `train` does: those that gave up */
+    bool restart_fenced;  /* and the fenced, when their place is free */
     bool granted_slots;   /* actors do not name their slot */
     bool remote_shards;   /* shards beyond the first live on */
     const char *task;     /* the production environment, planner, update and checkpoints (cluster_real.h);
@@ -112,8 +113,29 @@ struct cluster_node {
     };
 };
 
+struct cluster;
+
+/* What happens to messages under way; all zero: nothing. cluster_faults.h makes plans of it. */
+struct cluster_faults {
+    uint64_t seed;        /* of the dice: independent of all else that is random */
+    uint64_t until;       /* no message sent from here on is touched */
+    double loss, twice, late; /* of a message: lost, delivered twice, late */
+    uint64_t late_ms;     /* longest that a late one takes */
+    bool wild;            /* late ones and second copies come out of their order; else they hold others up */
+    uint64_t cut_until[CLUSTER_NODES][CLUSTER_NODES]; /* partition: from one node to another */
+    bool held[CLUSTER_NODES][CLUSTER_NODES]; /* what is sent meanwhile arrives after it, else is lost */
+    bool ghosts;          /* what a dead process sent can arrive after its successor has started */
+    uint64_t dice;
+    uint64_t lost, doubled, delayed; /* so far */
+    uint64_t wake_at;     /* when on_wake is to be called */
+    void (*on_wake)(struct cluster *cluster, void *plan);
+    void *plan;
+};
+
 struct cluster {
     struct cluster_options options;
+    struct cluster_faults faults;
+    uint64_t trace_hash;  /* of every delivery and every life */
     struct rng rng;
     uint64_t now;
     struct cluster_node nodes[CLUSTER_NODES];
@@ -124,7 +146,7 @@ struct cluster {
     size_t event_count, event_capacity;
     uint64_t event_ids;
     uint64_t delivered;   /* messages so far */
-    uint64_t commits, fired;
+    uint64_t commits, fired, fenced; /* fenced: actors that left so */
     uint32_t serials;
     /* what survives the learner */
     uint32_t epoch_file;
@@ -167,6 +189,7 @@ struct cluster_node *cluster_add_actor(struct cluster *cluster, int slot, uint64
 void cluster_kill(struct cluster *cluster, struct cluster_node *node, uint64_t delay_ms);
 void cluster_terminate(struct cluster *cluster, struct cluster_node *node, uint64_t restart_ms);
 void cluster_cut(struct cluster *cluster, struct cluster_node *node); /* all its connections */
+void cluster_lose(struct cluster *cluster, struct cluster_node *node); /* what is under way to and from it; its names stay */
 void cluster_lose_store(struct cluster *cluster, struct cluster_node *shard); /* a new directory */
 
 /* The final word of a run: hash of the last checkpoint's parameters and of the csv lines. */
@@ -180,7 +203,8 @@ struct coordinator_view cluster_view(struct cluster *cluster);
 /* --- shared by the cluster's files ------------------------------------------ */
 
 struct frames { /* an encoded message */
-    uint32_t count;
+    uint32_t count, kind;
+    size_t size; /* of all frames */
     struct bulk frame[1 + WIRE_BULK_MAX];
     uint8_t bytes[];
 };
@@ -196,6 +220,7 @@ struct event {
     uint32_t from_life, serial, port;
     bool to_dealer;
     struct frames *frames;
+    uint32_t node_life; /* of the router when it was sent */
     /* CALL */
     void (*call)(struct cluster *cluster, struct cluster_node *node, void *argument);
     void *argument;     /* freed after the call */
@@ -262,6 +287,14 @@ void audit_rewound(struct cluster *cluster, uint64_t store); /* lock-step: ackno
  * unaltered, in order. Fails the test otherwise. Returns the number of rows checked.
  */
 uint64_t audit_check(struct cluster *cluster);
+
+/* The counts at the end are those the limiter promises. Fails the test otherwise. */
+void cluster_check_counts(const struct cluster *cluster);
+struct progress cluster_progress(const struct cluster *cluster); /* of the newest checkpoint */
+uint64_t cluster_steps(const struct progress *progress);
+
+/* Fails the test, saying what the learner waits for. */
+void cluster_fail_stuck(struct cluster *cluster, const char *what);
 
 /* How many streams (slot, environment) had rows acknowledged. */
 int audit_streams(const struct cluster *cluster);

@@ -1,6 +1,8 @@
 /*
  * What was sent and what was acknowledged, logged apart from the machines; compared with the stores.
  */
+#include <math.h>
+
 #include "common/store/store.h"
 #include "tests/support/cluster.h"
 #include "tests/support/test.h"
@@ -192,4 +194,62 @@ int audit_streams(const struct cluster *cluster)
         count += !again;
     }
     return count;
+}
+
+/* --- counts ------------------------------------------------------------------ */
+
+void cluster_fail_stuck(struct cluster *cluster, const char *what)
+{
+    struct coordinator_view view = cluster_view(cluster);
+
+    fail_msg("%s: no end: phase %s, %llu steps, %llu updates, cursor %lld, limit %llu, waiting for %s",
+             what, phase_name(view.phase), (unsigned long long)view.steps,
+             (unsigned long long)view.updates, (long long)view.cursor,
+             (unsigned long long)view.limit, view.wait);
+}
+
+struct progress cluster_progress(const struct cluster *cluster)
+{
+    cJSON *json = cJSON_Parse(cluster_durable(cluster)->progress);
+    struct progress progress;
+    struct error err = {0};
+
+    assert_ok(progress_from_json(&progress, json, &err), err);
+    cJSON_Delete(json);
+    return progress;
+}
+
+uint64_t cluster_steps(const struct progress *progress)
+{
+    uint64_t steps = 0;
+
+    for (uint32_t i = 0; i < progress->stores; i++)
+        steps += progress->store[i].steps;
+    return steps;
+}
+
+/* Steps and updates at the end are those the limiter promises; the final evaluation was of the end. */
+void cluster_check_counts(const struct cluster *cluster)
+{
+    struct progress progress = cluster_progress(cluster);
+    uint64_t steps = cluster_steps(&progress);
+    double owed, late; /* late: rows that were on the way when all was complete */
+
+    assert_int_equal(cluster_durable(cluster)->kind, SAVE_FINAL);
+    assert_true(steps >= cluster->options.steps + 1);
+    owed = floor((double)(steps - 1 - progress.excess) * cluster->options.utd);
+    late = ceil((double)(steps - 1 - cluster->options.steps) * cluster->options.utd);
+    if (cluster->options.seed_steps > cluster->options.steps)
+        assert_true(progress.updates == 0);
+    else if ((double)progress.updates > owed || (double)progress.updates < owed - late)
+        fail_msg("TD_SIM_SEED=%llu: %llu steps, %llu excess, utd %g, yet %llu updates",
+                 (unsigned long long)cluster->options.seed, (unsigned long long)steps,
+                 (unsigned long long)progress.excess, cluster->options.utd,
+                 (unsigned long long)progress.updates);
+    assert_true(cluster_durable(cluster)->version == progress.updates);
+    if (cluster->options.evaluator) {
+        assert_true(cluster->eval_count > 0);
+        assert_true(cluster->eval[cluster->eval_count - 1].final);
+        assert_true(cluster->eval[cluster->eval_count - 1].version == progress.updates);
+    }
 }
