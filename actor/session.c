@@ -192,6 +192,7 @@ static void receive_welcome(session_t *session, const struct message *message)
     }
     session->welcomed = session->seated = true;
     session->slot = welcome->slot;
+    session->seating = welcome->seating;
     session->shard = welcome->shard;
     session->lockstep = welcome->lockstep;
     learner_news(session, welcome->phase, welcome->updates, welcome->target, &welcome->newest);

@@ -77,6 +77,7 @@ void streams_hello(session_t *session)
         return;
     hello = &session_send(session, PORT_INGEST, MESSAGE_INGEST_HELLO)->ingest_hello;
     hello->slot = session->slot;
+    hello->seating = session->seating;
     hello->process = session->config.process;
     hello->spec = session->setup.spec;
     hello->count = session->lane_count;

@@ -32,6 +32,7 @@ struct member {
     struct peer peer;
     uint32_t role, slot, shard;
     uint64_t process;
+    uint64_t seating; /* rising: the newest process of a slot has the highest */
     uint64_t heard_ms;
     uint32_t waiting, computing;
     uint64_t steps;
@@ -145,6 +146,7 @@ struct coordinator {
     /* members and shards */
     struct member members[COORDINATOR_MEMBERS];
     uint32_t member_count;    /* places ever used */
+    uint32_t seatings;        /* given so far */
     uint64_t beat_ms;
     struct seat seats[WIRE_SHARDS_MAX];
     uint32_t stores;

@@ -125,6 +125,7 @@ void roster_welcome(struct coordinator *c, const struct member *member)
     fill_welcome(c, &member->peer, member->role, message);
     welcome->has_slot = true;
     welcome->slot = member->slot;
+    welcome->seating = member->seating;
     welcome->shard = member->shard;
     if (seat->known && member->role == ROLE_ACTOR)
         snprintf(welcome->ingest, sizeof(welcome->ingest), "%s",
@@ -269,9 +270,11 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
         welcome_options(c, peer, hello->role);
         return;
     }
-    if (!member->seated)
+    if (!member->seated) {
         coordinator_log(c, LOG_INFO, "%s joined with slot %u",
                         hello->role == ROLE_ACTOR ? "an actor" : "an evaluator", member->slot);
+        member->seating = (uint64_t)c->config.epoch << 32 | ++c->seatings;
+    }
     member->seated = true;
     member->gone_said = false;
     drop_slot(c, member);

@@ -154,6 +154,7 @@ struct welcome {
     uint64_t updates;
     uint64_t target;
     uint64_t episode;
+    uint64_t seating; /* of this process, rising: learner epoch << 32 | count; shown to the shard */
 };
 
 struct refused {
@@ -299,6 +300,7 @@ struct ingest_hello {
     struct message_spec spec;
     uint32_t count;
     struct stream_shown streams[WIRE_STREAMS_MAX];
+    uint64_t seating; /* as in struct welcome; 0: not known */
 };
 
 struct stream_granted {

@@ -20,6 +20,18 @@ static void send_fenced(struct shard *shard, const struct peer *peer, uint32_t s
     shard_send_synced(shard, peer, MESSAGE_FENCED)->fenced = (struct fenced){slot, env, holder};
 }
 
+/*
+ * A Hello that was on the way for long: since it was said the learner has given the slot to the process
+ * that holds the stream now. Its sender is gone, or will be told.
+ */
+static bool is_overtaken(const struct shard *shard, const struct store_stream *stream,
+                         const struct live_stream *live, const struct ingest_hello *hello)
+{
+    if (stream == NULL || live == NULL || stream->holder == 0 || stream->holder == hello->process)
+        return false;
+    return hello->seating < live->seating && live->seating >> 32 <= shard->terms.learner_epoch;
+}
+
 /* One stream of a Hello: its record may change in the open transaction. Returns TD_OK or the store's. */
 static int welcome_stream(struct shard *shard, const struct peer *peer, const struct ingest_hello *hello,
                           const struct stream_shown *shown, struct ingest_welcome *welcome,
@@ -27,10 +39,13 @@ static int welcome_stream(struct shard *shard, const struct peer *peer, const st
 {
     const struct store_stream *stream = store_stream(shard->store, hello->slot, shown->environment);
     uint64_t store_id = store_identity(shard->store)->store_id, epoch;
-    struct live_stream *live;
+    struct live_stream *live = streams_find(&shard->streams, hello->slot, shown->environment);
+    enum hello_answer answer = hello_judge(stream, store_id, hello->process, shown, &epoch);
     int rc;
 
-    switch (hello_judge(stream, store_id, hello->process, shown, &epoch)) {
+    if (is_overtaken(shard, stream, live, hello))
+        answer = HELLO_FENCED;
+    switch (answer) {
     case HELLO_FENCED:
         send_fenced(shard, peer, hello->slot, shown->environment, stream->holder);
         return TD_OK;
@@ -48,6 +63,8 @@ static int welcome_stream(struct shard *shard, const struct peer *peer, const st
         return error_set(err, TD_ENOMEM, "out of memory for a stream");
     live->peer = *peer;
     live->since_ms = live->active_ms = shard->now_ms;
+    if (answer == HELLO_GRANT || hello->seating > live->seating)
+        live->seating = hello->seating;
     live->starved = live->ack = false;
     live->nack_ms = 0;
     stream = store_stream(shard->store, hello->slot, shown->environment);

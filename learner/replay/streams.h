@@ -49,6 +49,7 @@ struct live_stream {
     bool ack;           /* its rows wait for the commit, or their sender for an answer */
     bool starved;       /* rows were turned away: ask for them when there is room */
     uint64_t nack_next, nack_ms; /* the last Nack */
+    uint64_t seating;   /* of the holder, as it showed; 0: not known in this life of the shard */
 };
 
 struct streams {
