@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/util/fs.h"
 #include "tests/support/cluster_faults.h"
 #include "tests/support/test.h"
 
@@ -87,6 +88,7 @@ static bool run_apart(const struct fault_plan *plan, struct outcome *result, FIL
 {
     struct outcome *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    char folder[256];
     int status = 0;
     pid_t pid;
 
@@ -107,6 +109,8 @@ static bool run_apart(const struct fault_plan *plan, struct outcome *result, FIL
         _exit(0);
     }
     assert_true(waitpid(pid, &status, 0) == pid);
+    cluster_folder(folder, sizeof(folder), pid, 0);
+    fs_remove_tree(folder, NULL);
     *result = *shared;
     munmap(shared, sizeof(*shared));
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 && result->ended;
@@ -211,8 +215,10 @@ static void compare_quiet(const struct fault_plan *plan, uint64_t result)
     quiet.loss = quiet.twice = quiet.late = 0;
     quiet.count = 0;
     must_hold(&quiet, &outcome);
-    if (outcome.result != result)
-        fail_msg("seed %llu: lock-step ends elsewhere", (unsigned long long)plan->seed);
+    if (outcome.result != result) {
+        plan_print(plan);
+        fail_msg("TD_SEED=%llu: lock-step ends elsewhere", (unsigned long long)plan->seed);
+    }
 }
 
 static uint64_t first_seed(void)

@@ -603,11 +603,17 @@ struct cluster_node *cluster_add_actor(struct cluster *cluster, int slot, uint64
     return add(cluster, NODE_ACTOR, slot, delay_ms);
 }
 
+void cluster_folder(char *out, size_t size, pid_t pid, int count)
+{
+    const char *root = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : test_folder();
+
+    snprintf(out, size, "%s/tdmpc2-sim-%d-%d", root, (int)pid, count);
+}
+
 struct cluster *cluster_create(const struct cluster_options *options)
 {
     struct cluster *cluster = calloc(1, sizeof(*cluster));
     struct rng_key key = {options->seed, RNG_TEST, 0, 0, 0, 0};
-    const char *root = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : test_folder();
     static int count;
 
     assert_non_null(cluster);
@@ -619,8 +625,8 @@ struct cluster *cluster_create(const struct cluster_options *options)
     cluster->audit = audit_create();
     if (options->trace)
         cluster->trace = calloc(CLUSTER_EVENTS_MAX, sizeof(*cluster->trace));
-    snprintf(cluster->folder, sizeof(cluster->folder), "%s/tdmpc2-sim-%d-%d", root, (int)getpid(),
-             count++);
+    cluster_folder(cluster->folder, sizeof(cluster->folder), getpid(), count++);
+    fs_remove_tree(cluster->folder, NULL); /* of a process that had this number and died */
     add(cluster, NODE_LEARNER, 0, 0);
     for (uint32_t i = 0; i < options->shards; i++)
         add(cluster, NODE_SHARD, (int)i, 1);

@@ -10,6 +10,8 @@
 #ifndef TD_TEST_CLUSTER_H
 #define TD_TEST_CLUSTER_H
 
+#include <sys/types.h>
+
 #include "actor/session.h"
 #include "common/util/rng.h"
 #include "common/wire/codec.h"
@@ -173,6 +175,9 @@ void cluster_defaults(struct cluster_options *options);
 /* Build and start everything; fails the test when it cannot. */
 struct cluster *cluster_create(const struct cluster_options *options);
 void cluster_destroy(struct cluster **cluster);
+
+/* Where the stores of a process's count-th cluster are (from 0): to remove them when it died. */
+void cluster_folder(char *out, size_t size, pid_t pid, int count);
 
 /* Run until the learner has exited for good, or this much virtual time has passed. */
 bool cluster_run(struct cluster *cluster, uint64_t until_ms);

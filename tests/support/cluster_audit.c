@@ -116,7 +116,10 @@ static uint64_t check_episode(struct cluster *cluster, store_t *store, uint64_t 
         for (uint32_t i = 0; i < count; i++) {
             uint64_t sequence = record.sequence + row + i;
 
-            assert_true(sequence < stream->count);
+            if (sequence >= stream->count)
+                fail_msg("slot %u.%u epoch %llu of store %llx: row %llu was never sent", record.slot, record.env,
+                         (unsigned long long)record.epoch, (unsigned long long)identity->store_id,
+                         (unsigned long long)sequence);
             assert_true(stream->hashes[sequence] == cluster_mix(1, rows + i * stride, stride));
         }
         row += count;
@@ -202,6 +205,12 @@ void cluster_fail_stuck(struct cluster *cluster, const char *what)
 {
     struct coordinator_view view = cluster_view(cluster);
 
+    for (int i = 0; i < cluster->node_count; i++) {
+        const struct cluster_node *node = &cluster->nodes[i];
+
+        print_message("node %d (kind %d, %d): %s, last exit %d %s\n", i, node->kind, node->number,
+                      node->alive ? "alive" : "dead", node->exit_code, node->exit_text);
+    }
     fail_msg("%s: no end: phase %s, %llu steps, %llu updates, cursor %lld, limit %llu, waiting for %s",
              what, phase_name(view.phase), (unsigned long long)view.steps,
              (unsigned long long)view.updates, (long long)view.cursor,

@@ -83,7 +83,7 @@ void plan_draw(struct fault_plan *plan, uint64_t seed)
     plan->loss = rng_below(&rng, 4) == 0 ? 0 : fraction(&rng, 0.30);
     plan->twice = rng_below(&rng, 4) == 0 ? 0 : fraction(&rng, 0.50);
     plan->late = rng_below(&rng, 4) == 0 ? 0 : fraction(&rng, 0.50);
-    plan->wild = rng_below(&rng, 3) == 0;
+    plan->wild = rng_below(&rng, 3) == 0 && !plan->options.lockstep;
     plan->late_ms = 1 + any_ms(&rng, 12000);
     plan->until_ms = 500 + any_ms(&rng, 60000);
     span_ms = 800 + any_ms(&rng, 40000);
@@ -171,7 +171,7 @@ static void happen(struct cluster *cluster, const struct trouble *trouble)
             cluster_terminate(cluster, node, trouble->for_ms);
             break;
         case TROUBLE_STOP:
-            if (node->alive)
+            if (node->alive && node->stopped_until < cluster->now + trouble->for_ms)
                 node->stopped_until = cluster->now + trouble->for_ms;
             break;
         case TROUBLE_RESET:
@@ -246,7 +246,8 @@ void plan_check(struct fault_plan *plan, struct cluster *cluster)
     if (plan->wild || view.shards < cluster->options.shards)
         return; /* not all counts are known */
     if (view.phase == PHASE_RUNNING && view.cursor < 0)
-        fail_msg("seed %llu: %lld updates owed", (unsigned long long)plan->seed, (long long)view.cursor);
+        fail_msg("seed %llu: %lld updates owed with %llu steps, %llu updates", (unsigned long long)plan->seed,
+                 (long long)view.cursor, (unsigned long long)view.steps, (unsigned long long)view.updates);
     if (view.phase == PHASE_RUNNING && !cluster->options.lockstep && view.samplable > 0 &&
         view.limit != LIMIT_NONE && view.limit > cluster->options.steps + 1)
         fail_msg("seed %llu: %llu steps may come in", (unsigned long long)plan->seed,
