@@ -110,6 +110,8 @@ static void say_hello(session_t *session)
     hello->process = session->config.process;
     hello->has_slot = session->seated || session->config.slot >= 0;
     hello->slot = session->slot;
+    hello->granted = session->config.slot < 0;
+    hello->seating = session->seating;
     hello->environments = session->setup.environments;
     if (session->configured)
         hello->spec = session->setup.spec;
@@ -179,6 +181,8 @@ static void receive_welcome(session_t *session, const struct message *message)
     session->learner_epoch = welcome->learner_epoch;
     session->heard_ms = session->now;
     session->leaving = false;
+    if (welcome->seating > session->seating)
+        session->seating = welcome->seating;
     if (welcome->learner_process != session->learner_process)
         new_learner(session, welcome);
     if (!session->configuring) {
@@ -192,7 +196,6 @@ static void receive_welcome(session_t *session, const struct message *message)
     }
     session->welcomed = session->seated = true;
     session->slot = welcome->slot;
-    session->seating = welcome->seating;
     session->shard = welcome->shard;
     session->lockstep = welcome->lockstep;
     learner_news(session, welcome->phase, welcome->updates, welcome->target, &welcome->newest);

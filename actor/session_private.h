@@ -110,7 +110,7 @@ struct session {
     bool seated;        /* a slot is ours */
     bool leaving;
     uint32_t slot, shard;
-    uint64_t seating;        /* as the learner's last Welcome has it; shown to the shard */
+    uint64_t seating;        /* the highest a Welcome had */
     uint32_t learner_epoch;
     uint64_t learner_process;
     uint64_t heard_ms, hello_ms, beat_ms, began_ms;

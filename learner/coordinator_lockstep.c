@@ -111,6 +111,10 @@ bool lockstep_hello(struct coordinator *c, const struct peer *peer, const struct
     }
     if (hello->process == run->actor)
         return true;
+    if (run->actor != 0 && hello->seating < run->seating) { /* said before that one was seated */
+        roster_welcome_options(c, peer, hello->role);
+        return false;
+    }
     if (run->actor != 0 && !hello->has_slot && holder != NULL && member_live(c, holder)) {
         coordinator_log(c, LOG_WARN, "another actor said Hello; a lock-step run has one");
         return false;
@@ -121,6 +125,7 @@ bool lockstep_hello(struct coordinator *c, const struct peer *peer, const struct
             holder->used = false;
     }
     run->actor = hello->process;
+    run->seating = roster_seating(c);
     run->restart = true;
     return true;
 }

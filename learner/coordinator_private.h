@@ -32,7 +32,7 @@ struct member {
     struct peer peer;
     uint32_t role, slot, shard;
     uint64_t process;
-    uint64_t seating; /* rising: the newest process of a slot has the highest */
+    uint64_t seating; /* when it was seated: who shows a lower one spoke before that */
     uint64_t heard_ms;
     uint32_t waiting, computing;
     uint64_t steps;
@@ -108,6 +108,7 @@ struct lockstep_run {
     uint64_t generation;
     uint32_t restarts;
     uint64_t actor;         /* the process that plays; 0: none yet */
+    uint64_t seating;       /* when it was accepted */
     bool restart;           /* a new actor process: go back to the last cut */
     bool started;           /* something was done since the last load */
     uint64_t fenced[COORDINATOR_FENCED];
@@ -231,6 +232,8 @@ struct member *roster_find(struct coordinator *c, uint64_t process);
 struct member *roster_evaluator(struct coordinator *c);
 bool member_live(const struct coordinator *c, const struct member *member);
 void roster_welcome(struct coordinator *c, const struct member *member);
+void roster_welcome_options(struct coordinator *c, const struct peer *peer, uint32_t role);
+uint64_t roster_seating(struct coordinator *c); /* the next number */
 void roster_moved(struct coordinator *c, uint32_t shard); /* it has other addresses: its actors hear them */
 uint32_t roster_computing(const struct coordinator *c);
 uint32_t roster_live(const struct coordinator *c, uint32_t role);

@@ -106,12 +106,18 @@ static void fill_welcome(struct coordinator *c, const struct peer *peer, uint32_
     message->bulk[0] = (struct bulk){c->config.options, c->config.options_size};
 }
 
+uint64_t roster_seating(struct coordinator *c)
+{
+    return (uint64_t)c->config.epoch << 32 | ++c->seatings;
+}
+
 /* Only the options: it must come back with its spec, or wait for the model or a shard. */
-static void welcome_options(struct coordinator *c, const struct peer *peer, uint32_t role)
+void roster_welcome_options(struct coordinator *c, const struct peer *peer, uint32_t role)
 {
     struct message *message = coordinator_send(c, peer, MESSAGE_WELCOME);
 
     fill_welcome(c, peer, role, message);
+    message->welcome.seating = roster_seating(c);
 }
 
 /* The whole Welcome: slot, shard, addresses; in lock-step where the run stands. */
@@ -164,16 +170,42 @@ static bool spec_fits(struct coordinator *c, const struct peer *peer,
     return false;
 }
 
+static struct member *other_of_slot(struct coordinator *c, uint32_t role, uint32_t slot, uint64_t process)
+{
+    for (uint32_t i = 0; i < c->member_count; i++) {
+        struct member *member = &c->members[i];
+
+        if (member->used && member->seated && member->role == role && member->slot == slot &&
+            member->process != process)
+            return member;
+    }
+    return NULL;
+}
+
+/*
+ * A Hello may have been on the way for long, its sender gone. It does not take the place of a process that
+ * was seated after it was said; a sender that is still there comes again, with what the answer tells it.
+ */
+static bool is_overtaken(struct coordinator *c, const struct hello *hello)
+{
+    const struct member *other = other_of_slot(c, hello->role, hello->slot, hello->process);
+
+    return hello->has_slot && other != NULL && hello->seating < other->seating;
+}
+
 /* The slot it asks for, or one above all that anybody knows. False: not known yet. */
 static bool grant_slot(struct coordinator *c, const struct hello *hello, struct member *member)
 {
+    const struct member *other = other_of_slot(c, ROLE_ACTOR, hello->slot, hello->process);
     uint32_t next;
     bool known;
 
-    if (hello->has_slot || member->seated) {
-        member->slot = hello->has_slot ? hello->slot : member->slot;
+    if (hello->has_slot && !(hello->granted && other != NULL && member_live(c, other))) {
+        member->slot = hello->slot;
         return true;
     }
+    if (!hello->has_slot && member->seated)
+        return true;
     next = shards_highest_slot(c, &known);
     if (!known)
         return false;
@@ -240,17 +272,21 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
     if (evaluator_taken(c, peer, hello))
         return;
     if (hello->spec.obs_type == 0) {
-        welcome_options(c, peer, hello->role);
+        roster_welcome_options(c, peer, hello->role);
         return;
     }
     if (c->spec.obs_type == 0)
         coordinator_set_spec(c, &hello->spec);
     if (!spec_fits(c, peer, &hello->spec))
         return;
+    if (is_overtaken(c, hello)) {
+        roster_welcome_options(c, peer, hello->role);
+        return;
+    }
     if (c->config.lockstep && !lockstep_hello(c, peer, hello))
         return;
     if (!c->model_ready) {
-        welcome_options(c, peer, hello->role);
+        roster_welcome_options(c, peer, hello->role);
         return;
     }
     member = member_place(c, hello->process);
@@ -262,18 +298,18 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
     member->role = hello->role;
     member->heard_ms = c->now;
     if (hello->role == ROLE_ACTOR && !grant_slot(c, hello, member)) {
-        welcome_options(c, peer, hello->role);
+        roster_welcome_options(c, peer, hello->role);
         return;
     }
     member->shard = hello->role == ROLE_ACTOR ? member->slot % c->config.shards : 0;
     if (c->config.lockstep && !lockstep_welcoming(c, member)) {
-        welcome_options(c, peer, hello->role);
+        roster_welcome_options(c, peer, hello->role);
         return;
     }
     if (!member->seated) {
         coordinator_log(c, LOG_INFO, "%s joined with slot %u",
                         hello->role == ROLE_ACTOR ? "an actor" : "an evaluator", member->slot);
-        member->seating = (uint64_t)c->config.epoch << 32 | ++c->seatings;
+        member->seating = roster_seating(c);
     }
     member->seated = true;
     member->gone_said = false;

@@ -126,6 +126,8 @@ struct hello {
     uint32_t slot;
     uint32_t environments;
     struct message_spec spec; /* obs_type 0: tell me the options first */
+    uint64_t seating; /* as the last Welcome said; 0: none yet */
+    bool granted;     /* the slot was granted, not asked for: if somebody has it, another will do */
     uint32_t shard;
     uint64_t store;
     uint32_t learner_epoch; /* a shard: the highest it remembers */
@@ -154,7 +156,7 @@ struct welcome {
     uint64_t updates;
     uint64_t target;
     uint64_t episode;
-    uint64_t seating; /* of this process, rising: learner epoch << 32 | count; shown to the shard */
+    uint64_t seating; /* rising: learner epoch << 32 | count; shown in every Hello and IngestHello */
 };
 
 struct refused {

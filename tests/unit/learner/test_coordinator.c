@@ -70,6 +70,8 @@ static void start_as(const struct coordinator_config *config)
     struct error err;
 
     memset(&at, 0, sizeof(at));
+    shown = 0;
+    granted = false;
     at.now = 5000;
     assert_ok(coordinator_create(&at.coordinator, config, NULL, NULL, 0, &err), err);
     coordinator_tick(at.coordinator, at.now);
@@ -98,12 +100,16 @@ static int finish(void **state)
     return 0;
 }
 
+static uint64_t shown;  /* the seating number Hellos show */
+static bool granted;    /* the slot was granted before */
+
 static void actor_hello(uint64_t process, int64_t slot, uint32_t obs_dim)
 {
     struct message message = {.kind = MESSAGE_HELLO};
 
     message.hello = (struct hello){.role = ROLE_ACTOR, .process = process, .has_slot = slot >= 0,
-                                   .slot = slot >= 0 ? (uint32_t)slot : 0, .environments = 1};
+                                   .slot = slot >= 0 ? (uint32_t)slot : 0, .environments = 1,
+                                   .seating = shown, .granted = granted};
     if (obs_dim > 0)
         message.hello.spec = (struct message_spec){OBS_STATE, obs_dim, ACTION, 0, true};
     feed(PORT_CONTROL, process, &message);
@@ -225,6 +231,51 @@ static void one_evaluator_is_enough(void **state)
     at.now += 10001; /* silent for five heartbeats */
     evaluator_hello(73);
     assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+}
+
+/* A Hello that was on the way while its sender died and the next process was seated. */
+static void an_old_hello_takes_nobodys_place(void **state)
+{
+    uint64_t first;
+
+    (void)state;
+    start(false);
+    get_going();
+    first = sent(MESSAGE_WELCOME)->welcome.seating;
+    assert_true(first >> 32 == 3);
+    actor_hello(ACTOR + 1, 0, 0);
+    shown = sent(MESSAGE_WELCOME)->welcome.seating;
+    assert_true(shown > first);
+    actor_hello(ACTOR + 1, 0, OBS); /* the newer process has slot 0 */
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot && sent(MESSAGE_WELCOME)->welcome.seating > shown);
+    shown = first;
+    actor_hello(ACTOR, 0, OBS); /* not if this was said before; should its sender be there, it may come again */
+    assert_false(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    assert_true(sent(MESSAGE_WELCOME)->welcome.seating > first);
+    shown = sent(MESSAGE_WELCOME)->welcome.seating;
+    actor_hello(ACTOR, 0, OBS); /* it is: between the two the shard judges */
+    assert_true(sent(MESSAGE_WELCOME)->welcome.has_slot);
+}
+
+/* A learner that started again may grant a slot that is granted already, to one it has not heard of yet. */
+static void of_two_with_one_granted_slot_one_gets_another(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    granted = true;
+    actor_hello(ACTOR + 1, -1, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 2);
+    shown = UINT64_MAX;
+    actor_hello(ACTOR + 2, 2, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 3);
+    actor_hello(ACTOR + 2, 3, OBS); /* and keeps it */
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 3);
+    actor_hello(ACTOR + 1, 2, OBS);
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 2);
+    granted = false;
+    actor_hello(ACTOR + 3, 2, OBS); /* given by hand: that one, and the shard judges */
+    assert_int_equal(sent(MESSAGE_WELCOME)->welcome.slot, 2);
 }
 
 static void slots_are_granted_above_all_that_is_known(void **state)
@@ -524,6 +575,9 @@ static void lockstep_has_one_actor(void **state)
     actor_hello(ACTOR, 0, OBS);
     coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
     drain();
+    actor_hello(ACTOR + 1, 0, OBS); /* this may have been said before the first was there: asked again */
+    assert_false(sent(MESSAGE_WELCOME)->welcome.has_slot);
+    shown = sent(MESSAGE_WELCOME)->welcome.seating;
     actor_hello(ACTOR + 1, 0, OBS); /* takes over */
     actor_hello(ACTOR, 0, OBS);
     assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_FENCED);
@@ -626,6 +680,8 @@ int main(void)
         COORDINATOR_TEST(who_may_join),
         COORDINATOR_TEST(one_evaluator_is_enough),
         COORDINATOR_TEST(slots_are_granted_above_all_that_is_known),
+        COORDINATOR_TEST(an_old_hello_takes_nobodys_place),
+        COORDINATOR_TEST(of_two_with_one_granted_slot_one_gets_another),
         COORDINATOR_TEST(strangers_are_told_to_say_hello),
         COORDINATOR_TEST(a_shard_that_knows_a_later_learner_raises_the_epoch),
         COORDINATOR_TEST(a_later_learner_fences_this_one),

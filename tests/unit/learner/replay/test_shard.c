@@ -414,6 +414,34 @@ static void foreign_parts_are_refused(void **state)
     assert_non_null(strstr(exited(rig)->text, "5 observations"));
 }
 
+/* It shows nothing, as a first Hello does; but the learner seated its process before the holder. */
+static void a_first_hello_that_was_long_on_the_way_takes_no_stream(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+    struct message old = actor_hello(0, 1111), hello = actor_hello(0, 2222);
+
+    (void)state;
+    old.ingest_hello.seating = UINT64_C(1) << 32 | 7;
+    hello.ingest_hello.seating = UINT64_C(1) << 32 | 8;
+    feed(rig, PORT_INGEST, 2222, &hello);
+    commit(rig);
+    assert_int_equal(said(rig, MESSAGE_INGEST_WELCOME, 0)->ingest_welcome.streams[0].epoch, 1);
+    feed(rig, PORT_INGEST, 1111, &old);
+    commit(rig);
+    assert_non_null(said(rig, MESSAGE_FENCED, 0));
+    assert_true(store_stream(shard_store(rig->shard), 0, 0)->holder == 2222);
+    old.ingest_hello.seating += 2; /* seated again: what it shows decides */
+    feed(rig, PORT_INGEST, 1111, &old);
+    commit(rig);
+    assert_true(store_stream(shard_store(rig->shard), 0, 0)->holder == 1111);
+    hello.ingest_hello.seating = UINT64_C(9) << 32; /* of a learner this shard has never seen: not believed */
+    feed(rig, PORT_INGEST, 2222, &hello);
+    commit(rig);
+    feed(rig, PORT_INGEST, 1111, &old);
+    commit(rig);
+    assert_true(store_stream(shard_store(rig->shard), 0, 0)->holder == 1111);
+}
+
 static void a_new_process_takes_the_slot_and_the_old_one_is_fenced(void **state)
 {
     struct rig *rig = rig_with_learner(false);
@@ -955,6 +983,7 @@ int main(void)
         cmocka_unit_test(a_killed_shard_loses_nothing_acknowledged_and_takes_nothing_twice),
         cmocka_unit_test(bad_rows_are_refused_counted_and_told),
         cmocka_unit_test(foreign_parts_are_refused),
+        cmocka_unit_test(a_first_hello_that_was_long_on_the_way_takes_no_stream),
         cmocka_unit_test(a_new_process_takes_the_slot_and_the_old_one_is_fenced),
         cmocka_unit_test(streams_nobody_goes_on_with_are_closed),
         cmocka_unit_test(silence_closes_nothing_until_the_timeout),
