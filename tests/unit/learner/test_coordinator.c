@@ -6,6 +6,9 @@
 
 enum { OBS = 3, ACTION = 2, RUN = 77, SNAPSHOT = 64, SHARD = 50, ACTOR = 60 };
 
+static uint64_t shown;  /* the seating number Hellos show */
+static bool granted;    /* the slot was granted before */
+
 static struct {
     coordinator_t *coordinator;
     uint64_t now;
@@ -99,9 +102,6 @@ static int finish(void **state)
     coordinator_destroy(&at.coordinator);
     return 0;
 }
-
-static uint64_t shown;  /* the seating number Hellos show */
-static bool granted;    /* the slot was granted before */
 
 static void actor_hello(uint64_t process, int64_t slot, uint32_t obs_dim)
 {
