@@ -17,7 +17,7 @@ void cluster_defaults(struct cluster_options *options)
         .buffer_size = 100000, .checkpoint_steps = 20, .checkpoint_every_ms = 3000,
         .outbox = 64, .max_staleness = 1000, .length_count = 3, .lengths = {5, 3, 7},
         .truncates = true, .snapshot = 100, .delay_ms = 3, .step_ms = 1, .plan_ms = 4,
-        .update_ms = 5, .save_ms = 10, .restart_actors = true, .eval_first = true,
+        .update_ms = 5, .save_ms = 10, .commit_ms = 2, .restart_actors = true, .eval_first = true,
     };
 }
 

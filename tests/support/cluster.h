@@ -47,7 +47,7 @@ struct cluster_options {
     bool truncates;       /* episodes end by time limit, else odd ones terminate */
     size_t snapshot;      /* bytes of the parameters */
     uint64_t delay_ms;    /* longest of a message */
-    uint64_t step_ms, plan_ms, update_ms, save_ms; /* how long things take */
+    uint64_t step_ms, plan_ms, update_ms, save_ms, commit_ms; /* how long things take */
     bool restart_actors;  /* as `train` does: those that gave up */
     bool restart_fenced;  /* and the fenced, when their place is free */
     bool granted_slots;   /* actors do not name their slot */

@@ -11,6 +11,7 @@ struct audit_stream {
     uint32_t slot, env;
     uint64_t store, epoch, next; /* next: acknowledged rows */
     uint64_t *hashes;            /* of the rows sent, by sequence */
+    uint64_t *times;             /* when they were acknowledged */
     uint64_t count, capacity;
     uint64_t found;              /* while checking */
 };
@@ -27,8 +28,10 @@ struct audit *audit_create(void)
 
 void audit_destroy(struct audit **audit)
 {
-    for (int i = 0; i < (*audit)->count; i++)
+    for (int i = 0; i < (*audit)->count; i++) {
         free((*audit)->streams[i].hashes);
+        free((*audit)->streams[i].times);
+    }
     free((*audit)->streams);
     free(*audit);
     *audit = NULL;
@@ -70,7 +73,8 @@ void audit_sent(struct cluster *cluster, const struct message *message)
         if (stream->count == stream->capacity) {
             stream->capacity = stream->capacity * 2 + 64;
             stream->hashes = realloc(stream->hashes, stream->capacity * sizeof(*stream->hashes));
-            assert_non_null(stream->hashes);
+            stream->times = realloc(stream->times, stream->capacity * sizeof(*stream->times));
+            assert_true(stream->hashes != NULL && stream->times != NULL);
         }
         stream->hashes[stream->count++] = hash;
     }
@@ -82,8 +86,8 @@ void audit_acknowledged(struct cluster *cluster, uint32_t slot, uint32_t env, ui
     struct audit_stream *stream = stream_of(cluster->audit, slot, env, store, epoch);
 
     assert_true(next <= stream->count); /* nothing nobody sent */
-    if (next > stream->next)
-        stream->next = next;
+    for (; stream->next < next; stream->next++)
+        stream->times[stream->next] = cluster->now;
 }
 
 void audit_rewound(struct cluster *cluster, uint64_t store)
@@ -151,9 +155,10 @@ static uint64_t check_store(struct cluster *cluster, store_t *store)
     for (int i = 0; i < audit->count; i++)
         if (audit->streams[i].store == id && audit->streams[i].found < audit->streams[i].next &&
             (counts->first == 0 || audit->streams[i].found > 0))
-            fail_msg("slot %u epoch %llu: %llu rows acknowledged, %llu in the store",
-                     audit->streams[i].slot, (unsigned long long)audit->streams[i].epoch,
+            fail_msg("slot %u.%u epoch %llu: %llu rows acknowledged (the first that is missing at %llu ms), %llu in the store",
+                     audit->streams[i].slot, audit->streams[i].env, (unsigned long long)audit->streams[i].epoch,
                      (unsigned long long)audit->streams[i].next,
+                     (unsigned long long)audit->streams[i].times[audit->streams[i].found],
                      (unsigned long long)audit->streams[i].found);
     assert_true(counts->first == 0 ? rows == counts->rows : rows <= counts->rows);
     return rows;

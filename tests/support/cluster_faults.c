@@ -25,6 +25,7 @@ static void draw_options(struct cluster_options *options, struct rng *rng, uint6
     options->seed_steps = 5 + rng_below(rng, 40);
     options->eval_freq = 20 + rng_below(rng, 60);
     options->delay_ms = 1 + rng_below(rng, 30);
+    options->commit_ms = rng_below(rng, 40);
     options->save_ms = 1 + rng_below(rng, 300);
     options->restart_fenced = true;
     options->lockstep = rng_below(rng, 5) == 0;

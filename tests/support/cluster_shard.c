@@ -23,7 +23,7 @@ static void plan_commit(struct cluster *cluster, struct cluster_node *node)
     if (node->shard->committing || !shard_dirty(node->shard->shard))
         return;
     node->shard->committing = true;
-    event.at = cluster->now + cluster_random(cluster, 3);
+    event.at = cluster->now + cluster_random(cluster, cluster->options.commit_ms + 1);
     cluster_event(cluster, &event);
 }
 
