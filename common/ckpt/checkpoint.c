@@ -12,6 +12,7 @@
 #include "common/util/clock.h"
 
 #define TEMPORARY ".new-" /* before a checkpoint's name: being written */
+#define UNREAD_STEP 1000000u /* more checkpoints than stand beside each other */
 #define REPLACED  ".old-" /* its predecessor of the same name, where two names cannot be exchanged */
 
 struct checkpoint {
@@ -407,6 +408,10 @@ static int publish(const char *written, const char *place, const char *old, stru
     return TD_OK;
 }
 
+/*
+ * Above all that are there. One whose manifest can't be read now, for want of a descriptor or by a disk's
+ * mood, may be the newest, and readable again when it matters: the next one keeps well clear of it.
+ */
 static int next_sequence(const char *folder, uint64_t *sequence, struct error *err)
 {
     struct checkpoint_entry *entries;
@@ -415,6 +420,8 @@ static int next_sequence(const char *folder, uint64_t *sequence, struct error *e
     if (rc != TD_OK)
         return rc;
     *sequence = count > 0 ? entries[0].sequence + 1 : 1;
+    if (count > 0 && entries[count - 1].sequence == 0)
+        *sequence += UNREAD_STEP;
     free(entries);
     return TD_OK;
 }
