@@ -208,18 +208,34 @@ static int staged_to_news(struct store *store)
     return TD_OK;
 }
 
+/*
+ * There was room for it, and still the disk is full: it may have been the sync that said so. What it had
+ * to make durable may be lost, and a second sync would not say it again: the end.
+ */
+static int check_commit(struct store *store, int rc, struct error *err)
+{
+    if (rc == ENOSPC || rc == EDQUOT || rc == EFBIG) {
+        store->failed = true;
+        return error_set_errno(err, TD_EIO, rc, "cannot commit to the replay store in %s", store->dir);
+    }
+    return store_check(store, rc, "commit to", err);
+}
+
 int store_commit(store_t *store, struct error *err)
 {
+    struct store_metas metas;
     int rc;
 
     if (store->txn == NULL)
         return TD_OK;
     store_rows_end(store);
-    if ((rc = streams_write(store, err)) != TD_OK || (rc = store_write_counts(store, err)) != TD_OK)
+    if ((rc = streams_write(store, err)) != TD_OK || (rc = store_write_counts(store, err)) != TD_OK ||
+        (rc = store_take_room(store, err)) != TD_OK)
         return store_undo(store, rc);
-    rc = store_check(store, mdb_txn_commit(store->txn), "commit to", err);
-    if (rc != TD_OK) { /* LMDB has freed the transaction; nothing of it is on disk */
-        store->txn = NULL;
+    clean_copy_metas(store, &metas);
+    if ((rc = check_commit(store, mdb_txn_commit(store->txn), err)) != TD_OK) {
+        clean_restore_meta(store, &metas);
+        store->txn = NULL; /* LMDB has freed the transaction; nothing of it is on disk */
         store->spent = 0;
         if (store_load(store, NULL) != TD_OK)
             store->failed = true;

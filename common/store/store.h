@@ -139,7 +139,8 @@ bool store_dirty(const store_t *store);
 
 /*
  * Make everything since the last commit durable. TD_OK also when there was nothing. TD_EFULL: disk or
- * map full, all undone, try again later; TD_EIO: the disk failed, all undone, the store must be closed.
+ * map full, all undone, nothing was written, try again later; TD_EIO: the disk failed, all undone, the store
+ * must be closed.
  */
 int store_commit(store_t *store, struct error *err);
 

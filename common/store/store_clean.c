@@ -17,7 +17,7 @@
 
 #define MARK_NAME  "closed"
 #define MARK_MAGIC "TDCLOSE1"
-#define META_BYTES 152 /* of a meta page; its last word is the number of the last transaction */
+#define META_BYTES STORE_META_BYTES /* its last word is the number of the last transaction */
 #define META_MAGIC_AT 16
 #define META_MAGIC 0xBEEFC0DEu
 #define FRONT      65536u /* of the file: metas and what follows */
@@ -157,6 +157,48 @@ void clean_leave(const struct store *store)
         (void)fs_write_file(path, &mark, sizeof(mark), NULL);
 }
 
+/* Through interruptions and short writes. */
+static bool write_whole(int fd, const void *bytes, size_t length, off_t offset)
+{
+    for (size_t done = 0; done < length;) {
+        ssize_t wrote = pwrite(fd, (const char *)bytes + done, length - done, offset + (off_t)done);
+
+        if (wrote == 0 || (wrote < 0 && errno != EINTR))
+            return false;
+        done += wrote > 0 ? (size_t)wrote : 0;
+    }
+    return true;
+}
+
+/* --- a commit that fails ---------------------------------------------------- */
+
+void clean_copy_metas(const struct store *store, struct store_metas *metas)
+{
+    for (int i = 0; i < 2; i++)
+        memcpy(metas->bytes[i], store->map + (size_t)i * store->page, META_BYTES);
+}
+
+static uint64_t meta_transaction(const char *meta)
+{
+    uint64_t transaction;
+
+    memcpy(&transaction, meta + META_BYTES - sizeof(transaction), sizeof(transaction));
+    return transaction;
+}
+
+/*
+ * When the write of a meta fails LMDB hides what it may have left by the number of the transaction before,
+ * but leaves it the new trees: a walk would find them newer than their number. The older meta is put
+ * back as it was; nobody reads it unless the other is lost.
+ */
+void clean_restore_meta(const struct store *store, const struct store_metas *metas)
+{
+    int fd, older = meta_transaction(metas->bytes[0]) > meta_transaction(metas->bytes[1]);
+
+    if (mdb_env_get_fd(store->env, &fd) == MDB_SUCCESS)
+        (void)write_whole(fd, metas->bytes[older], META_BYTES, (off_t)((size_t)older * store->page));
+}
+
 /* --- reading that fails ----------------------------------------------------- */
 
 static char last_words[FS_PATH_MAX + 256];
@@ -241,7 +283,7 @@ int store_mend_run(struct store *store, const MDB_val *value, struct error *err)
     if (store->read_only) /* the length that matters is the node's */
         return TD_OK;
     if (mdb_env_get_fd(store->env, &fd) != MDB_SUCCESS ||
-        pwrite(fd, &want, sizeof(want), (off_t)(offset - sizeof(head))) != (ssize_t)sizeof(want)) {
+        !write_whole(fd, &want, sizeof(want), (off_t)(offset - sizeof(head)))) {
         store->failed = true;
         return error_set_errno(err, TD_EIO, errno, "cannot mend page %llu of the replay store in %s",
                                (unsigned long long)want.number, store->dir);

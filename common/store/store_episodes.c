@@ -357,6 +357,7 @@ static int delete_episode(struct store *store, uint64_t id, struct error *err)
     }
     if (rc == MDB_SUCCESS)
         rc = mdb_del(store->txn, store->episodes_dbi, &key, NULL);
+    store->spent += episode_bytes(store, store->episodes[id - store->base].rows) / 256; /* the free list's */
     return store_check(store, rc, "write to", err);
 }
 

@@ -116,6 +116,7 @@ struct store {
     uint64_t unwalked; /* spent since the free list was last walked */
     uint64_t used;     /* bytes of the file that are pages, at the last commit; 0: none yet */
     uint64_t ahead;    /* the file's bytes before this are there, pages or zeros */
+    uint64_t taken;    /* and for those before this the disk has room; 0: not asked yet */
 };
 
 /* LMDB's code as ours, with a sentence: "cannot <verb> the replay store in <dir>: <why>". */
@@ -157,11 +158,23 @@ int clean_missing(const struct store *store, struct error *err); /* where no dat
 int clean_forget(const struct store *store, struct error *err);
 void clean_leave(const struct store *store);
 
+/* Both metas, before a commit, to put the older one back should it fail. */
+#define STORE_META_BYTES 152u
+struct store_metas {
+    char bytes[2][STORE_META_BYTES];
+};
+void clean_copy_metas(const struct store *store, struct store_metas *metas);
+void clean_restore_meta(const struct store *store, const struct store_metas *metas);
+
 /* The value's overflow run, about to be freed, must name its own pages: LMDB frees what its header says. */
 int store_mend_run(struct store *store, const MDB_val *value, struct error *err);
 int store_find_map(struct store *store, const MDB_val *value); /* a committed value in a leaf; an LMDB code */
 
-/* store_ahead.c: after each commit, keep the file ahead of its pages. */
+/*
+ * store_ahead.c: before each commit, have room for it on the disk (TD_EFULL names what is needed); after it,
+ * keep the file ahead of its pages.
+ */
+int store_take_room(struct store *store, struct error *err);
 void store_prepare_file(struct store *store);
 
 /* store_streams.c */

@@ -180,7 +180,7 @@ static int write_entry(struct store *store, struct stream_entry *entry, struct e
 
     record.hash = value_hash(&name, sizeof(name), &record, offsetof(struct stream_value, hash));
     rc = mdb_put(store->txn, store->streams_dbi, &key, &value, 0);
-
+    store->spent += 4 * sizeof(record);
     return store_check(store, rc, "write to", err);
 }
 

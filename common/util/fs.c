@@ -382,14 +382,21 @@ static int locked_error(int fd, const char *path, struct error *err)
                      how != NULL ? how : "not visible from here");
 }
 
+/* The name is for people; the lock holds without it, on a full disk too. */
 static int lock_sign(int fd, const char *path, struct error *err)
 {
     char text[128], host[64];
+    ssize_t wrote;
     int length;
 
     lock_host(host);
     length = snprintf(text, sizeof(text), "%ld %s\n", (long)getpid(), host);
-    if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)length, 0) != length)
+    if (ftruncate(fd, 0) != 0)
+        return io_error(err, "write", path);
+    do
+        wrote = pwrite(fd, text, (size_t)length, 0);
+    while (wrote < 0 && errno == EINTR);
+    if (wrote < 0 && errno != ENOSPC && errno != EDQUOT)
         return io_error(err, "write", path);
     return TD_OK;
 }

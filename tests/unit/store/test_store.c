@@ -29,6 +29,20 @@ int fdatasync(int fd)
     return fsync(fd);
 }
 
+static int room_failures, room_errno; /* of the next calls of fallocate */
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    (void)fd;
+    assert_int_equal(mode, FALLOC_FL_KEEP_SIZE);
+    assert_true(offset >= 0 && length > 0);
+    if (room_failures-- > 0) {
+        errno = room_errno;
+        return -1;
+    }
+    return 0;
+}
+
 static const char *fresh(void)
 {
     static char path[512];
@@ -848,6 +862,49 @@ static void a_full_disk_is_undone_and_tried_again(void **state)
     store_close(&store);
 }
 
+/* Room is asked for before anything is written; where it can't be, the disk is asked how much it has. */
+static void room_on_the_disk_is_taken_before_a_commit(void **state)
+{
+    const char *dir = fresh();
+    store_t *store = open_store(dir);
+    struct error err = {0};
+
+    (void)state;
+    grant(store, 0, 1);
+    append_ok(store, 0, 50, ROW_TRUNCATED);
+    room_failures = 2; /* with something to spare, and without */
+    room_errno = ENOSPC;
+    sync_failures = 1;
+    assert_int_equal(store_commit(store, &err), TD_EFULL);
+    assert_non_null(strstr(err.text, dir));
+    assert_non_null(strstr(err.text, "MB more are needed"));
+    assert_int_equal(sync_failures, 1); /* it did not come to that */
+    sync_failures = 0;
+    assert_false(store_dirty(store));
+    assert_int_equal(store_stream_count(store), 0);
+
+    grant(store, 0, 1);
+    append_ok(store, 0, 50, ROW_TRUNCATED);
+    room_failures = 1; /* there is just enough */
+    commit(store);
+    append_ok(store, 0, 20000, ROW_TRUNCATED);
+    room_failures = 1;
+    room_errno = EOPNOTSUPP;
+    commit(store);
+    append_ok(store, 0, 20000, ROW_TRUNCATED);
+    room_failures = 1;
+    room_errno = EINTR;
+    commit(store);
+    append_ok(store, 0, 20000, ROW_TRUNCATED);
+    room_failures = 1;
+    room_errno = EIO;
+    assert_int_equal(store_commit(store, &err), TD_EIO);
+    room_failures = 0;
+    store = reopen(store, dir);
+    assert_int_equal(store_counts(store)->sealed, 3);
+    store_close(&store);
+}
+
 static void a_failed_sync_is_never_success(void **state)
 {
     const char *dir = fresh();
@@ -1054,6 +1111,7 @@ int main(void)
         cmocka_unit_test(a_full_map_can_still_close_its_streams),
         cmocka_unit_test(the_file_is_ahead_of_small_commits),
         cmocka_unit_test(a_full_disk_is_undone_and_tried_again),
+        cmocka_unit_test(room_on_the_disk_is_taken_before_a_commit),
         cmocka_unit_test(a_failed_sync_is_never_success),
         cmocka_unit_test(bad_segments_are_set_aside_and_the_rest_served),
         cmocka_unit_test(damaged_open_rows_are_sealed_but_never_drawn),
