@@ -525,21 +525,16 @@ const struct worker_result *worker_next(worker_t *worker)
 
 bool worker_stop(worker_t *worker, uint64_t wait_ms)
 {
-    struct timespec until;
+    uint64_t end;
 
     if (!worker->started || worker->joined)
         return true;
     atomic_store(&worker->stopping, true);
     queue_close(worker->commands);
     wake_thread(worker);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += (time_t)(wait_ms / 1000);
-    until.tv_nsec += (long)(wait_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    worker->joined = pthread_timedjoin_np(worker->thread, NULL, &until) == 0;
+    end = clock_ms() + wait_ms; /* pthread_timedjoin_np would go by a clock that people set */
+    while (!(worker->joined = pthread_tryjoin_np(worker->thread, NULL) == 0) && clock_ms() < end)
+        clock_sleep_ms(2);
     return worker->joined;
 }
 
