@@ -1,6 +1,8 @@
 /* Plans of faults: drawn from a seed, carried out on the virtual clock. */
 #include "tests/support/cluster_faults.h"
 
+#include <math.h>
+
 #include "learner/limiter.h"
 #include "tests/support/test.h"
 
@@ -247,7 +249,7 @@ void plan_check(struct fault_plan *plan, struct cluster *cluster)
     if (plan->wild || view.shards < cluster->options.shards)
         return; /* not all counts are known */
     /* the burst begins with seed_steps in the store: its last step's updates are owed with the next step */
-    if (view.phase == PHASE_RUNNING && (double)view.cursor < -cluster->options.utd)
+    if (view.phase == PHASE_RUNNING && (double)view.cursor < -ceil(cluster->options.utd))
         fail_msg("seed %llu: %lld updates owed with %llu steps, %llu updates", (unsigned long long)plan->seed,
                  (long long)view.cursor, (unsigned long long)view.steps, (unsigned long long)view.updates);
     if (view.phase == PHASE_RUNNING && !cluster->options.lockstep && view.samplable > 0 &&

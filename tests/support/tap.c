@@ -117,6 +117,8 @@ static void note_message(struct tap *tap, uint32_t kind, const struct message *m
     const struct ingest_welcome *welcome = &message->ingest_welcome;
 
     tap->messages++;
+    if (kind == TAP_SENT && message->kind < TD_LEN(tap->said))
+        tap->said[message->kind]++;
     if (kind == TAP_SENT && message->kind == MESSAGE_ROWS) {
         struct tap_stream *stream = stream_of(tap, rows->store, rows->slot, rows->environment, rows->epoch);
 

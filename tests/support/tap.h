@@ -41,6 +41,7 @@ struct tap {
     struct tap_stream *streams;
     size_t count;
     uint64_t messages, rows, resent;
+    uint64_t said[64]; /* by kind of message: sent by actors */
     uint64_t files;
 };
 
