@@ -8,6 +8,7 @@
 
 #include "actor/report.h"
 #include "actor/worker.h"
+#include "common/net/confine.h"
 #include "common/net/post.h"
 #include "common/net/process.h"
 #include "common/net/rundir.h"
@@ -447,6 +448,7 @@ static int open_sockets(actor_t *actor, struct error *err)
 int actor_create(actor_t **out, const struct actor_options *options, struct error *err)
 {
     actor_t *actor = calloc(1, sizeof(*actor));
+    static struct sandbox keep; /* large */
     struct metrics_owner owner = {.roles = METRIC_ACTOR, .process = options->process, .run_id = options->run};
     int rc;
 
@@ -460,12 +462,17 @@ int actor_create(actor_t **out, const struct actor_options *options, struct erro
     actor->part.pid = getpid();
     actor->part.process = options->process;
     log_init(actor->role, (int)options->config.actor, options->run, STDERR_FILENO); /* -1: not known yet */
-    if ((rc = find_learner(actor, err)) == TD_OK && (rc = metrics_create(&actor->metrics, &owner)) != TD_OK)
+    if ((rc = find_learner(actor, err)) == TD_OK) {
+        confine_actor(&keep, &actor->options.config);
+        rc = confine_files(&keep, &actor->options.config, err);
+    }
+    if (rc == TD_OK && (rc = metrics_create(&actor->metrics, &owner)) != TD_OK)
         error_set(err, rc, "out of memory for metrics");
     if (rc == TD_OK)
         report_init(&actor->report, actor->metrics);
     if (rc == TD_OK && (rc = open_sockets(actor, err)) == TD_OK &&
-        (rc = open_session(actor, err)) == TD_OK && (rc = open_stats(actor, err)) == TD_OK) {
+        (rc = open_session(actor, err)) == TD_OK && (rc = open_stats(actor, err)) == TD_OK &&
+        (rc = confine_calls(&keep, &actor->options.config, err)) == TD_OK) {
         *out = actor;
         return TD_OK;
     }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "actor/actor.h"
+#include "common/net/confine.h"
 #include "common/net/process.h"
 
 static void usage(FILE *out)
@@ -72,6 +73,8 @@ static int run(int argc, char **argv, bool *given)
     actor_t *actor = NULL;
     int rc = parse(argc, argv, &options, given, &err), code;
 
+    if (rc == TD_OK)
+        rc = confine_start(&options.config, argc, argv, &err);
     if (rc == TD_OK)
         rc = actor_create(&actor, &options, &err);
     if (rc != TD_OK) {

@@ -11,7 +11,7 @@
 #include "common/net/loop.h"
 #include "common/net/process.h"
 
-#define CHILD_WORDS_MAX 16
+#define CHILD_WORDS_MAX 24
 
 typedef struct child child_t;
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/model/dims.h"
+#include "common/net/confine.h"
 #include "common/util/cores.h"
 #include "common/util/fs.h"
 #include "common/util/log.h"
@@ -174,16 +175,20 @@ static int open_coordinator(learner_t *learner, struct error *err)
 
 static int build(learner_t *learner, struct error *err)
 {
+    static struct sandbox keep; /* large */
     int rc;
 
     learner->process = process_random_id();
     learner->cores = cores_available();
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
-    if ((rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
+    confine_learner(&keep, &learner->run.config, learner->run.dir);
+    if ((rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
+        (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||
-        (rc = loop_signals(learner->loop, on_signal, learner, err)) != TD_OK)
+        (rc = loop_signals(learner->loop, on_signal, learner, err)) != TD_OK ||
+        (rc = confine_calls(&keep, &learner->run.config, err)) != TD_OK)
         return rc;
     return learner_start_children(learner, err);
 }

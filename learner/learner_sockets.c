@@ -245,6 +245,7 @@ static int start_shard(learner_t *learner, struct error *err)
 
     add_common(&words, learner);
     add_word(&words, "shard=0");
+    add_word(&words, "sandbox=%s", config->sandbox);
     add_word(&words, "shards=%" PRId64, config->shards);
     add_word(&words, "commit_interval_ms=%.17g", config->commit_interval_ms);
     add_word(&words, "disk_limit=%.17g", config->disk_limit);
@@ -269,6 +270,7 @@ static int start_evaluator(learner_t *learner, struct error *err)
 
     add_common(&words, learner);
     add_word(&words, "role=evaluator");
+    add_word(&words, "sandbox=%s", learner->run.config.sandbox);
     return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended,
                  evaluator_died, err);
 }

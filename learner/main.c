@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/net/channel.h"
+#include "common/net/confine.h"
 #include "common/net/process.h"
 #include "learner/learner.h"
 
@@ -34,6 +35,7 @@ static int run(int argc, char **argv, bool *given, int *code, struct error *err)
     *code = TD_EXIT_OK;
     config_init(&config);
     if ((rc = config_parse(&config, argc - 1, argv + 1, given, err)) != TD_OK ||
+        (rc = confine_start(&config, argc, argv, err)) != TD_OK ||
         (rc = learner_create(&learner, &config, given, &finished, err)) != TD_OK)
         return rc;
     if (finished)

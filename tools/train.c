@@ -190,8 +190,9 @@ static void print_losses(const struct run *run, const struct preflight_replay *r
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
                  struct error *err)
 {
-    char keys[CONFIG_TEXT_MAX + 8];
-    const char *const insecure[] = {"insecure=true", NULL}, *const secure[] = {keys, NULL}, *const none[] = {NULL};
+    char keys[CONFIG_TEXT_MAX + 8], sandbox[CONFIG_TEXT_MAX + 16];
+    const char *const insecure[] = {sandbox, "insecure=true", NULL}, *const secure[] = {sandbox, keys, NULL},
+                      *const none[] = {sandbox, NULL};
     struct supervisor_result result = {0};
     struct console console;
     char **words = learner_words(run, fresh, given);
@@ -200,6 +201,7 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
     if (words == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     snprintf(keys, sizeof(keys), "keys=%s", fresh->keys);
+    snprintf(sandbox, sizeof(sandbox), "sandbox=%s", fresh->sandbox);
     console_init(&console, stdout);
     struct supervisor_options options = {.name = run->config.task,
                                          .run_dir = run->dir,

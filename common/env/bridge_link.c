@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 #include "bridge.pb-c.h"
 #include "common/util/clock.h"
 #include "common/util/log.h"
+#include "common/util/spawner.h"
 
 #define CHILD_SOCKET  3
 #define FRAME_HEAD    8
@@ -144,12 +144,7 @@ static bool reap(bridge_link_t *link, uint64_t wait_ms, int *status)
     uint64_t until = clock_ms() + wait_ms;
 
     while (link->pid > 0) {
-        siginfo_t info = {0};
-        int rc = waitid(P_PID, (id_t)link->pid, &info, WEXITED | WNOHANG | WNOWAIT);
-
-        if ((rc == 0 && info.si_pid == link->pid) || (rc != 0 && errno == ECHILD)) {
-            kill(-link->pid, SIGKILL); /* what it started in its session, while the number is still its own */
-            waitpid(link->pid, status, WNOHANG);
+        if (spawner_ended(link->pid, status)) {
             link->pid = 0;
             return true;
         }
@@ -200,38 +195,19 @@ static int lost_child(bridge_link_t *link, struct error *err)
     return lost(link, err, what);
 }
 
-/* posix_spawn: no copy of this process's memory, whatever its size. */
 static int spawn(bridge_link_t *link, const char *python, const char *run, int child_socket, int child_printed,
                  struct error *err)
 {
     char descriptor[16], parent[16];
     char *argv[] = {(char *)(uintptr_t)python, (char *)(uintptr_t)"-u", (char *)(uintptr_t)run, descriptor, parent,
                     NULL};
-    posix_spawn_file_actions_t actions;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
+    struct spawn child = {.program = python, .argv = argv, .env = environ,
+                          .fds = {-1, child_printed, child_printed, child_socket}, .fd_count = CHILD_SOCKET + 1};
     int rc;
 
     snprintf(descriptor, sizeof(descriptor), "%d", CHILD_SOCKET);
-    snprintf(parent, sizeof(parent), "%d", (int)getpid());
-    sigemptyset(&none);
-    sigfillset(&all);
-    sigdelset(&all, SIGKILL);
-    sigdelset(&all, SIGSTOP);
-    posix_spawn_file_actions_init(&actions);
-    posix_spawnattr_init(&attributes);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, child_printed, 1);
-    posix_spawn_file_actions_adddup2(&actions, child_printed, 2);
-    posix_spawn_file_actions_adddup2(&actions, child_socket, CHILD_SOCKET);
-    posix_spawn_file_actions_addclosefrom_np(&actions, CHILD_SOCKET + 1);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    rc = posix_spawnp(&link->pid, python, &actions, &attributes, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    posix_spawnattr_destroy(&attributes);
-    if (rc != 0) {
+    snprintf(parent, sizeof(parent), "%d", (int)spawner_parent());
+    if ((rc = spawner_spawn(&link->pid, &child)) != 0) {
         link->pid = 0;
         return error_set_errno(err, rc == ENOENT || rc == EACCES ? TD_ESETUP : TD_EIO, rc, "cannot start %s", python);
     }

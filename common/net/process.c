@@ -10,11 +10,13 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <uv.h>
 
 #include "common/util/clock.h"
 #include "common/util/fs.h"
+#include "common/util/spawner.h"
 
 #define PARENT_VARIABLE "TDMPC2_PARENT_PID"
 #define TAIL_BYTES 65536
@@ -22,7 +24,12 @@
 extern char **environ;
 
 struct process {
-    uv_process_t uv;
+    union {
+        uv_handle_t handle;
+        uv_process_t child; /* of this process */
+        uv_poll_t watch;    /* of the spawner's: its pidfd */
+    } uv;
+    int pidfd;              /* -1: a child of this process */
     process_exit_fn *on_exit;
     void *context;
     pid_t pid;
@@ -88,7 +95,11 @@ static char **make_environment(char *variable)
 
 static void process_freed(uv_handle_t *uv)
 {
-    free(uv->data);
+    process_t *process = uv->data;
+
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    free(process);
 }
 
 static void process_exited(uv_process_t *uv, int64_t code, int signum)
@@ -98,6 +109,43 @@ static void process_exited(uv_process_t *uv, int64_t code, int signum)
     process->running = false;
     if (!process->closed && process->on_exit != NULL)
         process->on_exit(process->context, signum != 0 ? -1 : (int)code, signum);
+}
+
+/* Its pidfd is readable: it has ended. */
+static void watched_exited(uv_poll_t *uv, int status, int events)
+{
+    process_t *process = uv->data;
+
+    (void)status;
+    (void)events;
+    if (!process->running || !spawner_ended(process->pid, &status))
+        return;
+    process->running = false;
+    uv_poll_stop(uv);
+    if (!process->closed && process->on_exit != NULL)
+        process->on_exit(process->context, WIFSIGNALED(status) ? -1 : WEXITSTATUS(status),
+                         WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
+/* Through the spawner. Returns 0 or libuv's code; nothing is to be closed after an error. */
+static int spawn_there(process_t *process, loop_t *loop, char *path, char **argv, char **env, int log)
+{
+    struct spawn child = {.program = path, .argv = argv, .env = env,
+                          .fds = {-1, log >= 0 ? log : STDOUT_FILENO, log >= 0 ? log : STDERR_FILENO}, .fd_count = 3};
+    int rc = spawner_spawn(&process->pid, &child), status;
+
+    if (rc != 0)
+        return -rc;
+    process->pidfd = (int)syscall(SYS_pidfd_open, process->pid, 0);
+    if (process->pidfd >= 0 && (rc = uv_poll_init(loop_uv(loop), &process->uv.watch, process->pidfd)) == 0)
+        return uv_poll_start(&process->uv.watch, UV_READABLE, watched_exited);
+    rc = process->pidfd < 0 ? -errno : rc;
+    kill(process->pid, SIGKILL);
+    while (!spawner_ended(process->pid, &status))
+        usleep(1000);
+    if (process->pidfd >= 0)
+        close(process->pidfd);
+    return rc;
 }
 
 static int spawn(process_t *process, loop_t *loop, char *path, char **argv, char **env, int log)
@@ -117,7 +165,7 @@ static int spawn(process_t *process, loop_t *loop, char *path, char **argv, char
         .stdio_count = 3,
     };
 
-    return uv_spawn(loop_uv(loop), &process->uv, &options);
+    return uv_spawn(loop_uv(loop), &process->uv.child, &options);
 }
 
 static int open_log(const char *path, int *fd, struct error *err)
@@ -146,7 +194,7 @@ int process_spawn(process_t **out, loop_t *loop, const struct process_options *o
         return rc;
     if ((rc = open_log(options->log_path, &log, err)) != TD_OK)
         return rc;
-    snprintf(variable, sizeof(variable), PARENT_VARIABLE "=%d", (int)getpid());
+    snprintf(variable, sizeof(variable), PARENT_VARIABLE "=%d", (int)spawner_parent());
     process = calloc(1, sizeof(*process));
     argv = make_argv(path, options->args);
     env = make_environment(variable);
@@ -156,15 +204,22 @@ int process_spawn(process_t **out, loop_t *loop, const struct process_options *o
         free(process);
         goto done;
     }
-    process->uv.data = process;
+    process->uv.handle.data = process;
+    process->pidfd = -1;
     process->on_exit = options->on_exit;
     process->context = options->context;
-    if ((rc = spawn(process, loop, path, argv, env, log)) != 0) {
+    rc = spawner_running() ? spawn_there(process, loop, path, argv, env, log)
+                           : spawn(process, loop, path, argv, env, log);
+    if (rc != 0) {
         rc = error_set(err, TD_EIO, "cannot start %s: %s", path, uv_strerror(rc));
-        uv_close((uv_handle_t *)&process->uv, process_freed);
+        if (spawner_running())
+            free(process);
+        else
+            uv_close(&process->uv.handle, process_freed);
         goto done;
     }
-    process->pid = process->uv.pid;
+    if (!spawner_running())
+        process->pid = process->uv.child.pid;
     process->started_ms = clock_ms();
     process->running = true;
     *out = process;
@@ -193,7 +248,7 @@ bool process_running(const process_t *process)
 void process_signal(process_t *process, int signum)
 {
     if (process->running) /* not reaped yet: the pid is still this child's */
-        uv_process_kill(&process->uv, signum);
+        kill(process->pid, signum);
 }
 
 uint64_t process_age_ms(const process_t *process)
@@ -206,7 +261,7 @@ void process_close(process_t **process)
     if (*process == NULL)
         return;
     (*process)->closed = true;
-    uv_close((uv_handle_t *)&(*process)->uv, process_freed);
+    uv_close(&(*process)->uv.handle, process_freed);
     *process = NULL;
 }
 

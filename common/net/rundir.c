@@ -343,22 +343,22 @@ static void sweep(const char *base)
 }
 
 /* Not $XDG_RUNTIME_DIR: that folder goes when its user logs out, and runs outlive a login. */
-static void base_folder(char out[RUNTIME_PATH_MAX * 2])
+void runtime_base(char out[RUNTIME_BASE_MAX])
 {
     const char *own = getenv("TDMPC2_RUNTIME_DIR");
 
     if (own != NULL && own[0] == '/')
-        snprintf(out, RUNTIME_PATH_MAX * 2, "%s", own);
+        snprintf(out, RUNTIME_BASE_MAX, "%s", own);
     else
-        snprintf(out, RUNTIME_PATH_MAX * 2, "/tmp/tdmpc2-%u", (unsigned)geteuid());
+        snprintf(out, RUNTIME_BASE_MAX, "/tmp/tdmpc2-%u", (unsigned)geteuid());
 }
 
 int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err)
 {
-    char base[RUNTIME_PATH_MAX * 2];
+    char base[RUNTIME_BASE_MAX];
     int rc;
 
-    base_folder(base);
+    runtime_base(base);
     if (strlen(base) + 1 + 16 >= RUNTIME_PATH_MAX - 20)
         return error_set(err, TD_EINVAL,
                          "the folder %s is too long for sockets; set TDMPC2_RUNTIME_DIR to a shorter "

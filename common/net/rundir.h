@@ -18,6 +18,7 @@
 #include "common/util/error.h"
 
 #define RUNDIR_ROLE_MAX 16
+#define RUNTIME_BASE_MAX 192
 #define RUNTIME_PATH_MAX 96 /* a folder; with a socket's name it must fit sun_path (108) */
 
 struct rundir_part {
@@ -52,6 +53,9 @@ int rundir_newest(const char *root, char *out, size_t size, struct error *err);
 
 /* Is there a run in this directory (a config.yaml or a run/ folder)? */
 int rundir_check(const char *run_dir, struct error *err);
+
+/* The folder above those: $TDMPC2_RUNTIME_DIR or /tmp/tdmpc2-<uid>. */
+void runtime_base(char out[RUNTIME_BASE_MAX]);
 
 /*
  * A private folder (0700, owned by this user, checked) with a short path for the ipc sockets of one

@@ -370,7 +370,9 @@ static int open_all(struct daemon *daemon, struct error *err)
         /* only now: while it waits for the store's last owner a signal just ends the process */
         (rc = loop_signals(daemon->loop, on_signal, daemon, err)) != TD_OK)
         return rc;
-    return open_stats(daemon, folder, err);
+    if ((rc = open_stats(daemon, folder, err)) != TD_OK)
+        return rc;
+    return confine_calls(daemon->config.keep, daemon->config.options, err);
 }
 
 static void close_all(struct daemon *daemon)

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 #include "common/net/address.h"
+#include "common/net/confine.h"
 #include "common/util/fs.h"
 #include "learner/replay/shard.h"
 
@@ -25,6 +26,8 @@ struct daemon_config {
     bool sample_tcp;                   /* the learner is on another host */
     bool insecure;
     char keys[FS_PATH_MAX];            /* directory of keys, or empty */
+    const struct config *options;      /* for sandbox=, with what stays allowed: borrowed */
+    const struct sandbox *keep;
     bool child;                        /* of the learner: leaves when that dies */
 };
 

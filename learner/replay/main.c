@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/net/confine.h"
 #include "common/net/guard.h"
 #include "common/net/process.h"
 #include "common/util/config.h"
@@ -102,6 +103,7 @@ int main(int argc, char **argv)
     static struct config config;
     static struct daemon_config daemon;
     static char dir[FS_PATH_MAX];
+    static struct sandbox keep;
     struct error err = {0};
 
     process_leave_if_asked();
@@ -118,5 +120,12 @@ int main(int argc, char **argv)
         return TD_EXIT_BAD_INPUT;
     }
     log_init("replay", (int)daemon.shard.shard, daemon.shard.run, 2);
+    confine_shard(&keep, &config, daemon.run_dir, dir);
+    if (confine_files(&keep, &config, &err) != TD_OK) {
+        fprintf(stderr, "tdmpc2-replay: %s\n", err.text);
+        return error_exit_code(err.code);
+    }
+    daemon.options = &config;
+    daemon.keep = &keep;
     return daemon_run(&daemon);
 }
