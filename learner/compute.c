@@ -231,18 +231,21 @@ static void name_save(const struct resume_save *save, struct compute_result *res
 {
     result->kind = COMPUTE_SAVE;
     result->save.id = save->id;
+    result->save.stall_ms = save->stall_ms;
     snprintf(result->save.name, sizeof(result->save.name), "%s", save->name);
 }
 
 /* True when the writer will give the result. */
 static bool run_save(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
+    uint64_t start = clock_ns();
     char token = 0;
 
     queue_wait(compute->copies, &token, -1); /* the writer has done with the last one */
     name_save(job->save, result);
     result->rc = snapshot_take(compute->numbers);
     if (result->rc == TD_OK && compute->copied) {
+        job->save->stall_ms = (double)(clock_ns() - start) * 1e-6;
         TD_ASSERT(queue_push(compute->writes, &job->save) == TD_OK);
         return true;
     }
@@ -252,6 +255,7 @@ static bool run_save(struct compute *compute, struct compute_job *job, struct co
         error_set(&result->err, result->rc, "its numbers are not all finite");
         resume_save_destroy(&job->save);
     }
+    result->save.stall_ms = (double)(clock_ns() - start) * 1e-6;
     queue_push(compute->copies, &token);
     return false;
 }

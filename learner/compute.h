@@ -77,6 +77,7 @@ struct compute_result {
         struct {
             uint64_t id;
             char name[MANIFEST_NAME_MAX];
+            double stall_ms; /* no update could run for so long; the rest went on beside them */
         } save;
         struct {
             struct progress *progress; /* malloc'd, the receiver's */

@@ -256,7 +256,9 @@ static void published(learner_t *learner, const struct compute_result *result)
 static void saved(learner_t *learner, const struct compute_result *result)
 {
     if (result->rc == TD_OK)
-        log_info("checkpoint written", "name=%s ms=%.0f", result->save.name, result->ms);
+        log_info("checkpoint written", "name=%s ms=%.0f stall_ms=%.1f", result->save.name, result->ms,
+                 result->save.stall_ms);
+    metrics_record(learner->metrics, METRIC_save_stall_ms, result->save.stall_ms);
     metrics_record(learner->metrics, METRIC_checkpoint_ms, result->ms);
     coordinator_saved(learner->coordinator, loop_now_ms(learner->loop), result->save.id,
                       result->rc == TD_OK ? NULL : result->err.text);

@@ -26,6 +26,7 @@ struct resume_save {
     struct manifest manifest;
     void *state; /* malloc'd, or NULL */
     size_t state_size;
+    double stall_ms; /* that taking it kept updates waiting */
 };
 
 /* From COMMAND_SAVE; `steps` agent steps. NULL when out of memory. */

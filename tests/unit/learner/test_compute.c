@@ -1,5 +1,6 @@
 #include "tests/support/test.h"
 
+#include <semaphore.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -255,6 +256,58 @@ static void a_resumed_run_ends_in_the_same_bits(void **state)
     compute_destroy(&resumed);
 }
 
+/* --- saving beside updates ------------------------------------------------------- */
+
+static sem_t writing, go_on;
+
+/* The writer stands still at its first file until it is told to go on. */
+static int hold_the_writer(const char *operation, const char *path)
+{
+    if (strcmp(operation, "create") == 0 && strstr(path, SNAPSHOT_PARAMETERS) != NULL) {
+        sem_post(&writing);
+        sem_wait(&go_on);
+    }
+    return 0;
+}
+
+static void updates_go_on_while_a_checkpoint_is_written(void **state)
+{
+    struct run run = make_run("beside", false);
+    compute_t *compute = make_compute(&run, 1), *resumed = make_compute(&run, 1);
+    struct progress progress = progress_at(4, 100);
+    struct command_save command = {.id = 100, .kind = SAVE_ORDINARY, .progress = &progress};
+    struct compute_job job = {.kind = COMPUTE_SAVE};
+    size_t bytes = build(compute, NULL);
+    struct compute_result result;
+    checkpoint_t *checkpoint;
+    struct error err;
+    uint64_t hash;
+
+    (void)state;
+    sem_init(&writing, 0, 0);
+    sem_init(&go_on, 0, 0);
+    updates(compute, 0, 4);
+    hash = hash_of(compute, bytes);
+    fs_fault = hold_the_writer;
+    job.save = resume_save_create(&run, &command, 100);
+    compute_push(compute, &job);
+    sem_wait(&writing);
+    updates(compute, 4, 7); /* their results come while the file is not even begun */
+    assert_false(compute_pop(compute, &result));
+    sem_post(&go_on);
+    result = wait_result(compute, COMPUTE_SAVE);
+    fs_fault = NULL;
+    assert_ok(result.rc, result.err);
+    assert_true(result.save.stall_ms > 0 && result.save.stall_ms < result.ms);
+    assert_true(hash_of(compute, bytes) != hash);
+
+    assert_ok(resume_open(&checkpoint, &run, &err), err); /* and holds what was there before them */
+    assert_int_equal(build(resumed, checkpoint), bytes);
+    assert_true(hash_of(resumed, bytes) == hash);
+    compute_destroy(&compute);
+    compute_destroy(&resumed);
+}
+
 static void lock_step_goes_back_to_its_newest_cut(void **state)
 {
     struct run run = make_run("cuts", true);
@@ -411,6 +464,7 @@ int main(void)
         cmocka_unit_test(parts_of_a_batch_of_frames_count_as_the_whole),
         cmocka_unit_test(computing_allocates_nothing),
         cmocka_unit_test(a_resumed_run_ends_in_the_same_bits),
+        cmocka_unit_test(updates_go_on_while_a_checkpoint_is_written),
         cmocka_unit_test(lock_step_goes_back_to_its_newest_cut),
         cmocka_unit_test(foreign_and_damaged_checkpoints_are_told),
         cmocka_unit_test(sizes_that_make_no_model_are_an_error),
