@@ -206,7 +206,7 @@ static void add_options(struct sum *sum, const struct config *config)
     const struct config_option *options = config_options(&count);
 
     for (int i = 0; i < count; i++) {
-        if (options[i].change != CONFIG_FIXED || strcmp(options[i].name, "exp_name") == 0)
+        if (options[i].change != CONFIG_FIXED)
             continue;
         sum_text(sum, options[i].name);
         sum_text(sum, config_format(config, &options[i], value, sizeof(value)));

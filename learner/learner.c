@@ -149,6 +149,15 @@ static int open_loop(learner_t *learner, struct error *err)
     return post_open(&learner->post, learner->loop, &options, err);
 }
 
+static void log_line(void *context, bool warning, const char *line)
+{
+    (void)context;
+    if (warning)
+        log_warn("resuming", "what=\"%s\"", line);
+    else
+        log_info("resuming", "what=\"%s\"", line);
+}
+
 /* The coordinator of a new run, or of one that goes on from its newest checkpoint. */
 static int open_coordinator(learner_t *learner, struct error *err)
 {
@@ -165,9 +174,11 @@ static int open_coordinator(learner_t *learner, struct error *err)
     fill_settings(learner);
     if (rc == TD_OK)
         rc = coordinator_create(&learner->coordinator, &learner->settings, progress, state, state_size, err);
-    if (rc == TD_OK && progress != NULL)
+    if (rc == TD_OK && progress != NULL) {
         log_info("going on", "checkpoint=%s updates=%llu", checkpoint_path(learner->checkpoint),
                  (unsigned long long)progress->updates);
+        resume_tell(learner->checkpoint, &learner->run, "/proc/self/exe", log_line, NULL);
+    }
     free(progress);
     free(state);
     return rc;

@@ -43,9 +43,19 @@ unsigned resume_kinds(bool lockstep);
 
 /*
  * The newest valid checkpoint of this run's folder. Damaged ones are passed over and logged. *out is
- * NULL and TD_OK when there is none; a folder in which all are damaged is TD_ECORRUPT.
+ * NULL and TD_OK when there is none; a folder in which all are damaged is TD_ECORRUPT, another run's is
+ * TD_EFOREIGN, and one trained with other options that fix the run is TD_EINVAL.
  */
 int resume_open(checkpoint_t **out, const struct run *run, struct error *err);
+
+/*
+ * Say, a line each, what is restored, what of build, machine and options differs from what the checkpoint was
+ * written with, and whether a lock-step run is still exact. `program` is the learner's executable.
+ */
+#define RESUME_LINE_MAX 400
+typedef void resume_line(void *context, bool warning, const char *line);
+void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *program, resume_line *say,
+                 void *context);
 
 /* Its counters and environment state; *state is malloc'd (NULL: none), the caller's. */
 int resume_progress(const checkpoint_t *checkpoint, struct progress *progress, void **state,

@@ -124,8 +124,13 @@ int run_look(struct run *run, const struct config *fresh, const bool *given, FIL
         (rc = run_path(run, "config.yaml", path, err)) != TD_OK)
         return rc;
     run->config = *fresh;
-    if (access(path, F_OK) != 0)
+    if (access(path, F_OK) != 0) {
+        if (strcmp(fresh->resume, "must") == 0)
+            return error_set(err, TD_EINVAL, "resume=must: %s holds no run to go on with (no config.yaml)", run->dir);
         return (rc = check_fresh(run, err)) != TD_OK ? rc : config_check(&run->config, err);
+    }
+    if (strcmp(fresh->resume, "never") == 0)
+        return error_set(err, TD_EINVAL, "resume=never: %s holds a run already: choose another exp_name", run->dir);
     run->resumed = true;
     config_init(&run->config);
     if (!exists(run, "run.json") && exists(run, "checkpoints"))
@@ -166,6 +171,26 @@ static int absolute(char dir[FS_PATH_MAX], struct error *err)
     return TD_OK;
 }
 
+/* The replay directory is remembered: as a path that means the same from anywhere. */
+static int absolute_replay(struct run *run, struct error *err)
+{
+    char here[FS_PATH_MAX], full[FS_PATH_MAX];
+    const char *dir = run->config.replay_dir;
+    int rc;
+
+    if (dir[0] == '\0' || dir[0] == '/')
+        return TD_OK;
+    if (getcwd(here, sizeof(here)) == NULL)
+        return error_set(err, TD_EIO, "cannot tell the working directory, to which replay_dir=%.200s is relative", dir);
+    if ((rc = fs_join(full, here, dir, err)) != TD_OK)
+        return rc;
+    if (strlen(full) >= sizeof(run->config.replay_dir))
+        return error_set(err, TD_EINVAL, "replay_dir=%.200s is longer than %zu bytes as an absolute path", dir,
+                         sizeof(run->config.replay_dir) - 1);
+    memcpy(run->config.replay_dir, full, strlen(full) + 1);
+    return TD_OK;
+}
+
 static int take(struct run *run, struct error *err)
 {
     char path[FS_PATH_MAX];
@@ -203,8 +228,11 @@ int run_open(struct run *run, const struct config *fresh, const bool *given, uin
         return rc;
     rc = run_look(run, fresh, given, report, err);
     run->lock = lock;
+    build_of("/proc/self/exe", run->build);
     if (rc == TD_OK)
         rc = absolute(run->dir, err);
+    if (rc == TD_OK)
+        rc = absolute_replay(run, err);
     if (rc == TD_OK)
         rc = take(run, err);
     if (rc != TD_OK)

@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "common/util/build.h"
 #include "common/util/config.h"
 #include "common/util/fs.h"
 
@@ -30,6 +31,7 @@ struct run {
     uint64_t run_id;      /* of a new run 0 until run_open */
     uint32_t epoch;       /* of its last learner; run_open raises it */
     int lock;             /* -1 until run_open */
+    char build[BUILD_TEXT_MAX]; /* of this program; empty until run_open */
 };
 
 /*

@@ -123,7 +123,7 @@ static void show_options(const struct config *config)
     char value[CONFIG_TEXT_MAX];
 
     for (int i = 0; i < count; i++)
-        if (options[i].change != CONFIG_HERE)
+        if (config_is_stored(&options[i]))
             printf("  %s=%s\n", options[i].name, config_format(config, &options[i], value, sizeof(value)));
 }
 

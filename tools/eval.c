@@ -90,7 +90,7 @@ static int take_options(struct eval *eval, const struct manifest *manifest, stru
     for (int i = 0; i < count; i++) {
         int rc;
 
-        if (!eval->given[i] && options[i].change != CONFIG_HERE)
+        if (!eval->given[i] && config_is_stored(&options[i]))
             continue;
         snprintf(word, sizeof(word), "%s=%s", options[i].name, config_format(&fresh, &options[i], value, sizeof(value)));
         if ((rc = config_set(&eval->config, word, err)) != TD_OK)

@@ -157,10 +157,19 @@ static void print_end(const struct run *before, const struct config *fresh, cons
 /* Words for the learner: what was given, and where; `config=` has been read. */
 static char **learner_words(const struct run *run, const struct config *fresh, const bool *given)
 {
-    char place[FS_PATH_MAX + 16];
+    char place[FS_PATH_MAX + 16], **words;
+    bool *passed = options_given();
+    int count;
+    const struct config_option *options = config_options(&count);
 
+    if (passed == NULL)
+        return NULL;
+    for (int i = 0; i < count; i++) /* resume= was obeyed here; a learner that is started again resumes */
+        passed[i] = given[i] && strcmp(options[i].name, "resume") != 0;
     snprintf(place, sizeof(place), "work_dir=%s", run->dir);
-    return options_words(fresh, given, place);
+    words = options_words(fresh, passed, place);
+    free(passed);
+    return words;
 }
 
 static void print_passed_over(void *context, const char *name, const char *why)
@@ -169,7 +178,14 @@ static void print_passed_over(void *context, const char *name, const char *why)
     printf("note: checkpoint %s is passed over: %s\n", name, why);
 }
 
-/* What a resumed run lost since it was stopped. It is no reason not to go on, but one to know of. */
+static void print_line(void *context, bool warning, const char *line)
+{
+    (void)context;
+    (void)warning;
+    printf("%s\n", line);
+}
+
+/* What a resumed run goes on with. What it lost since it was stopped is no reason not to, but one to know of. */
 static void print_losses(const struct run *run, const struct preflight_replay *replay)
 {
     checkpoint_t *checkpoint = NULL;
@@ -181,7 +197,14 @@ static void print_losses(const struct run *run, const struct preflight_replay *r
     rc = checkpoint_open_newest(&checkpoint, folder, resume_kinds(run->config.lockstep), print_passed_over, NULL, NULL);
     if (rc != TD_OK)
         printf("note: %s holds no checkpoint to go on from: training begins anew\n", folder);
-    else if (!replay->outlook.exists && checkpoint_manifest(checkpoint)->step > 0)
+    else {
+        char folder_of[FS_PATH_MAX], program[FS_PATH_MAX] = "";
+
+        if (fs_program_dir(folder_of, NULL) == TD_OK)
+            fs_join(program, folder_of, "tdmpc2-learner", NULL);
+        resume_tell(checkpoint, run, program, print_line, NULL);
+    }
+    if (rc == TD_OK && !replay->outlook.exists && checkpoint_manifest(checkpoint)->step > 0)
         printf("note: the rows in %s are gone: replay begins empty\n", replay->dir);
     checkpoint_close(&checkpoint);
     fflush(stdout);

@@ -128,7 +128,7 @@ static cJSON *print_options(const struct config *config)
     cJSON *object = cJSON_CreateObject();
 
     for (int i = 0; i < count && object != NULL; i++) {
-        if (options[i].change == CONFIG_HERE || add(object, options[i].name, print_option(config, &options[i])))
+        if (!config_is_stored(&options[i]) || add(object, options[i].name, print_option(config, &options[i])))
             continue;
         cJSON_Delete(object);
         object = NULL;
@@ -169,6 +169,9 @@ static bool print_fields(const struct manifest *manifest, cJSON *root)
            manifest_put_u64(root, "updates", manifest->updates) == TD_OK &&
            add(root, "blas", cJSON_CreateString(manifest->blas)) &&
            add(root, "simd", cJSON_CreateString(manifest->simd)) &&
+           add(root, "build", cJSON_CreateString(manifest->build)) &&
+           add(root, "libc", cJSON_CreateString(manifest->libc)) &&
+           add(root, "machine", cJSON_CreateString(manifest->machine)) &&
            add(root, "progress", cJSON_Duplicate(manifest->progress, true)) &&
            add(root, "seeds", cJSON_Duplicate(manifest->seeds, true)) &&
            add(root, "options", print_options(&manifest->config)) && add(root, "files", print_files(manifest));
@@ -218,6 +221,13 @@ static int read_text(const struct reader *reader, const cJSON *object, const cha
     return TD_OK;
 }
 
+/* Absent: empty. */
+static int read_added(const struct reader *reader, const char *key, char *out, size_t size)
+{
+    out[0] = '\0';
+    return cJSON_HasObjectItem(reader->root, key) ? read_text(reader, reader->root, key, out, size) : TD_OK;
+}
+
 static int read_head(const struct reader *reader, struct manifest *manifest)
 {
     char kind[16], run[24];
@@ -238,7 +248,10 @@ static int read_head(const struct reader *reader, struct manifest *manifest)
         (rc = read_u64(reader, reader->root, "step", &manifest->step)) != TD_OK ||
         (rc = read_u64(reader, reader->root, "updates", &manifest->updates)) != TD_OK ||
         (rc = read_text(reader, reader->root, "blas", manifest->blas, sizeof(manifest->blas))) != TD_OK ||
-        (rc = read_text(reader, reader->root, "simd", manifest->simd, sizeof(manifest->simd))) != TD_OK)
+        (rc = read_text(reader, reader->root, "simd", manifest->simd, sizeof(manifest->simd))) != TD_OK ||
+        (rc = read_added(reader, "build", manifest->build, sizeof(manifest->build))) != TD_OK ||
+        (rc = read_added(reader, "libc", manifest->libc, sizeof(manifest->libc))) != TD_OK ||
+        (rc = read_added(reader, "machine", manifest->machine, sizeof(manifest->machine))) != TD_OK)
         return rc;
     if (strlen(run) != 16 || strspn(run, "0123456789abcdef") != 16)
         return corrupt(reader, "\"run_id\" is not 16 hexadecimal digits");

@@ -50,6 +50,9 @@ struct manifest {
     uint64_t updates;
     char blas[64];        /* the BLAS core and the SIMD path that the numbers came from */
     char simd[64];
+    char build[64];       /* of the program (common/util/build.h), the C library and the machine; */
+    char libc[64];        /* empty: written before these were noted */
+    char machine[64];
     struct config config;
     cJSON *progress;      /* an object, see learner/progress.h */
     cJSON *seeds;         /* an object */

@@ -480,9 +480,11 @@ static int resume_option(struct config *config, const struct config *fresh, int 
         return error_set(err, TD_EINVAL,
                          "this run has %s=%.120s, which cannot become %.120s: choose another exp_name",
                          option->name, stored, wanted);
-    if (option->change == CONFIG_HERE || (option->change == CONFIG_SAFE && given)) {
-        if (option->change == CONFIG_SAFE && report != NULL && strcmp(stored, wanted) != 0)
-            fprintf(report, "changed   %s=%s (was %s)\n", option->name, wanted, stored);
+    if (option->change == CONFIG_HERE || (option->change != CONFIG_FIXED && given)) {
+        if (option->change != CONFIG_HERE && report != NULL && strcmp(stored, wanted) != 0)
+            fprintf(report, "changed   %s=%s (was %s)%s\n", option->name, wanted, stored,
+                    option->change == CONFIG_BITS && config->lockstep
+                        ? ": from here on other bits than the run would have had without" : "");
         return config_set_value(config, i, wanted, err);
     }
     /* a value from the run that these words alone would not give */

@@ -30,7 +30,7 @@ struct config {
 };
 
 enum config_type { CONFIG_INT, CONFIG_REAL, CONFIG_BOOL, CONFIG_TEXT };
-enum config_change { CONFIG_FIXED, CONFIG_SAFE, CONFIG_HERE };
+enum config_change { CONFIG_FIXED, CONFIG_SAFE, CONFIG_BITS, CONFIG_HERE };
 
 /* One row of the table. */
 struct config_option {
@@ -85,9 +85,15 @@ int config_check(const struct config *config, struct error *err);
 char *config_format(const struct config *config, const struct config_option *option, char *out,
                     size_t size);
 
+/* Stored with the run, and not changed by a start that does not name it. */
+static inline bool config_is_stored(const struct config_option *option)
+{
+    return option->change != CONFIG_HERE;
+}
+
 /*
- * Merge a resumed run: `config` holds what was stored, `fresh` what is given now. SAFE options that
- * were given replace the stored ones, a differing FIXED one is refused with both values, HERE ones
+ * Merge a resumed run: `config` holds what was stored, `fresh` what is given now. SAFE and BITS options that
+ * were given replace the stored ones (of BITS a lock-step run is told so), a differing FIXED one is refused with both values, HERE ones
  * are taken from `fresh`. One line per restored or changed option goes to `report` (may be NULL).
  */
 int config_resume(struct config *config, const struct config *fresh, const bool *given,

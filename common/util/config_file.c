@@ -224,7 +224,7 @@ int config_save(const struct config *config, const char *path, struct error *err
     fputs("# The options of this run; those that name places of one process are not kept.\n", out);
     options = config_options(&count);
     for (int i = 0; i < count; i++)
-        if (options[i].change != CONFIG_HERE)
+        if (config_is_stored(&options[i]))
             write_option(out, config, &options[i]);
     if (fclose(out) != 0)
         rc = error_set(err, TD_ENOMEM, "out of memory");
