@@ -46,6 +46,16 @@ static void kill_all(struct cluster *cluster)
     cluster_kill(cluster, cluster_shard(cluster, 0), 55);
 }
 
+/* Whatever has ended starts again. */
+static void start_all(struct cluster *cluster)
+{
+    struct cluster_node *nodes[] = {cluster_learner(cluster), cluster_shard(cluster, 0), cluster_actor(cluster, 0)};
+
+    for (size_t i = 0; i < TD_LEN(nodes); i++)
+        if (!nodes[i]->alive)
+            nodes[i]->start_at = cluster->now + 50;
+}
+
 static uint64_t hash_rows(const struct cluster *cluster)
 {
     return cluster_hash(cluster); /* of the csv lines: there are no other hashes in a real run */
@@ -430,12 +440,129 @@ static void the_table_is_complete(void **state)
     free(progress);
 }
 
+/* --- options changed between stop and resume ---------------------------------------- */
+
+/* Every option that a resumed run takes: another value, and whether the bits depend on it as its class says. */
+static const struct {
+    const char *word;
+    const char *why; /* where it cannot be tried here */
+} changes[] = {
+    {"steps", "a_finished_run_is_extended_to_the_bits_of_a_longer_one"},
+    {"utd", "lock-step has utd=1"},
+    {"actors", "lock-step has one actor"},
+    {"envs", "lock-step has one environment"},
+    {"replay_dir", "a place: test_run"},
+    {"exp_name=other", NULL},
+    {"eval_episodes=3", NULL},
+    {"eval_freq=33", NULL},
+    {"eval_first=false", NULL},
+    {"evaluator=off", NULL},
+    {"slack=2", NULL},
+    {"broadcast_interval=0.2", NULL},
+    {"max_staleness=5", NULL},
+    {"outbox=16", NULL},
+    {"heartbeat=1", NULL},
+    {"learner_timeout=100", NULL},
+    {"checkpoint_every=2", NULL},
+    {"checkpoint_steps=17", NULL},
+    {"keep_checkpoints=1", NULL},
+    {"commit_interval_ms=0", NULL},
+    {"disk_limit=5", NULL},
+    {"save_csv=false", NULL},
+    {"compress_frames=false", NULL},
+};
+
+static void give(struct cluster *cluster, void *context)
+{
+    cluster->words[0] = context;
+}
+
+static enum effect effect_of_option(const char *word, const struct config_option *option, const char **differs)
+{
+    /* whether to evaluate first only counts before the first step */
+    enum place place = strcmp(option->name, "eval_first") == 0 ? SEEDING : EVICTING;
+    struct stopping stopping = {.place = place, .stop = KILL_ALL, .after = place == SEEDING ? 20 : 300, .between = give,
+                                .context = (void *)(uintptr_t)word};
+    struct digest digest;
+    uint64_t rows;
+
+    *differs = run_stopped(&stopping, &digest, &rows);
+    if (*differs != NULL)
+        return REFUSED;
+    *differs = digest_difference(&expected, &digest);
+    return *differs != NULL || rows != expected_rows ? OTHER_BITS : NO_EFFECT;
+}
+
+static const char *change_of(const struct config_option *option, const char **why)
+{
+    for (size_t i = 0; i < TD_LEN(changes); i++) {
+        size_t length = strcspn(changes[i].word, "=");
+
+        *why = changes[i].why;
+        if (strlen(option->name) == length && strncmp(option->name, changes[i].word, length) == 0)
+            return changes[i].word;
+    }
+    fail_msg("%s may change on resume: say here to what, and whether lock-step stays exact", option->name);
+    return NULL;
+}
+
+static void the_class_of_every_option_is_true(void **state)
+{
+    int count, tried = 0;
+    const struct config_option *options = config_options(&count);
+
+    (void)state;
+    for (int i = 0; i < count; i++) {
+        const char *word, *why, *differs;
+        enum effect effect;
+
+        if (options[i].change != CONFIG_SAFE && options[i].change != CONFIG_BITS)
+            continue;
+        word = change_of(&options[i], &why);
+        if (why != NULL)
+            continue;
+        effect = effect_of_option(word, &options[i], &differs);
+        if (effect != (options[i].change == CONFIG_SAFE ? NO_EFFECT : OTHER_BITS))
+            fail_msg("%s on resume: %s (%s), its class says otherwise", word,
+                     effect == OTHER_BITS ? "other bits" : effect == REFUSED ? "refused" : "no effect",
+                     differs != NULL ? differs : "csv");
+        tried++;
+    }
+    assert_true(tried > 15);
+}
+
+/* A run of fewer steps, gone on with until it has as many. */
+static void a_finished_run_is_extended_to_the_bits_of_a_longer_one(void **state)
+{
+    static const char word[] = "steps=230";
+    struct cluster_options options;
+    struct cluster *cluster;
+    struct digest digest;
+
+    (void)state;
+    exact_options(&options);
+    options.steps = 170;
+    cluster = cluster_create(&options);
+    begin(cluster);
+    assert_true(cluster_run(cluster, LONG_ENOUGH_MS));
+    assert_int_equal(cluster_learner(cluster)->exit_code, TD_EXIT_OK);
+    cluster->words[0] = word;
+    kill_all(cluster); /* who has not heard yet that it is over */
+    start_all(cluster);
+    assert_null(finish(cluster, &digest));
+    assert_null(digest_difference(&expected, &digest));
+    assert_true(hash_rows(cluster) == expected_rows);
+    cluster_destroy(&cluster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stopped_anywhere_ends_in_the_same_bits),
         cmocka_unit_test(the_table_is_complete),
         cmocka_unit_test(every_part_matters),
+        cmocka_unit_test(the_class_of_every_option_is_true),
+        cmocka_unit_test(a_finished_run_is_extended_to_the_bits_of_a_longer_one),
     };
 
     return cmocka_run_group_tests(tests, run_whole, NULL);

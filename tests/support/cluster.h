@@ -167,6 +167,7 @@ struct cluster {
     void (*on_delivered)(struct cluster *cluster, void *context);
     void (*on_save_failed)(struct cluster *cluster, void *context); /* a real checkpoint, by fs_fault */
     void *context;
+    const char *words[4]; /* options given to the learner at its next starts (cluster_real.h) */
 };
 
 /* Sensible options for a small run. */

@@ -2,6 +2,7 @@
 #include <cjson/cJSON.h>
 #include <xxhash.h>
 
+#include "learner/settings.h"
 #include "tests/support/cluster.h"
 #include "tests/support/cluster_real.h"
 #include "tests/support/test.h"
@@ -403,6 +404,9 @@ static void start_coordinator(struct cluster *cluster, struct cluster_node *node
 
     fill_config(cluster, node, &config);
     if (host->real != NULL) {
+        settings_fill(&config, &host->real->run.config);
+        config.heartbeat_ms = 2000;
+        config.checkpoint_every_ms = cluster->options.checkpoint_every_ms;
         config.run = host->real->run.run_id;
         config.epoch = cluster->epoch_file = host->real->run.epoch;
     }

@@ -19,7 +19,7 @@ struct config real_config(const struct cluster *cluster)
     static const char *const tiny[] = {"enc_dim=16",     "mlp_dim=16",   "latent_dim=16", "num_samples=16",
                                        "num_elites=4",   "num_pi_trajs=4", "iterations=2", "num_bins=11",
                                        "num_q=3",        "seed=5",       "keep_checkpoints=3",
-                                       "lr=0.01",        "tau=0.02"};
+                                       "lr=0.01",        "tau=0.02",     "checkpoint_every=1"};
     const struct cluster_options *options = &cluster->options;
     struct config config;
     struct error err = {0};
@@ -70,6 +70,9 @@ bool real_open(struct real_learner **out, struct cluster *cluster, struct error 
     assert_non_null(real);
     config_options(&count);
     assert_true(count <= (int)TD_LEN(given));
+    for (count = 0; cluster->words[count] != NULL; count++)
+        ;
+    assert_ok(config_parse(&config, count, (char **)(uintptr_t)cluster->words, given, err), *err);
     sem_init(&real->done, 0, 0);
     open = run_open(&real->run, &config, given, 0, NULL, err) == TD_OK;
     if (!open)
@@ -224,9 +227,13 @@ struct real_actor *real_actor_open(const struct cluster *cluster, const struct w
 {
     struct real_actor *real = calloc(1, sizeof(*real));
     struct worker_options options = {.config = real_config(cluster), .threads = 1, .wake = wake};
+    char dir[FS_PATH_MAX], path[FS_PATH_MAX];
     struct error err = {0};
 
     assert_non_null(real);
+    real_run_dir(cluster, dir); /* what a Welcome tells */
+    assert_int_equal(fs_join(path, dir, "config.yaml", NULL), TD_OK);
+    assert_ok(config_load(&options.config, path, NULL, &err), err);
     sem_init(&real->done, 0, 0);
     options.context = &real->done;
     assert_ok(worker_create(&real->worker, &options, &err), err);

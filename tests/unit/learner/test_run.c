@@ -88,6 +88,84 @@ static void a_new_run_is_made_and_resumed(void **state)
     assert_non_null(strstr(err.text, "seed=3"));
 }
 
+static void resume_says_what_may_be_there(void **state)
+{
+    struct run run;
+    struct error err = {0};
+
+    (void)state;
+    options((const char *[]){"resume=must", NULL});
+    assert_int_equal(run_look(&run, &fresh, given, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "no run to go on with"));
+    assert_int_not_equal(access(dir, F_OK), 0);
+    options((const char *[]){"resume=never", NULL});
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    run_close(&run);
+    assert_int_equal(run_look(&run, &fresh, given, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "holds a run already"));
+    assert_int_equal(run_open(&run, &fresh, given, 0, NULL, &err), TD_EINVAL);
+    options((const char *[]){"resume=must", NULL});
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_string_equal(run.config.resume, "must"); /* of this start alone */
+    run_close(&run);
+    options(NULL);
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_string_equal(run.config.resume, "auto");
+    run_close(&run);
+}
+
+/* The directory is the run: under another path and name it goes on as itself. */
+static void a_moved_run_goes_on(void **state)
+{
+    char before[FS_PATH_MAX];
+    struct error err = {0};
+    struct run run;
+    uint64_t id;
+
+    (void)state;
+    options((const char *[]){"seed=3", "exp_name=here", NULL});
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    id = run.run_id;
+    run_close(&run);
+    memcpy(before, dir, sizeof(before));
+    assert_int_equal(fs_join(dir, test_folder(), "moved", NULL), TD_OK);
+    fs_remove_tree(dir, NULL);
+    assert_int_equal(rename(before, dir), 0);
+    options((const char *[]){"exp_name=there", "resume=must", NULL});
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_true(run.resumed && run.run_id == id && run.epoch == 2);
+    assert_string_equal(run.config.exp_name, "there");
+    assert_int_equal(run.config.seed, 3);
+    assert_non_null(strstr(run.dir, "/moved"));
+    run_close(&run);
+}
+
+static void where_replay_is_is_remembered(void **state)
+{
+    char here[FS_PATH_MAX], there[FS_PATH_MAX + 32];
+    struct error err = {0};
+    struct run run;
+
+    (void)state;
+    assert_non_null(getcwd(here, sizeof(here)));
+    snprintf(there, sizeof(there), "%s/somewhere/replay", here);
+    options((const char *[]){"replay_dir=somewhere/replay", NULL});
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_string_equal(run.config.replay_dir, there);
+    run_close(&run);
+    options(NULL);
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_string_equal(run.config.replay_dir, there);
+    run_close(&run);
+    options((const char *[]){"replay_dir=/else/where", NULL}); /* it was moved */
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    run_close(&run);
+    options(NULL);
+    assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
+    assert_string_equal(run.config.replay_dir, "/else/where");
+    run_close(&run);
+}
+
 static void a_finished_run_says_so_until_it_is_extended(void **state)
 {
     struct run run;
@@ -205,6 +283,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(a_new_run_is_made_and_resumed, fresh_folder),
+        cmocka_unit_test_setup(resume_says_what_may_be_there, fresh_folder),
+        cmocka_unit_test_setup(a_moved_run_goes_on, fresh_folder),
+        cmocka_unit_test_setup(where_replay_is_is_remembered, fresh_folder),
         cmocka_unit_test_setup(a_finished_run_says_so_until_it_is_extended, fresh_folder),
         cmocka_unit_test_setup(a_locked_run_names_its_owner, fresh_folder),
         cmocka_unit_test_setup(damaged_directories_are_refused, fresh_folder),

@@ -404,6 +404,75 @@ static void a_resumed_run_keeps_what_must_not_change(void **state)
     assert_non_null(strstr(err.text, "0.1"));
 }
 
+/* `name=value` with a value that the option may have and does not have by default. */
+static void other_value(const struct config_option *option, char *word, size_t size)
+{
+    double value = strtod(option->value, NULL);
+    size_t length = strcspn(option->choices, "|");
+
+    if (option->type == CONFIG_INT)
+        snprintf(word, size, "%s=%.0f", option->name, value == option->min ? value + 1 : option->min);
+    else if (option->type == CONFIG_REAL)
+        snprintf(word, size, "%s=%.17g", option->name, value == option->min ? (value + option->max) / 2 : (value + option->min) / 2);
+    else if (option->type == CONFIG_BOOL)
+        snprintf(word, size, "%s=%s", option->name, strcmp(option->value, "true") == 0 ? "false" : "true");
+    else if (option->choices[0] == '\0')
+        snprintf(word, size, "%s=something-else", option->name);
+    else if (strlen(option->value) == length && strncmp(option->value, option->choices, length) == 0)
+        snprintf(word, size, "%s=%.*s", option->name, (int)strcspn(option->choices + length + 1, "|"), option->choices + length + 1);
+    else
+        snprintf(word, size, "%s=%.*s", option->name, (int)length, option->choices);
+}
+
+/* What README says of each class, for every option there is. */
+static void every_option_has_a_class_that_is_kept_to(void **state)
+{
+    int count, of_class[4] = {0};
+    const struct config_option *options = config_options(&count);
+
+    (void)state;
+    for (int i = 0; i < count; i++) {
+        const struct config_option *option = &options[i];
+        bool given[256] = {false};
+        struct config stored, fresh;
+        char word[CONFIG_TEXT_MAX], before[CONFIG_TEXT_MAX], value[CONFIG_TEXT_MAX], line[CONFIG_TEXT_MAX + 64], *text = NULL;
+        struct error err = {0};
+        size_t size;
+        FILE *report = open_memstream(&text, &size);
+        int rc;
+
+        config_init(&stored);
+        config_init(&fresh);
+        config_format(&stored, option, before, sizeof(before));
+        stored.lockstep = true;
+        other_value(option, word, sizeof(word));
+        assert_ok(config_set(&fresh, word, &err), err);
+        given[i] = true;
+        rc = config_resume(&stored, &fresh, given, report, &err);
+        fclose(report);
+        assert_in_range(option->change, CONFIG_FIXED, CONFIG_HERE);
+        of_class[option->change]++;
+        if (strcmp(option->name, "lockstep") != 0)
+            assert_int_equal(rc == TD_OK, option->change != CONFIG_FIXED);
+        config_format(&fresh, option, value, sizeof(value));
+        if (option->change == CONFIG_FIXED && rc != TD_OK) {
+            assert_int_equal(rc, TD_EINVAL);
+            assert_non_null(strstr(err.text, option->name));
+            assert_non_null(strstr(err.text, value)); /* and both values */
+            assert_non_null(strstr(err.text, before));
+        } else if (option->change != CONFIG_FIXED) {
+            config_format(&stored, option, line, sizeof(line));
+            assert_string_equal(value, line);
+            snprintf(line, sizeof(line), "changed   %s=", option->name);
+            assert_int_equal(strstr(text, line) != NULL, option->change != CONFIG_HERE);
+            assert_int_equal(strstr(text, "other bits") != NULL, option->change == CONFIG_BITS);
+        }
+        free(text);
+    }
+    for (size_t i = 0; i < TD_LEN(of_class); i++)
+        assert_true(of_class[i] > 0);
+}
+
 static void a_library_is_named_by_env_or_task(void **state)
 {
     struct config config;
@@ -495,6 +564,7 @@ int main(void)
         cmocka_unit_test(contradictions_are_found),
         cmocka_unit_test(options_are_read_from_memory),
         cmocka_unit_test(a_resumed_run_keeps_what_must_not_change),
+        cmocka_unit_test(every_option_has_a_class_that_is_kept_to),
         cmocka_unit_test(a_library_is_named_by_env_or_task),
         cmocka_unit_test(run_directories_follow_the_reference),
         cmocka_unit_test(help_and_markdown_hold_every_option),

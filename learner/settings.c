@@ -1,0 +1,35 @@
+#include "learner/settings.h"
+
+#include <string.h>
+
+static uint64_t ms_of(double seconds)
+{
+    return (uint64_t)(seconds * 1000.0 + 0.5);
+}
+
+void settings_fill(struct coordinator_config *settings, const struct config *config)
+{
+    settings->lockstep = config->lockstep;
+    settings->episodic = config->episodic;
+    settings->evaluator = strcmp(config->evaluator, "off") != 0;
+    settings->eval_first = config->eval_first;
+    settings->seed = (uint64_t)config->seed;
+    settings->steps = (uint64_t)config->steps;
+    settings->seed_steps = (uint64_t)config->seed_steps;
+    settings->utd = config->utd;
+    settings->slack = config->slack;
+    settings->batch_size = (uint32_t)config->batch_size;
+    settings->horizon = (uint32_t)config->horizon;
+    settings->buffer_size = (uint64_t)config->buffer_size;
+    settings->eval_freq = (uint64_t)config->eval_freq;
+    settings->eval_episodes = (uint32_t)config->eval_episodes;
+    settings->actors = (uint32_t)config->actors;
+    settings->shards = (uint32_t)config->shards;
+    settings->max_staleness = (uint64_t)config->max_staleness;
+    settings->heartbeat_ms = ms_of(config->heartbeat);
+    settings->broadcast_ms = ms_of(config->broadcast_interval);
+    settings->timeout_ms = ms_of(config->learner_timeout);
+    settings->checkpoint_every_ms = ms_of(config->checkpoint_every);
+    settings->checkpoint_steps = (uint64_t)config->checkpoint_steps;
+    settings->keep_checkpoints = (uint32_t)config->keep_checkpoints;
+}

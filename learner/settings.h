@@ -1,0 +1,13 @@
+/*
+ * settings.h - a run's options as the coordinator takes them.
+ */
+#ifndef TD_LEARNER_SETTINGS_H
+#define TD_LEARNER_SETTINGS_H
+
+#include "common/util/config.h"
+#include "learner/coordinator.h"
+
+/* All that follows from the options; who the run, the process and its epoch are is left as it is. */
+void settings_fill(struct coordinator_config *settings, const struct config *config);
+
+#endif
