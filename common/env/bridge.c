@@ -28,7 +28,10 @@ struct bridge {
     bool seeded;           /* this process has had its seed */
     size_t state_bytes;    /* of the environment's own state; 0: not offered */
     uint64_t timeout_ms, env_ns;
-    float *obs;
+    uint32_t side;         /* of the pictures that are observations; 0: numbers are */
+    uint32_t numbers;      /* of an observation; 0: no process has said it yet */
+    size_t obs_bytes;      /* of those, or of a picture */
+    uint8_t *obs;          /* floats, or with obs=rgb a picture [64][64][3] */
 };
 
 /* A saved state: this, the observation, the environment's bytes. */
@@ -64,10 +67,12 @@ static bool sane(const struct bridge_reply *reply)
            reply->action_repeat >= 1 && reply->action_repeat <= 1000 && reply->state_size <= BRIDGE_BULK_MAX / 2;
 }
 
-/* Start a process and ask it to make the environment. */
-static int begin_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct error *err)
+/* Start a process and ask it to make the environment, which shows pictures with a side that is not 0. */
+static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t side, bridge_link_t **out,
+                         struct error *err)
 {
-    struct bridge_request request = {.kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed};
+    struct bridge_request request = {
+        .kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed, .width = side, .height = side};
     char python[FS_PATH_MAX], run[FS_PATH_MAX];
     struct error why = {0};
     int rc;
@@ -100,10 +105,10 @@ static int finish_process(const struct bridge_task *task, bridge_link_t **link, 
 }
 
 /* A running process that has made the environment. */
-static int open_process(const struct bridge_task *task, uint32_t seed, bridge_link_t **out, struct bridge_reply *reply,
-                        struct error *err)
+static int open_process(const struct bridge_task *task, uint32_t seed, uint32_t side, bridge_link_t **out,
+                        struct bridge_reply *reply, struct error *err)
 {
-    int rc = begin_process(task, seed, out, err);
+    int rc = begin_process(task, seed, side, out, err);
 
     while (rc == TD_OK) {
         bridge_link_wait(*out);
@@ -170,7 +175,7 @@ static int bridge_look(struct env_spec *spec, struct error *err)
     if (recall(spec->task, spec))
         return TD_OK;
     bridge_task_find(spec->task, &task);
-    if ((rc = open_process(&task, 0, &link, &reply, err)) != TD_OK)
+    if ((rc = open_process(&task, 0, 0, &link, &reply, err)) != TD_OK)
         return rc;
     bridge_link_close(&link);
     take_spec(spec, &reply);
@@ -190,13 +195,15 @@ static uint32_t process_seed(const struct bridge *bridge)
 static int take_process(struct bridge *bridge, const struct env_spec *spec, const struct bridge_reply *reply,
                         struct error *err)
 {
-    if (reply->obs_dim != spec->obs_dim || reply->action_dim != spec->action_dim ||
+    if (bridge->numbers == 0)
+        bridge->numbers = reply->obs_dim;
+    if (reply->obs_dim != bridge->numbers || reply->action_dim != spec->action_dim ||
         reply->episode_length != spec->episode_length || reply->action_repeat != spec->action_repeat) {
         bridge_link_close(&bridge->link);
         return error_set(err, TD_EFOREIGN, "%s: the process has observation %u, action %u, limit %u, repeat %u; "
                                            "%u, %u, %u, %u are expected: another version of the package?",
                          spec->task, reply->obs_dim, reply->action_dim, reply->episode_length, reply->action_repeat,
-                         spec->obs_dim, spec->action_dim, spec->episode_length, spec->action_repeat);
+                         bridge->numbers, spec->action_dim, spec->episode_length, spec->action_repeat);
     }
     if ((reply->state_size > 0) != spec->exact_state ||
         (bridge->state_bytes > 0 && reply->state_size != bridge->state_bytes)) {
@@ -222,14 +229,19 @@ static void bridge_close(struct env *env)
 static int bridge_create_later(struct env **out, const struct env_spec *spec, uint32_t seed, struct error *err)
 {
     struct bridge *bridge = calloc(1, sizeof(*bridge));
+    bool rgb = spec->obs_type == ENV_OBS_RGB;
+    size_t bytes = spec->obs_dim * (rgb ? 1 : sizeof(float));
 
     if (bridge != NULL)
-        bridge->obs = calloc(spec->obs_dim, sizeof(float));
+        bridge->obs = calloc(1, bytes);
     if (bridge == NULL || bridge->obs == NULL) {
         free(bridge);
         return error_set(err, TD_ENOMEM, "no memory for an environment");
     }
     bridge_task_find(spec->task, &bridge->task);
+    bridge->numbers = rgb ? bridge->task.spec.obs_dim : spec->obs_dim;
+    bridge->obs_bytes = bytes;
+    bridge->side = rgb ? ENV_FRAME_SIDE : 0;
     bridge->seed = seed;
     bridge->timeout_ms = timeout_ms();
     *out = &bridge->env;
@@ -246,7 +258,7 @@ static int bridge_create(struct env **out, const struct env_spec *spec, uint32_t
         return rc;
     bridge = (struct bridge *)*out;
     bridge->begun = true;
-    if ((rc = open_process(&bridge->task, seed, &bridge->link, &reply, err)) != TD_OK ||
+    if ((rc = open_process(&bridge->task, seed, bridge->side, &bridge->link, &reply, err)) != TD_OK ||
         (rc = take_process(bridge, spec, &reply, err)) != TD_OK) {
         bridge_close(*out);
         *out = NULL;
@@ -266,19 +278,21 @@ static int lose(struct bridge *bridge, const struct error *why, struct error *er
 /* The reply's observation, if it is one. */
 static int take_obs(struct bridge *bridge, const struct bridge_reply *reply, struct error *err)
 {
-    uint32_t count = bridge->env.spec.obs_dim;
+    float value;
     struct error why;
 
-    if (reply->bulk_size != count * sizeof(float)) {
-        error_set(&why, TD_ELOST, "an observation of %zu bytes came, not %zu", reply->bulk_size, count * sizeof(float));
+    if (reply->bulk_size != bridge->obs_bytes) {
+        error_set(&why, TD_ELOST, "an observation of %zu bytes came, not %zu", reply->bulk_size, bridge->obs_bytes);
         return lose(bridge, &why, err);
     }
     memcpy(bridge->obs, reply->bulk, reply->bulk_size);
-    for (uint32_t i = 0; i < count; i++)
-        if (!isfinite(bridge->obs[i])) {
-            error_set(&why, TD_ELOST, "component %u of the observation is %g", i, (double)bridge->obs[i]);
+    for (uint32_t i = 0; bridge->side == 0 && i < bridge->numbers; i++) {
+        memcpy(&value, bridge->obs + i * sizeof(value), sizeof(value));
+        if (!isfinite(value)) {
+            error_set(&why, TD_ELOST, "component %u of the observation is %g", i, (double)value);
             return lose(bridge, &why, err);
         }
+    }
     return TD_OK;
 }
 
@@ -335,7 +349,7 @@ static int bridge_begin(struct env *env, const float *action, struct error *err)
     bridge->restarts += bridge->begun;
     bridge->begun = true;
     bridge->phase = PHASE_OPEN;
-    return failed_to_start(bridge, begin_process(&bridge->task, process_seed(bridge), &bridge->link, err));
+    return failed_to_start(bridge, begin_process(&bridge->task, process_seed(bridge), bridge->side, &bridge->link, err));
 }
 
 /* It has started: go on to the reset. */
@@ -403,7 +417,41 @@ static uint64_t bridge_due_ms(const struct env *env)
 
 static void bridge_observe(struct env *env, void *obs)
 {
-    memcpy(obs, ((struct bridge *)env)->obs, env->spec.obs_dim * sizeof(float));
+    memcpy(obs, ((struct bridge *)env)->obs, ((struct bridge *)env)->obs_bytes);
+}
+
+/* --- pictures ------------------------------------------------------------------------------------------- */
+
+static bool bridge_rgb_task(const char *name)
+{
+    struct bridge_task task;
+
+    return bridge_task_find(name, &task) && (task.suite == SUITE_GYM || task.suite == SUITE_PYTHON);
+}
+
+/* The last one, as it came with the step; another size is asked for. */
+static int bridge_render(struct env *env, const struct env_view *view, uint8_t *pixels, struct error *err)
+{
+    struct bridge *bridge = (struct bridge *)env;
+    struct bridge_request request = {
+        .kind = BRIDGE_RENDER, .width = (uint32_t)view->width, .height = (uint32_t)view->height};
+    size_t bytes = (size_t)view->width * (size_t)view->height * 3;
+    struct bridge_reply reply = {0};
+    int rc;
+
+    if (bridge->side == 0 || view->camera != -1)
+        return error_set(err, TD_EINVAL, "%s draws its own pictures, opened with obs=rgb", env->spec.task);
+    if (view->width == (int)bridge->side && view->height == (int)bridge->side) {
+        memcpy(pixels, bridge->obs, bytes);
+        return TD_OK;
+    }
+    if ((rc = call(bridge, &request, &reply, err)) != TD_OK)
+        return rc;
+    if (reply.bulk_size != bytes)
+        return error_set(err, TD_ELOST, "%s: a picture of %zu bytes came, not %zu", env->spec.task, reply.bulk_size,
+                         bytes);
+    memcpy(pixels, reply.bulk, bytes);
+    return TD_OK;
 }
 
 /* --- state ---------------------------------------------------------------------------------------------- */
@@ -414,7 +462,7 @@ static size_t bridge_state_size(const struct env *env)
 
     if (bridge->state_bytes == 0)
         return 0;
-    return sizeof(struct bridge_state) + env->spec.obs_dim * sizeof(float) + bridge->state_bytes;
+    return sizeof(struct bridge_state) + bridge->obs_bytes + bridge->state_bytes;
 }
 
 /* A process that cannot give its state leaves zeros, which bridge_state_set refuses. */
@@ -424,7 +472,7 @@ static void bridge_state_get(struct env *env, void *bytes)
     struct bridge_state head = {STATE_MAGIC, bridge->seed, bridge->restarts, bridge->seeded,
                                 (uint32_t)bridge->state_bytes};
     struct bridge_request request = {.kind = BRIDGE_STATE_GET};
-    size_t obs_bytes = env->spec.obs_dim * sizeof(float);
+    size_t obs_bytes = bridge->obs_bytes;
     struct bridge_reply reply = {0};
     char *at = bytes;
 
@@ -439,7 +487,7 @@ static void bridge_state_get(struct env *env, void *bytes)
 static int bridge_state_set(struct env *env, const void *bytes, struct error *err)
 {
     struct bridge *bridge = (struct bridge *)env;
-    size_t obs_bytes = env->spec.obs_dim * sizeof(float);
+    size_t obs_bytes = bridge->obs_bytes;
     const char *at = bytes;
     struct bridge_state head;
     struct bridge_request request = {.kind = BRIDGE_STATE_SET,
@@ -451,7 +499,7 @@ static int bridge_state_set(struct env *env, const void *bytes, struct error *er
     memcpy(&head, bytes, sizeof(head));
     if (head.magic != STATE_MAGIC || head.bytes != bridge->state_bytes || head.seeded > 1)
         return error_set(err, TD_ECORRUPT, "the saved state of %s is none", env->spec.task);
-    for (uint32_t i = 0; i < env->spec.obs_dim; i++) {
+    for (uint32_t i = 0; bridge->side == 0 && i < bridge->numbers; i++) {
         float value;
 
         memcpy(&value, at + sizeof(head) + i * sizeof(value), sizeof(value));
@@ -495,6 +543,9 @@ const struct env_class bridge_class = {
     .poll = bridge_poll,
     .due_ms = bridge_due_ms,
     .observe = bridge_observe,
+    .rgb = true,
+    .rgb_task = bridge_rgb_task,
+    .render = bridge_render,
     .state_size = bridge_state_size,
     .state_get = bridge_state_get,
     .state_set = bridge_state_set,

@@ -31,9 +31,9 @@
 #define BRIDGE_TEXT_MAX   512
 
 enum bridge_kind {
-    BRIDGE_OPEN = 1,  /* task, seed -> spec */
-    BRIDGE_RESET,     /* [seed] -> obs */
-    BRIDGE_STEP,      /* bulk: action -> obs, reward, flags */
+    BRIDGE_OPEN = 1,  /* task, seed, [width, height: of pictures in the place of observations] -> spec */
+    BRIDGE_RESET,     /* [seed] -> obs, or picture [height][width][3] */
+    BRIDGE_STEP,      /* bulk: action -> obs or picture, reward, flags */
     BRIDGE_STATE_GET, /* -> state */
     BRIDGE_STATE_SET, /* bulk: state */
     BRIDGE_RENDER,    /* width, height -> rgb [height][width][3] */

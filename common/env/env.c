@@ -85,6 +85,11 @@ struct env_options env_options(const char *obs, const char *render)
     };
 }
 
+static bool offers_rgb(const struct env_class *class, const char *task)
+{
+    return class->rgb && (class->rgb_task == NULL || class->rgb_task(task));
+}
+
 /* The kind of a task that can be observed so, and its spec. */
 static int find_with(const char *task, const struct env_options *options,
                      const struct env_class **class, struct env_spec *spec, struct error *err)
@@ -98,8 +103,9 @@ static int find_with(const char *task, const struct env_options *options,
         return rc;
     if (options->obs_type != ENV_OBS_RGB)
         return TD_OK;
-    if (!(*class)->rgb)
-        return error_set(err, TD_EINVAL, "%s offers states only: obs=rgb is for DMControl tasks", task);
+    if (!offers_rgb(*class, task))
+        return error_set(err, TD_EINVAL, "%s offers states only: obs=rgb is for DMControl and Gymnasium's tasks, gym: "
+                                         "and python:", task);
     spec->obs_type = ENV_OBS_RGB;
     spec->obs_dim = ENV_FRAME_BYTES;
     return TD_OK;
@@ -201,7 +207,7 @@ void env_describe(const char *task, struct env_about *about)
         class->describe(task, about);
     else
         about->available = true;
-    about->rgb = class->rgb;
+    about->rgb = offers_rgb(class, task);
     if (about->suite == NULL)
         about->suite = "-";
     if (about->domain == NULL)

@@ -57,6 +57,9 @@ struct env_class {
     /* obs=rgb is offered; find fills in the spec of states, env.c changes it. Needs render. */
     bool rgb;
 
+    /* Of this task? NULL: of all. */
+    bool (*rgb_task)(const char *task);
+
     /* Open what drawing needs, once, at creation (obs=rgb) or before the first render. May be NULL. */
     int (*render_open)(struct env *env, struct error *err);
 

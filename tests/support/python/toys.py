@@ -283,3 +283,66 @@ class Jitter(Good):
     def reset(self, seed=None, options=None):
         time.sleep(0.02 * (ord(os.urandom(1)) % 2))
         return super().reset(seed)
+
+
+class Paints(Good):
+    """Draws 128 x 96: red grows to the right, green downwards, blue with every step."""
+
+    def render(self):
+        return [[(2 * x, 2 * y, 10 * self.t) for x in range(128)] for y in range(96)]
+
+
+class PaintsArrays(Paints):
+    """The same as one of NumPy's arrays, with a fourth channel."""
+
+    def __init__(self):
+        super().__init__()
+        import numpy
+        self.numpy = numpy
+
+    def render(self):
+        np = self.numpy
+        frame = np.full((96, 128, 4), 10 * self.t, np.uint8)
+        frame[:, :, 0] = 2 * np.arange(128)
+        frame[:, :, 1] = 2 * np.arange(96)[:, None]
+        return frame
+
+
+class PaintsSmall(Good):
+    """Draws 32 x 64, only when made for it."""
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return [[(x, y, 255) for x in range(32)] for y in range(64)] if self.render_mode == "rgb_array" else None
+
+
+class PaintsNothing(Good):
+    def render(self):
+        return None
+
+
+class PaintsWindow(Paints):
+    render_mode = "human"
+
+
+class PaintsFlat(Good):
+    def render(self):
+        return [[1, 2, 3]] * 64
+
+
+class PaintsBright(Good):
+    def render(self):
+        return [[(300, 0, 0)] * 64] * 64
+
+
+class PaintsRagged(Good):
+    def render(self):
+        return [[(0, 0, 0)] * 64] * 63 + [[(0, 0, 0)] * 63]
+
+
+class StopsPainting(Paints):
+    def render(self):
+        return None if self.t == 5 else super().render()

@@ -374,6 +374,152 @@ static void the_suites_have_their_tasks(void **state)
 }
 
 /* Neither an environment that will not close nor a thread it left behind keeps its owner. */
+/* --- pictures ------------------------------------------------------------------------------------------- */
+
+static const struct env_options rgb = {.obs_type = ENV_OBS_RGB};
+
+static env_t *make_painter(const char *task)
+{
+    struct error err = {0};
+    env_t *env;
+
+    assert_ok(env_create_with(&env, task, &rgb, 3, &err), err);
+    assert_int_equal(env_spec(env)->obs_type, ENV_OBS_RGB);
+    assert_int_equal(env_spec(env)->obs_dim, ENV_FRAME_BYTES);
+    return env;
+}
+
+/* Pixel (x, y) of a channel is `value`. */
+static void expect_pixel(const uint8_t *frame, int channel, int x, int y, int value)
+{
+    assert_int_equal(frame[(channel * ENV_FRAME_SIDE + y) * ENV_FRAME_SIDE + x], value);
+}
+
+/* 128 x 96 of ramps: every pixel is the mean of the 2 x 1.5 that it covers. */
+static void expect_ramps(const uint8_t *frame, int step)
+{
+    for (int y = 0; y < ENV_FRAME_SIDE; y++)
+        for (int x = 0; x < ENV_FRAME_SIDE; x++) {
+            expect_pixel(frame, 0, x, y, 4 * x + 1);
+            expect_pixel(frame, 1, x, y, y / 2 * 6 + (y % 2 == 0 ? 1 : 3));
+            expect_pixel(frame, 2, x, y, 10 * step);
+        }
+}
+
+static void pictures_are_made_64_by_64(void **state)
+{
+    static const char *const tasks[] = {TOY("Paints"), TOY("PaintsArrays")};
+    static uint8_t frame[ENV_FRAME_BYTES], again[ENV_FRAME_BYTES], large[256 * 192 * 3];
+    const struct env_view view = {256, 192, -1};
+    struct env_result result = {0};
+    struct error err = {0};
+    env_t *env;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(tasks); i++) {
+        if (i == 1 && system("python3 -c 'import numpy' 2>/dev/null") != 0) {
+            print_message("no NumPy here: the half with arrays is left out\n");
+            break;
+        }
+        env = make_painter(tasks[i]);
+        assert_ok(env_reset(env, frame, &err), err);
+        expect_ramps(frame, 0);
+        for (int step = 1; step <= 3; step++) {
+            assert_ok(env_step(env, middle, frame, &result, &err), err);
+            expect_ramps(frame, step);
+        }
+        env_observe(env, again);
+        assert_memory_equal(frame, again, sizeof(frame));
+        assert_ok(env_render(env, &view, large, &err), err); /* twice as large as it draws */
+        assert_int_equal(large[(100 * 256 + 201) * 3], 200);
+        assert_int_equal(large[(101 * 256 + 201) * 3 + 1], 100);
+        assert_int_equal(large[(101 * 256 + 201) * 3 + 2], 30);
+        assert_ok(env_step(env, middle, frame, &result, &err), err); /* which disturbed nothing */
+        expect_ramps(frame, 4);
+        env_close(&env);
+    }
+    env = make_painter(TOY("PaintsSmall")); /* half as wide, made with render_mode="rgb_array" */
+    assert_ok(env_reset(env, frame, &err), err);
+    for (int x = 0; x < ENV_FRAME_SIDE; x++) {
+        expect_pixel(frame, 0, x, 7, x / 2);
+        expect_pixel(frame, 1, x, 7, 7);
+    }
+    env_close(&env);
+}
+
+/* A saved state brings its picture along, and its rewards are those of the numbers. */
+static void a_saved_state_of_pictures_continues(void **state)
+{
+    static uint8_t frame[ENV_FRAME_BYTES], other[ENV_FRAME_BYTES];
+    env_t *a = make_painter(TOY("Paints")), *b = make_painter(TOY("Paints")), *numbers = make(TOY("Paints"), 3);
+    struct env_result x = {0}, y = {0};
+    struct error err = {0};
+    size_t size = env_state_size(a);
+    char *saved = malloc(size);
+    float obs[3];
+
+    (void)state;
+    assert_ok(env_reset(a, frame, &err), err);
+    assert_ok(env_reset(numbers, obs, &err), err);
+    for (int i = 0; i < 4; i++) {
+        assert_ok(env_step(a, middle, frame, &x, &err), err);
+        assert_ok(env_step(numbers, middle, obs, &y, &err), err);
+        assert_true(x.reward == y.reward); /* trying to render at the start changed no episode */
+    }
+    env_state_get(a, saved);
+    assert_ok(env_state_set(b, saved, size, &err), err);
+    env_observe(b, other);
+    assert_memory_equal(frame, other, sizeof(frame));
+    assert_ok(env_step(a, middle, frame, &x, &err), err);
+    assert_ok(env_step(b, middle, other, &y, &err), err);
+    assert_memory_equal(frame, other, sizeof(frame));
+    assert_true(x.reward == y.reward);
+    free(saved);
+    env_close(&a);
+    env_close(&b);
+    env_close(&numbers);
+}
+
+static void what_does_not_draw_is_refused_or_lost(void **state)
+{
+    static const struct { const char *task, *part; } refused[] = {
+        {TOY("Good"), "Good has no method render"},
+        {TOY("PaintsNothing"), "rgb_array"},
+        {TOY("PaintsWindow"), "its render_mode is human"},
+        {TOY("PaintsFlat"), "render() failed"},
+        {TOY("PaintsBright"), "0 to 255"},
+        {TOY("PaintsRagged"), "different lengths"},
+        {"mw-reach", "states only"},
+    };
+    static uint8_t frame[ENV_FRAME_BYTES];
+    const struct env_view view = {ENV_FRAME_SIDE, ENV_FRAME_SIDE, -1};
+    struct env_result result = {0};
+    struct error err = {0};
+    env_t *env;
+    float obs[3];
+    int steps = 0, rc;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(refused); i++) {
+        assert_int_equal(env_create_with(&env, refused[i].task, &rgb, 3, &err), TD_EINVAL);
+        if (strstr(err.text, refused[i].part) == NULL)
+            fail_msg("%s: %s", refused[i].task, err.text);
+    }
+    env = make_painter(TOY("StopsPainting"));
+    assert_ok(env_reset(env, frame, &err), err);
+    while ((rc = env_step(env, middle, frame, &result, &err)) == TD_OK)
+        steps++;
+    assert_int_equal(rc, TD_ELOST);
+    assert_int_equal(steps, 4);
+    assert_ok(env_reset(env, frame, &err), err); /* another process */
+    expect_ramps(frame, 0);
+    env_close(&env);
+    env = make(TOY("Paints"), 3); /* opened for numbers, it is not asked to draw */
+    assert_int_equal(env_render(env, &view, frame, &err), TD_EINVAL);
+    assert_ok(env_reset(env, obs, &err), err);
+    env_close(&env);
+}
+
 static void closing_has_an_end(void **state)
 {
     static const char *const tasks[] = {TOY("SlowClose"), TOY("Thread")};
@@ -597,6 +743,9 @@ int main(void)
         cmocka_unit_test(a_bad_reset_is_lost),
         cmocka_unit_test(missing_interpreters_and_suites_say_what_to_run),
         cmocka_unit_test(the_suites_have_their_tasks),
+        cmocka_unit_test(pictures_are_made_64_by_64),
+        cmocka_unit_test(a_saved_state_of_pictures_continues),
+        cmocka_unit_test(what_does_not_draw_is_refused_or_lost),
         cmocka_unit_test(closing_has_an_end),
         cmocka_unit_test(moves_in_two_halves_are_the_same),
         cmocka_unit_test(native_moves_begin_and_end_at_once),

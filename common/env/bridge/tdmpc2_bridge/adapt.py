@@ -8,7 +8,7 @@ import sys
 import time
 from array import array
 
-from . import wire
+from . import pictures, wire
 
 DEFAULT_LIMIT = 1000
 SIZE_MAX = 1 << 20  # numbers of an observation or an action
@@ -173,7 +173,9 @@ def autoreset_mode(env, vector):
 
 
 def first(value):
-    """Of a vector of one."""
+    """Of a vector of one. NumPy's scalars look like arrays and are none."""
+    if getattr(value, "shape", None) == ():
+        return value
     return value[0] if hasattr(value, "__getitem__") and not isinstance(value, (str, dict)) else value
 
 
@@ -262,7 +264,7 @@ def find_success(info):
 class Adapter:
     """What the owner talks to. `plan` says how the environment is wrapped: see suites.Plan."""
 
-    def __init__(self, plan):
+    def __init__(self, plan, seed=0, picture=None):
         env = plan.env
         for name in ("reset", "step"):
             if not callable(getattr(env, name, None)):
@@ -281,6 +283,28 @@ class Adapter:
         self.ended = False     # NEXT_STEP: the next step is the reset
         self.total = 0.0       # return of the episode so far
         self.spec = self._spec(plan, env)
+        self.picture = picture  # (width, height): observations are pictures; None: numbers
+        if picture:
+            self._try_rendering(seed)
+
+    def _try_rendering(self, seed):
+        """Before anything depends on it: does the environment draw? The first reset seeds it again."""
+        mode = getattr(self.plan.env, "render_mode", "rgb_array")
+        if not callable(getattr(self.plan.env, "render", None)):
+            raise Refused("obs=rgb needs an environment that renders: %s has no method render"
+                          % class_name(self.plan.env))
+        if mode != "rgb_array":
+            raise Refused("obs=rgb needs an environment that renders: its render_mode is %s, not 'rgb_array'" % mode)
+        self.one.reset(seed if self.plan.seeds_reset else None)
+        try:
+            self.render(*self.picture)
+        except Exception as error:  # noqa: BLE001  (whatever a user's code may raise)
+            raise Refused("obs=rgb needs an environment that renders, and render() failed: %s: %s"
+                          % (type(error).__name__, str(error).replace("\n", " "))) from error
+
+    def observe(self, obs):
+        """What the owner sees of it."""
+        return self.render(*self.picture) if self.picture else self.to_obs(obs)
 
     def _spec(self, plan, env):
         spec = Spec()
@@ -312,7 +336,7 @@ class Adapter:
             obs = self.one.reset(seed if self.plan.seeds_reset else None)
         if self.plan.after_reset is not None:
             obs = self.plan.after_reset(self.plan.env, obs)
-        return self.to_obs(obs)
+        return self.observe(obs)
 
     def step(self, data):
         """One agent step: (observation, reward, flags, nanoseconds in the environment)."""
@@ -331,7 +355,7 @@ class Adapter:
                 obs = self._end(obs, info)
                 break
         self.total += total
-        return self.to_obs(obs), total, self._flags(terminated, truncated, info), spent
+        return self.observe(obs), total, self._flags(terminated, truncated, info), spent
 
     def _end(self, obs, info):
         """The episode's last observation; what a self-resetting environment began is kept for later."""
@@ -359,15 +383,9 @@ class Adapter:
 
     def render(self, width, height):
         frame = self.plan.env.render()
-        np = numpy()
-        if frame is None or np is None:
-            raise Refused("the environment renders no picture (render_mode='rgb_array' is asked for)")
-        frame = np.asarray(frame)
-        if frame.ndim != 3 or frame.shape[2] not in (3, 4) or frame.dtype != np.uint8:
-            raise ValueError("render gave %s of %s, not a picture" % (frame.shape, frame.dtype))
-        rows = np.arange(height) * frame.shape[0] // height
-        columns = np.arange(width) * frame.shape[1] // width
-        return np.ascontiguousarray(frame[rows][:, columns, :3]).tobytes()
+        if frame is None:
+            raise Refused("render() returned nothing (render_mode='rgb_array' is needed)")
+        return pictures.resized(first(frame) if self.one.vector else frame, width, height)
 
     def close(self):
         try:

@@ -49,10 +49,11 @@ class Server:
 
     def open(self, request):
         random.seed(request.seed)
-        plan = suites.make(request.task, request.seed)
+        picture = (request.width, request.height) if request.width and request.height else None
+        plan = suites.make(request.task, request.seed, picture is not None)
         if "numpy" in sys.modules:  # what draws from the global streams: Meta-World's goals, as in the reference
             sys.modules["numpy"].random.seed(request.seed)
-        self.env = adapt.Adapter(plan)
+        self.env = adapt.Adapter(plan, request.seed, picture)
         spec = self.env.spec
         return wire.encode_reply(wire.OPEN, request.sequence, obs_dim=spec.obs_dim, action_dim=spec.action_dim,
                                  episode_length=spec.episode_length, action_repeat=spec.action_repeat,

@@ -1,6 +1,7 @@
 """From a task's name to an environment and how the reference wraps it (tdmpc2/envs/*.py)."""
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 
@@ -121,23 +122,36 @@ def make_gym(name, **arguments):
     return env, "Gymnasium %s, %s" % (version, name)
 
 
-def reference(task, _seed):
+def drawing(pictures):
+    """What makes Gymnasium's environments render."""
+    return {"render_mode": "rgb_array"} if pictures else {}
+
+
+def reference(task, _seed, pictures):
     registered, arguments, limit = REFERENCE[task]
-    env, name = make_gym(registered, **arguments)
+    env, name = make_gym(registered, **arguments, **drawing(pictures))
     lunar = task.startswith("lunarlander")
     return Plan(env, name + (" (the reference: v2)" if lunar else ""), limit=limit,
                 success=(lambda _info, total: total > 200) if lunar else None)
 
 
-def registered(task, _seed):
-    env, name = make_gym(task[len("gym:"):])
+def registered(task, _seed, pictures):
+    env, name = make_gym(task[len("gym:"):], **drawing(pictures))
     return Plan(env, name)
 
 
 # --- a class of one's own ---------------------------------------------------------------------------
 
-def python_class(task, _seed):
-    """python:MODULE:CLASS or python:FILE.py:CLASS; called without arguments."""
+def takes_render_mode(made):
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any(p.name == "render_mode" or p.kind == p.VAR_KEYWORD for p in parameters)
+
+
+def python_class(task, _seed, pictures):
+    """python:MODULE:CLASS or python:FILE.py:CLASS; called without arguments but, for pictures, render_mode."""
     where, _, name = task[len("python:"):].rpartition(":")
     if not where or not name:
         raise Refused("python:MODULE:CLASS or python:FILE.py:CLASS is expected")
@@ -159,16 +173,18 @@ def python_class(task, _seed):
     made = getattr(module, name, None)
     if not callable(made):
         raise Refused("%s has no class or function %s" % (where, name))
-    return Plan(made(), "%s of %s" % (name, where))
+    arguments = drawing(pictures) if takes_render_mode(made) else {}
+    return Plan(made(**arguments), "%s of %s" % (name, where))
 
 
-def make(task, seed):
+def make(task, seed, pictures=False):
+    """pictures: the environment is to render, as rgb_array."""
     if task.startswith("gym:"):
-        return registered(task, seed)
+        return registered(task, seed, pictures)
     if task.startswith("python:"):
-        return python_class(task, seed)
+        return python_class(task, seed, pictures)
     if task in REFERENCE:
-        return reference(task, seed)
+        return reference(task, seed, pictures)
     if task.startswith("mw-"):
         return metaworld(task, seed)
     if task.startswith("myo-"):
