@@ -150,7 +150,7 @@ static int open_coordinator(learner_t *learner, struct error *err)
     if (rc == TD_OK && progress != NULL) {
         log_info("going on", "checkpoint=%s updates=%llu", checkpoint_path(learner->checkpoint),
                  (unsigned long long)progress->updates);
-        resume_tell(learner->checkpoint, &learner->run, "/proc/self/exe", log_line, NULL);
+        resume_tell(learner->checkpoint, &learner->run, learner->run.build, log_line, NULL);
     }
     free(progress);
     free(state);

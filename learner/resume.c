@@ -226,14 +226,13 @@ static void compare(struct telling *telling, const char *what, const char *store
     telling->exact = false;
 }
 
-static void compare_circumstances(struct telling *telling, const char *program)
+static void compare_circumstances(struct telling *telling, const char *build)
 {
     const struct manifest *manifest = telling->manifest;
     char now[BUILD_TEXT_MAX];
 
     compare(telling, "version", manifest->version, TD_VERSION);
-    build_of(program, now);
-    compare(telling, "build", manifest->build, now);
+    compare(telling, "build", manifest->build, build);
     build_libc(now);
     compare(telling, "C library", manifest->libc, now);
     build_machine(now);
@@ -263,7 +262,7 @@ static void compare_options(struct telling *telling)
     }
 }
 
-void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *program, resume_line *say,
+void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *build, resume_line *say,
                  void *context)
 {
     const struct manifest *manifest = checkpoint_manifest(checkpoint);
@@ -281,7 +280,7 @@ void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const ch
     else if (knows)
         tell(&telling, false, "restored  limiter: phase %u, %" PRIu64 " steps not owed; evaluation due at step %" PRIu64 "; replay keeps every row",
              progress.phase, progress.excess, progress.next_eval);
-    compare_circumstances(&telling, program);
+    compare_circumstances(&telling, build);
     compare_options(&telling);
     if (!run->config.lockstep)
         return;

@@ -50,11 +50,11 @@ int resume_open(checkpoint_t **out, const struct run *run, struct error *err);
 
 /*
  * Say, a line each, what is restored, what of build, machine and options differs from what the checkpoint was
- * written with, and whether a lock-step run is still exact. `program` is the learner's executable.
+ * written with, and whether a lock-step run is still exact. `build` is that of the learner's program (build_of).
  */
 #define RESUME_LINE_MAX 400
 typedef void resume_line(void *context, bool warning, const char *line);
-void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *program, resume_line *say,
+void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *build, resume_line *say,
                  void *context);
 
 /* Its counters and environment state; *state is malloc'd (NULL: none), the caller's. */

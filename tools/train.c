@@ -198,11 +198,11 @@ static void print_losses(const struct run *run, const struct preflight_replay *r
     if (rc != TD_OK)
         printf("note: %s holds no checkpoint to go on from: training begins anew\n", folder);
     else {
-        char folder_of[FS_PATH_MAX], program[FS_PATH_MAX] = "";
+        char programs[FS_PATH_MAX], learner[FS_PATH_MAX], build[BUILD_TEXT_MAX] = "unknown";
 
-        if (fs_program_dir(folder_of, NULL) == TD_OK)
-            fs_join(program, folder_of, "tdmpc2-learner", NULL);
-        resume_tell(checkpoint, run, program, print_line, NULL);
+        if (fs_program_dir(programs, NULL) == TD_OK && fs_join(learner, programs, "tdmpc2-learner", NULL) == TD_OK)
+            build_of(learner, build);
+        resume_tell(checkpoint, run, build, print_line, NULL);
     }
     if (rc == TD_OK && !replay->outlook.exists && checkpoint_manifest(checkpoint)->step > 0)
         printf("note: the rows in %s are gone: replay begins empty\n", replay->dir);

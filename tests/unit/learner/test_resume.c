@@ -64,7 +64,7 @@ static void tell(void)
     warnings = 0;
     assert_ok(resume_open(&checkpoint, &run, &err), err);
     assert_non_null(checkpoint);
-    resume_tell(checkpoint, &run, "/proc/self/exe", note, NULL);
+    resume_tell(checkpoint, &run, run.build, note, NULL);
     checkpoint_close(&checkpoint);
 }
 
