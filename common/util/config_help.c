@@ -73,7 +73,9 @@ static void cell(FILE *out, const char *text)
 
 void config_markdown(FILE *out)
 {
-    static const char *const changes[] = {"kept", "may change", "given anew"};
+    static const char *const changes[] = {[CONFIG_FIXED] = "kept", [CONFIG_SAFE] = "may change",
+                                          [CONFIG_BITS] = "may change (lock-step: other bits)",
+                                          [CONFIG_HERE] = "given anew"};
     const struct config_option *option = config_options(&(int){0});
     char text[128];
 
