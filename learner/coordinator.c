@@ -285,6 +285,7 @@ void coordinator_saved(coordinator_t *c, uint64_t now_ms, uint64_t id, const cha
     TD_ASSERT(id == c->saving, "checkpoint %llu is not under way", (unsigned long long)id);
     c->saving = 0;
     c->save_ok = failed == NULL;
+    c->save_again_ms = failed == NULL ? 0 : now_ms + COORDINATOR_RETRY_MS;
     snprintf(c->save_why, sizeof(c->save_why), "%s", failed == NULL ? "" : failed);
     if (failed != NULL && c->ending_saved && c->code == TD_EXIT_OK)
         last_save_failed(c);
@@ -593,6 +594,17 @@ static uint64_t updates_left(const struct coordinator *c)
     return c->seed_steps <= steps && done < steps ? steps - done : 0;
 }
 
+/* Where the disk is full the log may be silent, too: this is asked for over a socket. */
+static void view_trouble(const struct coordinator *c, struct coordinator_view *view)
+{
+    if (c->save_why[0] != '\0')
+        snprintf(view->trouble, sizeof(view->trouble), "the last checkpoint could not be written: %.440s", c->save_why);
+    for (uint32_t i = 0; i < c->config.shards && view->trouble[0] == '\0'; i++)
+        if (c->seats[i].has_status && c->seats[i].status.full)
+            snprintf(view->trouble, sizeof(view->trouble),
+                     "replay shard %u takes no more rows: it is full, or its disk is (`tdmpc2 stats` tells)", i);
+}
+
 void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinator_view *view)
 {
     *view = (struct coordinator_view){
@@ -627,6 +639,7 @@ void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinato
         if (member_live(c, &c->members[i]) && c->members[i].role == ROLE_ACTOR &&
             c->members[i].version_epoch != 0 && c->members[i].version < view->oldest_version)
             view->oldest_version = c->members[i].version;
+    view_trouble(c, view);
     memcpy(view->wait, c->wait, sizeof(view->wait));
     memcpy(view->wait_ms, c->waited, sizeof(view->wait_ms));
     if (c->wait_format != NULL && now_ms > c->counted_ms)

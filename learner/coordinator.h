@@ -208,6 +208,7 @@ struct coordinator_view {
     uint32_t waits;          /* things waited for now */
     char wait[OUTPUT_TEXT_MAX]; /* the oldest, in words; empty: nothing */
     uint64_t wait_since_ms;
+    char trouble[OUTPUT_TEXT_MAX]; /* what somebody should see to, though the run goes on; empty: nothing */
     uint64_t wait_ms[3];     /* in all: for inserts, for shards and slices, for checkpoints */
 };
 void coordinator_view(const coordinator_t *coordinator, uint64_t now_ms,

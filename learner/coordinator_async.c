@@ -236,7 +236,7 @@ static void save_when_due(struct coordinator *c)
     struct progress progress;
 
     c->save_due |= c->now >= c->saved_ms + c->config.checkpoint_every_ms;
-    if (!c->save_due || c->saving != 0)
+    if (!c->save_due || c->saving != 0 || c->now < c->save_again_ms)
         return;
     coordinator_progress(c, &progress);
     coordinator_save(c, SAVE_ORDINARY, &progress, none);
@@ -344,14 +344,15 @@ void async_advance(struct coordinator *c)
 
 uint64_t async_deadline(const struct coordinator *c)
 {
-    uint64_t at = UINT64_MAX;
+    uint64_t at = UINT64_MAX, save_ms = c->saved_ms + c->config.checkpoint_every_ms;
 
     if (c->held_count > 0)
         at = c->held[0].since_ms + COORDINATOR_HOLD_MS;
     if (!c->model_ready || !counts_known(c))
         return at;
-    if (c->saving == 0 && !coordinator_updating(c) && c->saved_ms + c->config.checkpoint_every_ms < at)
-        at = c->saved_ms + c->config.checkpoint_every_ms;
+    save_ms = save_ms < c->save_again_ms ? c->save_again_ms : save_ms;
+    if (c->saving == 0 && !coordinator_updating(c) && save_ms < at)
+        at = save_ms;
     if (c->orders.running && c->orders.send_ms < at && c->orders.send_ms > c->now)
         at = c->orders.send_ms;
     if (c->gather_again_ms > c->now && c->gather_again_ms < at)

@@ -301,7 +301,7 @@ static bool cut(struct coordinator *c, bool first)
 {
     struct lockstep_run *run = &c->run;
     uint64_t every = c->config.checkpoint_steps, step = run->schedule.step;
-    bool crossed = step / every > run->last_cut / every || c->save_due;
+    bool crossed = (step / every > run->last_cut / every || c->save_due) && c->now >= c->save_again_ms;
     struct progress progress;
 
     if (c->saving != 0) {
@@ -416,7 +416,7 @@ static void update(struct coordinator *c, const struct schedule_event *event)
 
     if (!coordinator_updating(c)) {
         if (in_burst(c) && c->saving == 0 && event->update > run->go.updates &&
-            c->now >= c->saved_ms + c->config.checkpoint_every_ms)
+            c->now >= c->saved_ms + c->config.checkpoint_every_ms && c->now >= c->save_again_ms)
             save_in_burst(c);
         if (ready >= 0)
             batch_start(c, ready);

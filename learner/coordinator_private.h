@@ -22,6 +22,7 @@
 #define COORDINATOR_RESEND_MS 1000 /* of what has not been answered */
 #define COORDINATOR_HELLO_MS  500  /* of SampleHello */
 #define COORDINATOR_BEATS     5    /* heartbeats of silence that mean gone */
+#define COORDINATOR_RETRY_MS  10000 /* after a checkpoint that could not be written, whoever asks for one */
 #define COORDINATOR_LAST_MS   30000 /* the last checkpoint is tried for so long, */
 #define COORDINATOR_AGAIN_MS  3000  /* with such pauses */
 #define COORDINATOR_SAY_MS    5000 /* a wait longer than this is a log line */
@@ -175,6 +176,7 @@ struct coordinator {
     uint64_t save_id, saving; /* saving: id under way, 0: none */
     uint32_t saving_kind;
     uint64_t saved_ms;
+    uint64_t save_again_ms; /* after one that failed: not before */
     bool save_due;
     bool save_ok;
     uint32_t kept;

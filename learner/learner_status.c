@@ -87,6 +87,8 @@ static const char *bottleneck(const learner_t *learner, const struct coordinator
     const struct status_sample *from = sample_ago(&learner->status, 10), *to = newest(&learner->status);
     double seconds = seconds_between(from, to);
 
+    if (view->trouble[0] != '\0')
+        return view->trouble;
     if (seconds < 5 || view->phase != PHASE_RUNNING)
         return "";
     if ((double)(to->busy_ms - from->busy_ms) > 900 * seconds)

@@ -671,7 +671,7 @@ static void view_wait(const struct shard *shard, struct shard_view *view)
     else if (store_full(shard->store))
         snprintf(view->wait, sizeof(view->wait), "full: waiting for a checkpoint that frees room");
     else if (shard->now_ms < shard->full_until_ms)
-        snprintf(view->wait, sizeof(view->wait), "the disk is full: waiting for room");
+        snprintf(view->wait, sizeof(view->wait), "the disk of %.400s is full: waiting for room", shard->dir);
     else if (learner_silent(shard))
         snprintf(view->wait, sizeof(view->wait), "waiting for the learner");
 }

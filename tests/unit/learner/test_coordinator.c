@@ -507,6 +507,51 @@ static void a_last_checkpoint_that_fails_is_told(void **state)
     assert_non_null(strstr(at.exit.exit.text, "no space left"));
 }
 
+/* Training goes on; the next try, whoever asks for it, comes when it may help, and is said once each. */
+static void a_checkpoint_that_fails_is_tried_again_at_leisure(void **state)
+{
+    struct message asks = {.kind = MESSAGE_STATUS};
+    struct coordinator_view view;
+    uint64_t id = 0, end;
+    int tries = 0;
+
+    (void)state;
+    start(false);
+    get_going();
+    coordinator_view(at.coordinator, at.now, &view);
+    assert_string_equal(view.trouble, "");
+    asks.status = (struct status){.store = 4, .rows = 60, .steps = 60, .episodes = 3, .episode_steps = 60,
+                                  .streams = 1, .asks_checkpoint = true};
+    for (end = at.now + 60000; at.now < end; at.now += 100) {
+        feed(PORT_SAMPLE, 0, &asks); /* a shard that is full of what no checkpoint covers */
+        coordinator_tick(at.coordinator, at.now);
+        drain();
+        if (command(COMMAND_SAVE)->save.id == id)
+            continue;
+        id = command(COMMAND_SAVE)->save.id;
+        tries++;
+        at.said[0] = '\0';
+        coordinator_saved(at.coordinator, at.now, id, "no space left");
+        drain();
+        assert_non_null(strstr(at.said, "the one before stands: no space left"));
+        assert_true(coordinator_deadline(at.coordinator) > at.now);
+    }
+    assert_in_range(tries, 5, 7);
+    assert_int_equal(at.exit.kind, 0);
+    coordinator_view(at.coordinator, at.now, &view);
+    assert_non_null(strstr(view.trouble, "no space left"));
+    for (end = at.now + 20000; at.now < end && command(COMMAND_SAVE)->save.id == id; at.now += 100) {
+        coordinator_tick(at.coordinator, at.now);
+        drain();
+    }
+    coordinator_saved(at.coordinator, at.now, command(COMMAND_SAVE)->save.id, NULL);
+    asks.status.full = true;
+    asks.status.asks_checkpoint = false;
+    feed(PORT_SAMPLE, 0, &asks);
+    coordinator_view(at.coordinator, at.now, &view);
+    assert_non_null(strstr(view.trouble, "shard 0 takes no more rows"));
+}
+
 /* `tdmpc2 stop` waits with it: it hears the code and the reason. */
 static void a_last_checkpoint_is_tried_again(void **state)
 {
@@ -692,6 +737,7 @@ int main(void)
         COORDINATOR_TEST(sigterm_waits_for_update_and_checkpoint),
         COORDINATOR_TEST(an_asynchronous_run_keeps_its_counters),
         COORDINATOR_TEST(a_last_checkpoint_that_fails_is_told),
+        COORDINATOR_TEST(a_checkpoint_that_fails_is_tried_again_at_leisure),
         COORDINATOR_TEST(a_last_checkpoint_is_tried_again),
         COORDINATOR_TEST(a_signal_ends_the_tries),
         COORDINATOR_TEST(lockstep_refuses_what_it_cannot_be),
