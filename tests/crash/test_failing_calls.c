@@ -342,28 +342,6 @@ static void a_checkpoint_is_whole_or_absent(void **state)
     print_message("%" PRIu64 " cases\n", cases);
 }
 
-/* --- --------------------------------------------------------------------------- */
-
-/* Again, with the library in front. */
-static void preload(char **argv)
-{
-    const char *build = getenv("TD_BUILD"), *sanitizer = getenv("ASAN_OPTIONS");
-    char path[PATH_MAX], full[PATH_MAX], options[512];
-
-    snprintf(path, sizeof(path), "%s/tests/support/bin_fail.so", build == NULL ? "build/release" : build);
-    if (realpath(path, full) == NULL) {
-        fprintf(stderr, "%s is missing: run 'make tests'\n", path);
-        exit(2);
-    }
-    setenv("LD_PRELOAD", full, 1);
-    snprintf(options, sizeof(options), "%s%sverify_asan_link_order=0", sanitizer == NULL ? "" : sanitizer,
-             sanitizer == NULL ? "" : ":");
-    setenv("ASAN_OPTIONS", options, 1);
-    execv("/proc/self/exe", argv);
-    perror("execv");
-    exit(2);
-}
-
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -376,7 +354,7 @@ int main(int argc, char **argv)
     *(void **)&plan = dlsym(RTLD_DEFAULT, "fail_plan");
     *(void **)&report = dlsym(RTLD_DEFAULT, "fail_report");
     if (plan == NULL || report == NULL)
-        preload(argv);
+        fail_again(argv);
     unsetenv("LD_PRELOAD");
     if (access("/dev/shm", W_OK) == 0)
         setenv("TMPDIR", "/dev/shm", 0); /* a disk of its own would wait for its syncs */

@@ -26,4 +26,11 @@ typedef void fail_plan_fn(const char *dir, const char *call, uint64_t at, int er
 /* In memory that parent and children share. */
 typedef struct fail_report *fail_report_fn(void);
 
+/* Preload the library into what is started from now on, with this plan; call NULL: no more. */
+void fail_preload(const char *dir, const char *call, uint64_t at, int errnum, bool forever, const char *report);
+struct fail_report fail_read(const char *report);
+
+/* Run this program again with the library preloaded and no plan; never returns. */
+void fail_again(char **argv) __attribute__((noreturn));
+
 #endif
