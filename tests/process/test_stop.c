@@ -7,13 +7,15 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "common/ckpt/checkpoint.h"
 #include "common/util/clock.h"
+#include "learner/progress.h"
 #include "tests/support/live.h"
 #include "tests/support/test.h"
 
 #define STOP_MS 12000 /* an actor's patience is ten seconds; none of these runs should need it */
 
-struct phase {
+struct moment {
     const char *name;
     const char *task, *words[8];
     const char *text;       /* to wait for in the learner's `phase` or `waiting`, or NULL */
@@ -24,7 +26,7 @@ struct phase {
     const char *on;         /* words that a resumed run is given */
 };
 
-static const struct phase phases[] = {
+static const struct moment phases[] = {
     {.name = "seeding", .task = "task=toy:1000", .words = {"steps=10000000", "seed_steps=5000000"},
      .role = "learner", .metric = "agent_steps", .value = 3000, .checkpoint = true},
     {.name = "burst", .task = "task=toy", .words = {"steps=1000000", "seed_steps=5000", "mlp_dim=256", "batch_size=256"},
@@ -46,14 +48,14 @@ static const struct phase phases[] = {
      .text = "finishing", .checkpoint = true},
 };
 
-static void start(struct live *live, const struct phase *phase)
+static void start(struct live *live, const struct moment *phase)
 {
     const char *const *w = phase->words;
 
     live_train(live, phase->task, "heartbeat=0.25", w[0], w[1], w[2], w[3], w[4], w[5], w[6], NULL);
 }
 
-static void await_phase(const struct live *live, const struct phase *phase)
+static void await_phase(const struct live *live, const struct moment *phase)
 {
     uint64_t end = clock_ms() + LIVE_START_MS;
     char doing[200] = "", waiting[200] = "";
@@ -70,7 +72,7 @@ static void await_phase(const struct live *live, const struct phase *phase)
     }
 }
 
-static void stop_in(const struct phase *phase)
+static void stop_in(const struct moment *phase)
 {
     struct live live;
     uint64_t begun, step = 0;
@@ -106,9 +108,72 @@ static void in_every_phase(void **state)
         stop_in(&phases[i]);
 }
 
+/* What the newest checkpoint says. */
+static struct progress read_progress(const struct live *live, uint64_t *step)
+{
+    char folder[FS_PATH_MAX];
+    struct progress progress;
+    checkpoint_t *checkpoint;
+    struct error err;
+
+    snprintf(folder, sizeof(folder), "%s/checkpoints", live->dir);
+    assert_ok(checkpoint_open_newest(&checkpoint, folder, CHECKPOINT_ASYNC, NULL, NULL, &err), err);
+    assert_ok(progress_from_json(&progress, checkpoint_manifest(checkpoint)->progress, &err), err);
+    *step = checkpoint_manifest(checkpoint)->step;
+    checkpoint_close(&checkpoint);
+    return progress;
+}
+
+/* Asynchronous: what is printed and logged is what was stored, and the parts go on from there. */
+static void a_resumed_run_tells_what_it_has_and_has_it(void **state)
+{
+    const struct moment phase = {.name = "told", .task = "task=toy", .words = {"steps=1000000", "seed_steps=200", "actors=2"},
+                                .role = "learner", .metric = "updates", .value = 150};
+    static const char parts[] = "restored  parameters, target Qs, Adam's moments and step, running scale, counters";
+    char line[300], limiter[300];
+    struct progress before;
+    struct live live;
+    double steps, rows;
+    uint64_t step;
+
+    (void)state;
+    live_init(&live, phase.name, false);
+    start(&live, &phase);
+    await_phase(&live, &phase);
+    kill(live.pid, SIGINT);
+    live_expect(&live, 0, STOP_MS);
+    before = read_progress(&live, &step);
+    assert_true(before.updates >= 150 && step >= 200);
+    snprintf(line, sizeof(line), "restored  step-%llu: %llu agent steps, %llu updates", (unsigned long long)step,
+             (unsigned long long)step, (unsigned long long)before.updates);
+    snprintf(limiter, sizeof(limiter), "limiter: phase %u, %llu steps not owed; evaluation due at step %llu; replay keeps every row",
+             before.phase, (unsigned long long)before.excess, (unsigned long long)before.next_eval);
+
+    start(&live, &phase);
+    rows = live_await(&live, "learner", 0, "replay_rows", 1, LIVE_START_MS);
+    steps = live_metric(&live, "learner", 0, "agent_steps");
+    live_check(&live, steps >= (double)step, "%g agent steps of %llu are left", steps, (unsigned long long)step);
+    live_check(&live, rows >= (double)step, "%g rows of %llu steps are left", rows, (unsigned long long)step);
+    live_check(&live, live_await(&live, "learner", 0, "parameter_version", 1, LIVE_START_MS) >= (double)before.updates,
+               "the first parameters are older than the checkpoint's");
+    for (size_t i = 0; i < 3; i++) {
+        const char *said[] = {line, parts, limiter};
+
+        live_check(&live, live_says(live.out, said[i]), "not printed: %s", said[i]);
+        live_check(&live, live_said(&live, "learner.log", said[i], 1000), "not logged: %s", said[i]);
+    }
+    live_check(&live, !live_says(live.out, "differs"), "the same programs differ");
+    live_rises(&live, "learner", 0, "updates", 20, LIVE_START_MS);
+    live_await(&live, "learner", 0, "agent_steps", steps + 20, LIVE_START_MS);
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, STOP_MS);
+    live_no_orphans(&live, 500);
+    assert_true(read_progress(&live, &step).updates > before.updates);
+}
+
 static void a_second_one_ends_it_at_once(void **state)
 {
-    const struct phase *phase = &phases[2];
+    const struct moment *phase = &phases[2];
     struct live live;
 
     (void)state;
@@ -249,6 +314,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(in_every_phase, live_cleanup),
+        cmocka_unit_test_teardown(a_resumed_run_tells_what_it_has_and_has_it, live_cleanup),
         cmocka_unit_test_teardown(in_the_first_moments, live_cleanup),
         cmocka_unit_test_teardown(a_second_one_ends_it_at_once, live_cleanup),
         cmocka_unit_test_teardown(parts_by_themselves, live_cleanup),
