@@ -151,6 +151,8 @@ void real_save(struct real_learner *real, const struct command_save *command)
     assert_non_null(real->save);
 }
 
+bool real_writing;
+
 bool real_write(struct real_learner *real, struct error *err)
 {
     struct compute_job job = {.kind = COMPUTE_SAVE};
@@ -158,7 +160,9 @@ bool real_write(struct real_learner *real, struct error *err)
 
     job.save = real->save;
     real->save = NULL;
+    real_writing = true;
     await(real, &job, &result);
+    real_writing = false;
     *err = result.err;
     return result.rc == TD_OK;
 }

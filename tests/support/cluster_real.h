@@ -47,6 +47,7 @@ void real_update(struct real_learner *real, uint64_t update, const struct comput
 uint64_t real_publish(struct real_learner *real, const struct command_publish *publish);
 void real_save(struct real_learner *real, const struct command_save *command);
 bool real_write(struct real_learner *real, struct error *err); /* what real_save noted; false: it failed */
+extern bool real_writing; /* that is under way: for fs_fault hooks */
 void real_load(struct real_learner *real);
 
 /* The cluster's run directory, and one of its shard's. */
