@@ -182,6 +182,8 @@ static void receive_ingest_welcome(session_t *session, const struct ingest_welco
 
         if (lane == NULL || granted->epoch == 0)
             continue;
+        if (lane->store == welcome->store && granted->epoch < lane->epoch)
+            continue; /* an old answer: in that epoch its numbers are used up */
         if (lane->store != welcome->store || lane->epoch != granted->epoch)
             lane_new_epoch(session, lane, welcome->store, granted);
         lane_acknowledged(session, lane, granted->next, granted->limit);

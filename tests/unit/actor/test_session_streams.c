@@ -331,6 +331,19 @@ static void fenced_on_one_is_fenced(void **state)
     assert_int_equal(at.exit_code, TD_EXIT_FENCED);
 }
 
+/* Going back to an epoch would send other rows under the same names. */
+static void an_old_welcome_does_not_bring_back_its_epoch(void **state)
+{
+    (void)state;
+    grant(0, 2, 0, LIMIT_NONE);
+    assert_true(step(0));
+    assert_int_equal(at.sent[0].epoch, 2);
+    grant(0, 1, 0, LIMIT_NONE);
+    assert_true(step(0));
+    assert_int_equal(at.sent[0].epoch, 2);
+    assert_int_equal(at.sent[0].first + at.sent[0].count, 2);
+}
+
 #define SESSION_TEST(f) cmocka_unit_test_setup_teardown(f, create, destroy)
 
 int main(void)
@@ -343,6 +356,7 @@ int main(void)
         SESSION_TEST(a_lost_environment_is_only_its_own_affair),
         SESSION_TEST(one_that_does_not_answer_keeps_no_other),
         SESSION_TEST(fenced_on_one_is_fenced),
+        SESSION_TEST(an_old_welcome_does_not_bring_back_its_epoch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
