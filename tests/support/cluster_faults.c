@@ -242,8 +242,8 @@ void plan_check(struct fault_plan *plan, struct cluster *cluster)
 
     if (cluster->fenced > 0 && !plan->wild)
         fail_msg("seed %llu: an actor was fenced", (unsigned long long)plan->seed);
-    if (!cluster_learner(cluster)->alive)
-        return;
+    if (!cluster_learner(cluster)->alive || cluster_learner(cluster)->start_at != UINT64_MAX)
+        return; /* or is leaving: it counts no more */
     view = cluster_view(cluster);
     plan->checks++;
     if (plan->wild || view.shards < cluster->options.shards)
