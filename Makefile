@@ -77,7 +77,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites
-.PHONY: all setup run run-pixels test test-long fuzz fuzzers bench install clean help programs tests
+.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install clean help programs tests
 all: programs
 
 help:
@@ -89,6 +89,8 @@ help:
 	@echo 'make run-pixels train from frames in the background; the second time show how far it is'
 	@echo 'make test       all suites; SAN=address,undefined or SAN=thread; ONLY=pattern for some'
 	@echo 'make test-long  the long versions: more rounds, more seeds, learning'
+	@echo 'make soak       hours of faults: ROUNDS=10000 kills, TIME=3600 seconds at full rate, the long versions of'
+	@echo '                what is about losing nothing; ONLY=pattern for some'
 	@echo 'make fuzz       libFuzzer with clang on every parser, TIME=60 seconds each; ONLY=pattern for some'
 	@echo 'make test-suites'
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
@@ -128,6 +130,14 @@ test-long:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs tests $(LONGS)
 	@TD_LONG=1 tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(TESTS) $(wildcard tests/process/*.sh) $(LONGS)
+
+# What loses nothing for two minutes may lose something in hours.
+SOAK = $(filter $(addprefix $(B)/tests/,crash/% fuzz/% sim/% $(addprefix process/test_,kill soak netns clock pause)),$(TESTS))
+soak:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs tests
+	@TD_LONG=1 TD_ROUNDS=$(or $(ROUNDS),10000) TD_TIME=$(or $(TIME),3600) \
+		tests/support/run $(B) $(if $(ONLY),--only '$(ONLY)') $(SOAK)
 
 # libFuzzer finds inputs by coverage; what makes a target fall becomes a regression input of `make test`.
 fuzz:

@@ -22,7 +22,7 @@ static volatile int64_t *shift;
 /* Programs started from now on read their clock's error from a file that this maps. */
 static void clock_start(const struct live *live)
 {
-    char path[500], library[1024];
+    char path[500];
     int fd;
 
     snprintf(path, sizeof(path), "%s.clock", live->dir);
@@ -32,11 +32,7 @@ static void clock_start(const struct live *live)
     assert_true(shift != MAP_FAILED);
     close(fd);
     setenv("TD_CLOCK", path, 1);
-    snprintf(library, sizeof(library), "%s", getenv("LD_PRELOAD"));
-    snprintf(path, sizeof(path), "%s", tap_library());
-    *strrchr(path, '/') = '\0';
-    snprintf(library + strlen(library), sizeof(library) - strlen(library), ":%s/bin_clock.so", path);
-    setenv("LD_PRELOAD", library, 1);
+    tap_preload("clock");
 }
 
 static void clock_stop(void)

@@ -18,6 +18,7 @@
 #define EPISODE  50
 #define KEPT     (BUFFER - EPISODE - 1) /* at the least: the window begins with a whole episode */
 #define GO_ON_MS 30000
+#define SLOW_MS  8     /* of each sync: most kills of the shard come before one is done */
 #define A_RUN    500                    /* kills, then a fresh run: notes grow, and are read each time */
 
 static int rounds_wanted(void)
@@ -35,7 +36,7 @@ static void kill_rounds(int run, int rounds)
     char name[32];
 
     snprintf(name, sizeof(name), "kill-%d", run);
-    crew_start(&crew, name, BUFFER);
+    crew_start(&crew, name, BUFFER, SLOW_MS, true);
     for (int round = 0; kills < rounds; round++) {
         int count = rng_below(test_rng(), 6) == 0 ? 2 : 1;
 

@@ -46,7 +46,7 @@ static void note(void *socket, uint32_t kind, bool more, zmq_msg_t *message)
         errno = saved;
         return;
     }
-    if (message != NULL) {
+    if (message != NULL && (kind == TAP_SENT || zmq_msg_size(message) <= TAP_HEARD_MAX)) {
         head.length = zmq_msg_size(message);
         parts[1] = (struct iovec){zmq_msg_data(message), head.length};
     }

@@ -39,9 +39,10 @@ static void start_actor(struct crew *crew, int which)
     crew->actors[which] = live_spawn("tdmpc2-actor", crew->live.out, NULL, crew->words[3], slot, crew->words[0], NULL);
 }
 
-void crew_start(struct crew *crew, const char *name, int buffer)
+void crew_start(struct crew *crew, const char *name, int buffer, int slow_disk_ms, bool noted)
 {
     int port = free_port();
+    char slow[16];
 
     memset(crew, 0, sizeof(*crew));
     live_init(&crew->live, name, false);
@@ -51,6 +52,13 @@ void crew_start(struct crew *crew, const char *name, int buffer)
     snprintf(crew->words[2], sizeof(crew->words[2]), "buffer_size=%d", buffer);
     snprintf(crew->words[3], sizeof(crew->words[3]), "learner=tcp://127.0.0.1:%d", port);
     tap_start(crew->notes);
+    if (!noted)
+        unsetenv("TD_TAP");
+    if (slow_disk_ms > 0) {
+        snprintf(slow, sizeof(slow), "%d", slow_disk_ms);
+        setenv("TD_SYNC_MS", slow, 1);
+        tap_preload("sync");
+    }
     start_learner(crew);
     for (int i = 0; i < CREW_ACTORS; i++)
         start_actor(crew, i);
@@ -108,6 +116,13 @@ bool crew_kill(struct crew *crew, enum crew_part part)
         crew->children++;
     }
     return true;
+}
+
+bool crew_signal(struct crew *crew, enum crew_part part, int number)
+{
+    pid_t pid = crew_find(crew, part);
+
+    return pid > 0 && kill(pid, number) == 0;
 }
 
 /* Nobody ends by himself. */

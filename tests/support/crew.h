@@ -22,8 +22,8 @@ struct crew {
     uint32_t children; /* deaths of the learner's own since it started: it gives up at five young ones */
 };
 
-/* Start all; `buffer` rows are kept. */
-void crew_start(struct crew *crew, const char *name, int buffer);
+/* Start all; `buffer` rows are kept, on a disk whose syncs take so much longer. Noted: it can be audited. */
+void crew_start(struct crew *crew, const char *name, int buffer, int slow_disk_ms, bool noted);
 
 /* The part's process now, 0: none. */
 pid_t crew_find(const struct crew *crew, enum crew_part part);
@@ -31,6 +31,9 @@ const char *crew_name(enum crew_part part);
 
 /* A random part that may be struck now. */
 enum crew_part crew_choose(const struct crew *crew);
+
+/* SIGTERM or SIGSTOP of an actor, learner, ...; false: it was not there. */
+bool crew_signal(struct crew *crew, enum crew_part part, int number);
 
 /* kill -9; `crew_tend` starts it again. False: it was not there. */
 bool crew_kill(struct crew *crew, enum crew_part part);

@@ -54,6 +54,15 @@ void tap_start(const char *folder)
     setenv("ASAN_OPTIONS", options, 1);
 }
 
+void tap_preload(const char *name)
+{
+    const char *library = tap_library(), *slash = strrchr(library, '/');
+    char list[3 * FS_PATH_MAX];
+
+    snprintf(list, sizeof(list), "%s:%.*s/bin_%s.so", getenv("LD_PRELOAD"), (int)(slash - library), library, name);
+    setenv("LD_PRELOAD", list, 1);
+}
+
 /* --- reading the notes ------------------------------------------------------ */
 
 /* The frames of a message under way over one socket, in one direction. */

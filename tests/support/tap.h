@@ -19,6 +19,8 @@
 
 enum tap_kind { TAP_SENT = 1, TAP_UNSENT, TAP_RECEIVED };
 
+#define TAP_HEARD_MAX 4096 /* of longer frames heard (parameters) only the head is noted */
+
 /* In front of a frame's bytes. TAP_UNSENT: the frame noted before did not go out. */
 struct tap_head {
     uint64_t socket;
@@ -54,6 +56,9 @@ struct tap_result {
 
 /* Where the preloaded library lies; NULL when this build has none. */
 const char *tap_library(void);
+
+/* Preload another bin_NAME.so as well, after tap_start and until it ends. */
+void tap_preload(const char *name);
 
 /* Preload it into what is started from now on, noting into `folder` (made); NULL: no more. */
 void tap_start(const char *folder);
