@@ -172,11 +172,27 @@ uint64_t shards_steps(const struct coordinator *c)
     return steps;
 }
 
+/* Steps of other stores than this: a lock-step run has but one. */
+static uint64_t steps_elsewhere(const struct coordinator *c, uint64_t store)
+{
+    uint64_t steps = 0;
+
+    for (uint32_t i = 0; i < c->stores; i++)
+        steps += c->store[i].store != store ? c->store[i].steps : 0;
+    return steps;
+}
+
 static void seat_status(struct coordinator *c, struct seat *seat, const struct status *status)
 {
     if (seat->has_status && seat->status.store != status->store)
-        coordinator_log(c, LOG_WARN, "shard %d has a new directory: %llu steps are lost to sampling",
-                        (int)(seat - c->seats), (unsigned long long)seat->status.steps);
+        coordinator_log(c, LOG_WARN, "shard %d has another store, a new directory or what was saved of a damaged file: "
+                        "of %llu steps %llu can be drawn", (int)(seat - c->seats),
+                        (unsigned long long)seat->status.steps, (unsigned long long)status->episode_steps);
+    if (c->config.lockstep && status->store != 0 && steps_elsewhere(c, status->store) > 0)
+        coordinator_exit(c, TD_EXIT_BAD_INPUT,
+                         "shard %d has another store than the one this lock-step run has used (a new directory, or what "
+                         "was saved of a damaged file): it cannot go on exactly; start a new one - its "
+                         "checkpoints can still be evaluated", (int)(seat - c->seats));
     seat->status = *status;
     seat->has_status = true;
     seat->statuses++;

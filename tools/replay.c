@@ -220,9 +220,13 @@ static int run_salvage(const struct request *request, struct error *err)
 {
     struct replay_progress progress = {.what = "salvage"};
     struct salvage_report report;
-    int rc = store_salvage(request->dir, request->target, request->force, STORE_LOCK_WAIT_MS, &report,
-                           replay_progress, &progress, err);
+    int rc = store_salvage(request->dir, request->target, request->force, 0, &report, replay_progress, &progress, err);
 
+    if (rc == TD_ELOCKED) {
+        fprintf(stderr, "tdmpc2 replay: %s; waiting up to %u s\n", err->text, STORE_LOCK_WAIT_MS / 1000);
+        rc = store_salvage(request->dir, request->target, request->force, STORE_LOCK_WAIT_MS, &report, replay_progress,
+                           &progress, err);
+    }
     replay_progress_end(&progress);
     if (rc != TD_OK)
         return rc;
@@ -231,8 +235,12 @@ static int run_salvage(const struct request *request, struct error *err)
            report.segments, report.bad_blocks, report.foreign);
     printf("saved %" PRIu64 " rows as %" PRIu64 " episodes, %" PRIu64 " of them whole, to %s\n",
            report.rows, report.episodes, report.whole, request->target);
-    printf("evicted and rewound episodes that were not overwritten yet are among them; rows of episodes "
-           "under way are not\n");
+    printf("evicted and rewound episodes that were not overwritten yet are among them, and %" PRIu64
+           " rows of episodes that were under way, as ones cut short\n", report.open_rows);
+    if (report.lost_rows + report.unknown_episodes > 0)
+        printf("lost: %" PRIu64 " rows of %" PRIu64 " episodes, and %" PRIu64
+               " more episodes of which nothing is left\n",
+               report.lost_rows, report.lost_episodes, report.unknown_episodes);
     return TD_OK;
 }
 

@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/store/verify.h"
+#include "common/store/salvage.h"
 #include "common/util/fs.h"
 
 #define COMMIT_BYTES ((uint64_t)16 << 20)
@@ -19,7 +19,7 @@ struct found {
     uint64_t episode, epoch, start; /* start: sequence of the episode's first row */
     uint64_t run_id, store_id;
     struct row_schema schema;
-    uint32_t slot, env, index, rows, episode_rows;
+    uint32_t slot, env, index, rows, episode_rows, flags;
     bool packed;
 };
 
@@ -31,7 +31,10 @@ struct salvage {
     struct salvage_report *report;
     verify_progress *progress;
     void *context;
+    bool live;  /* only what the index keeps */
+    struct wreck wreck;
     store_t *out;
+    uint64_t saved; /* rows of the episode at hand */
     packer_t *packer;
     uint64_t uncommitted;
     char *rows; /* of one episode */
@@ -71,6 +74,7 @@ static int add_found(struct salvage *salvage, const struct segment_head *head, s
         .index = head->index,
         .rows = head->rows,
         .episode_rows = head->episode_rows,
+        .flags = head->flags,
         .packed = head->packing != SEGMENT_PLAIN,
     };
     return TD_OK;
@@ -115,26 +119,36 @@ static bool same_table(const struct found *a, const struct found *b)
            memcmp(&a->schema, &b->schema, sizeof(a->schema)) == 0;
 }
 
-/* Keep the segments of the table that most belong to (majority vote; ties: the first). */
-static void drop_foreign(struct salvage *salvage)
+/* The table that most belong to (majority vote; ties: the first). */
+static struct found most_common(const struct salvage *salvage)
 {
     const struct found *leader = &salvage->found[0];
-    size_t votes = 0, kept = 0;
-    struct found most;
+    size_t votes = 0;
 
     for (size_t i = 0; i < salvage->count; i++) {
         if (votes == 0)
             leader = &salvage->found[i];
         votes = same_table(leader, &salvage->found[i]) ? votes + 1 : votes - 1;
     }
-    most = *leader;
+    return *leader;
+}
+
+/* Keep the segments of one table: the manifest's where it is known. */
+static void drop_foreign(struct salvage *salvage)
+{
+    const struct manifest_value *manifest = &salvage->wreck.manifest;
+    struct found ours = {.run_id = manifest->run_id, .store_id = manifest->store_id, .schema = manifest->schema};
+    size_t kept = 0;
+
+    if (!salvage->wreck.has_manifest)
+        ours = most_common(salvage);
     for (size_t i = 0; i < salvage->count; i++)
-        if (same_table(&most, &salvage->found[i]))
+        if (same_table(&ours, &salvage->found[i]))
             salvage->found[kept++] = salvage->found[i];
     salvage->report->foreign = salvage->count - kept;
     salvage->count = kept;
-    salvage->report->schema = most.schema;
-    salvage->report->run_id = most.run_id;
+    salvage->report->schema = ours.schema;
+    salvage->report->run_id = ours.run_id;
 }
 
 /* Parts of one episode together, the newest epoch of an id first, in order of their index. */
@@ -209,6 +223,7 @@ static int insert_run(struct salvage *salvage, const struct found *found, uint64
     salvage->report->episodes++;
     salvage->report->whole += first == 0 && end == found->episode_rows;
     salvage->report->rows += end - first;
+    salvage->saved += end - first;
     salvage->uncommitted += (end - first) * salvage->stride;
     if (salvage->uncommitted < COMMIT_BYTES)
         return TD_OK;
@@ -237,11 +252,29 @@ static int make_room(struct salvage *salvage, uint64_t rows, struct error *err)
     return TD_OK;
 }
 
-/* One episode from its found parts: every maximal run of good rows becomes an episode. */
+/* Every maximal run of good rows becomes an episode. */
+static int save_runs(struct salvage *salvage, const struct found *name, uint64_t rows, struct error *err)
+{
+    uint64_t end;
+    int rc;
+
+    salvage->saved = 0;
+    for (uint64_t first = 0; first < rows; first = end) {
+        for (end = first; end < rows && salvage->good[end]; end++)
+            ;
+        if (end > first && (rc = insert_run(salvage, name, first, end, err)) != TD_OK)
+            return rc;
+        if (end == first)
+            end++;
+    }
+    return TD_OK;
+}
+
+/* One episode from its found parts. */
 static int save_episode(struct salvage *salvage, const struct found *parts, size_t count,
                         struct error *err)
 {
-    uint64_t rows = 0, end;
+    uint64_t rows = 0;
     int rc;
 
     for (size_t i = 0; i < count; i++) {
@@ -252,45 +285,248 @@ static int save_episode(struct salvage *salvage, const struct found *parts, size
     if ((rc = make_room(salvage, rows, err)) != TD_OK)
         return rc;
     for (size_t i = 0; i < count; i++)
-        take_rows(salvage, &parts[i]);
-    for (uint64_t first = 0; first < rows; first = end) {
-        for (end = first; end < rows && salvage->good[end]; end++)
-            ;
-        if (end > first && (rc = insert_run(salvage, &parts[0], first, end, err)) != TD_OK)
-            return rc;
-        if (end == first)
-            end++;
+        if (!(parts[i].flags & EPISODE_DAMAGED))
+            take_rows(salvage, &parts[i]);
+    return save_runs(salvage, &parts[0], rows, err);
+}
+
+/* --- what is lost ----------------------------------------------------------- */
+
+static void lose(struct salvage *salvage, uint32_t slot, uint32_t env, uint64_t rows, uint64_t saved)
+{
+    struct salvage_report *report = salvage->report;
+    struct salvage_loss *loss = report->losses, *end = loss + report->loss_count;
+
+    if (saved >= rows)
+        return;
+    report->lost_rows += rows - saved;
+    report->lost_episodes++;
+    while (loss < end && (loss->slot != slot || loss->env != env))
+        loss++;
+    if (loss == report->losses + SALVAGE_STREAMS) {
+        report->more_losses = true;
+        return;
+    }
+    if (loss == end) {
+        report->loss_count++;
+        *loss = (struct salvage_loss){.slot = slot, .env = env};
+    }
+    loss->rows += rows - saved;
+    loss->episodes++;
+}
+
+/* --- episodes by their numbers ---------------------------------------------- */
+
+/* Is it what the index says of its number? */
+static bool is_recorded(const struct found *found, const struct store_record *record)
+{
+    return found->slot == record->slot && found->env == record->env && found->epoch == record->epoch &&
+           found->start == record->sequence && found->episode_rows == record->rows;
+}
+
+/* Numbers that the index has or had; the whole of it when nothing is known. */
+static bool is_live(const struct salvage *salvage, uint64_t id)
+{
+    const struct wreck *wreck = &salvage->wreck;
+    uint64_t first = wreck->record_count > 0 ? wreck->records[0].id : 0;
+    uint64_t kept = wreck->episodes;
+
+    if (!salvage->live)
+        return true;
+    if (wreck->has_counts && id >= wreck->counts.sealed)
+        return false; /* of a transaction that never was, or taken back */
+    if (wreck->has_counts && kept != 0 && kept <= wreck->counts.sealed && wreck->counts.sealed - kept < first)
+        first = wreck->counts.sealed - kept;
+    return id >= first || (wreck->record_count == 0 && kept == 0);
+}
+
+/* Of all that had this number: what the index says, else the newest epoch's. NULL: none. */
+static const struct found *choose(const struct salvage *salvage, const struct found *same, size_t count)
+{
+    const struct store_record *record = wreck_record(&salvage->wreck, same->episode);
+
+    if (!is_live(salvage, same->episode))
+        return NULL;
+    for (size_t i = 0; record != NULL && i < count; i++)
+        if (is_recorded(&same[i], record))
+            return &same[i];
+    return record == NULL || !salvage->live ? same : NULL;
+}
+
+/* All parts with one number. */
+static int save_number(struct salvage *salvage, const struct found *same, size_t count, struct error *err)
+{
+    const struct found *chosen = choose(salvage, same, count);
+    const struct store_record *record = wreck_record(&salvage->wreck, same->episode);
+    size_t parts = 0;
+    int rc;
+
+    if (chosen == NULL || (record != NULL && (record->flags & EPISODE_DAMAGED)))
+        return TD_OK;
+    while (chosen + parts < same + count && same_episode(chosen, chosen + parts))
+        parts++;
+    if ((rc = save_episode(salvage, chosen, parts, err)) == TD_OK)
+        lose(salvage, chosen->slot, chosen->env, chosen->episode_rows, salvage->saved);
+    return rc;
+}
+
+/* Is there a part of it? Parts are in order of their numbers. */
+static bool has_parts(const struct salvage *salvage, uint64_t id)
+{
+    size_t low = 0, high = salvage->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (salvage->found[middle].episode < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < salvage->count && salvage->found[low].episode == id;
+}
+
+/* Episodes that nothing was found of: those of the index by name, others by their missing numbers. */
+static void count_missing(struct salvage *salvage)
+{
+    const struct wreck *wreck = &salvage->wreck;
+    uint64_t kept = wreck->episodes, sealed = wreck->counts.sealed;
+
+    for (size_t i = 0; i < wreck->record_count; i++) {
+        const struct wreck_record *found = &wreck->records[i];
+
+        if (!has_parts(salvage, found->id) && !(found->record.flags & EPISODE_DAMAGED))
+            lose(salvage, found->record.slot, found->record.env, found->record.rows, 0);
+    }
+    if (!wreck->has_counts || kept > sealed)
+        return;
+    for (uint64_t id = sealed - kept; id < sealed; id++)
+        salvage->report->unknown_episodes += wreck_record(wreck, id) == NULL && !has_parts(salvage, id);
+}
+
+/* --- rows under way --------------------------------------------------------- */
+
+static int save_open(struct salvage *salvage, const struct wreck_stream *stream, struct error *err)
+{
+    const struct wreck *wreck = &salvage->wreck;
+    struct found name = {.slot = stream->slot, .env = stream->env, .epoch = stream->epoch,
+                         .start = stream->next - stream->open_rows, .episode_rows = (uint32_t)stream->open_rows};
+    uint64_t saved = 0;
+    int rc;
+
+    if (stream->open_rows == 0 || stream->open_rows > stream->next || stream->open_rows > UINT32_MAX)
+        return TD_OK;
+    if (stream->open_rows > 2 * salvage->length / salvage->stride) /* nonsense takes no memory */
+        return TD_OK;
+    if ((rc = make_room(salvage, stream->open_rows, err)) != TD_OK)
+        return rc;
+    for (size_t i = 0; i < wreck->append_count; i++) {
+        const struct wreck_append *append = &wreck->appends[i];
+
+        if (append->slot != stream->slot || append->env != stream->env || append->sequence < name.start ||
+            append->sequence + append->rows > stream->next)
+            continue;
+        memcpy(salvage->rows + (append->sequence - name.start) * salvage->stride,
+               salvage->bytes + append->offset, append->rows * salvage->stride);
+        memset(salvage->good + (append->sequence - name.start), true, append->rows);
+    }
+    rc = save_runs(salvage, &name, stream->open_rows, err);
+    saved = salvage->saved;
+    salvage->report->open_rows += saved;
+    if (rc == TD_OK)
+        lose(salvage, stream->slot, stream->env, stream->open_rows, saved);
+    return rc;
+}
+
+/* --- what goes on ----------------------------------------------------------- */
+
+/* Epochs and the learner's go on above what was known; rows and steps were counted under the old id. */
+static int inherit(struct salvage *salvage, struct error *err)
+{
+    struct store *out = salvage->out;
+    const struct wreck *wreck = &salvage->wreck;
+    int rc = store_begin(out, err);
+
+    for (size_t i = 0; i < wreck->stream_count && rc == TD_OK; i++)
+        rc = streams_inherit(out, wreck->streams[i].slot, wreck->streams[i].env, wreck->streams[i].epoch);
+    for (size_t i = 0; i < salvage->count && rc == TD_OK; i++) /* of one whose record is gone */
+        rc = streams_inherit(out, salvage->found[i].slot, salvage->found[i].env, salvage->found[i].epoch);
+    if (rc == TD_ENOMEM)
+        return store_undo(out, error_set(err, rc, "out of memory for the streams of a replay store"));
+    if (rc != TD_OK)
+        return rc;
+    out->counts.rows = out->counts.steps = 0;
+    if (!wreck->has_counts)
+        return TD_OK;
+    out->counts.aborted = wreck->counts.aborted;
+    out->counts.generation = wreck->counts.generation;
+    out->counts.learner_epoch = wreck->counts.learner_epoch;
+    if (wreck->counts.slots != 0 && (!out->counts.has_slot || out->counts.slot < wreck->counts.slots - 1)) {
+        out->counts.has_slot = true;
+        out->counts.slot = wreck->counts.slots - 1;
     }
     return TD_OK;
 }
 
-static int save_all(struct salvage *salvage, const char *out, bool force, struct error *err)
-{
-    struct store_config config = {.dir = out, .schema = salvage->report->schema,
-                                  .run_id = salvage->report->run_id, .force = force};
-    uint64_t last_id = STORE_NONE;
-    int rc;
+/* --- all of it -------------------------------------------------------------- */
 
+/* Bytes that the new file may need: what will be copied, and a little. */
+static uint64_t bytes_needed(const struct salvage *salvage)
+{
+    uint64_t bytes = (uint64_t)4 << 20;
+
+    for (size_t i = 0; i < salvage->count; i++)
+        bytes += segment_bytes(&salvage->found[i].schema, salvage->found[i].rows) + 4096;
+    for (size_t i = 0; i < salvage->wreck.append_count; i++)
+        bytes += salvage->wreck.appends[i].rows * salvage->stride;
+    return bytes;
+}
+
+/* The new store: as large as the old one, and large enough. */
+static int make_out(struct salvage *salvage, struct store_config *config, struct error *err)
+{
+    const struct wreck *wreck = &salvage->wreck;
+    uint64_t least = 2 * bytes_needed(salvage);
+
+    config->schema = salvage->report->schema;
+    config->run_id = salvage->report->run_id;
+    config->shard = wreck->has_manifest ? wreck->manifest.shard : config->shard;
     for (size_t i = 0; i < salvage->count; i++) /* what is saved is stored as it was */
-        config.compress_frames |= salvage->found[i].packed;
-    salvage->stride = row_stride(&config.schema);
-    config.rows = 2 * salvage->length / salvage->stride + 1000;
-    if ((rc = store_open(&salvage->out, &config, err)) != TD_OK)
+        config->compress_frames |= salvage->found[i].packed;
+    config->map_bytes = wreck->map_bytes > least ? wreck->map_bytes : least;
+    return store_open(&salvage->out, config, err);
+}
+
+static int check_room(const struct salvage *salvage, const char *dir, const char *out, struct error *err)
+{
+    uint64_t most = salvage->length + ((uint64_t)4 << 20), needed = bytes_needed(salvage), free_bytes;
+    int rc = fs_free_bytes(out, &free_bytes, err);
+
+    needed = needed < most ? needed : most;
+    if (rc != TD_OK || free_bytes >= needed)
         return rc;
-    if (!store_identity(salvage->out)->created)
-        return error_set(err, TD_EINVAL, "%s holds a store already: name a new folder", out);
-    for (size_t i = 0, next; i < salvage->count; i = next) {
-        for (next = i + 1; next < salvage->count &&
-                           same_episode(&salvage->found[i], &salvage->found[next]); next++)
+    return error_set(err, TD_EFULL,
+                     "%s/data.mdb is damaged; what is whole of it needs %.3g GB beside it and %.3g GB are free: "
+                     "make room, or move that file away to begin anew", dir, (double)needed * 1e-9,
+                     (double)free_bytes * 1e-9);
+}
+
+static int save_all(struct salvage *salvage, struct error *err)
+{
+    int rc = TD_OK;
+
+    for (size_t i = 0, next; i < salvage->count && rc == TD_OK; i = next) {
+        for (next = i + 1; next < salvage->count && salvage->found[i].episode == salvage->found[next].episode; next++)
             ;
-        /* of several that had this number the one of the newest epoch is the last that was told */
-        if (salvage->found[i].episode != last_id &&
-            (rc = save_episode(salvage, &salvage->found[i], next - i, err)) != TD_OK)
-            return rc;
-        last_id = salvage->found[i].episode;
+        rc = save_number(salvage, &salvage->found[i], next - i, err);
         say(salvage, salvage->length + salvage->length / salvage->count * next);
     }
-    return store_commit(salvage->out, err);
+    for (size_t i = 0; i < salvage->wreck.stream_count && rc == TD_OK; i++)
+        rc = save_open(salvage, &salvage->wreck.streams[i], err);
+    count_missing(salvage);
+    if (rc == TD_OK && salvage->live)
+        rc = inherit(salvage, err);
+    return rc != TD_OK ? rc : store_commit(salvage->out, err);
 }
 
 /* --- the file -------------------------------------------------------------- */
@@ -324,41 +560,81 @@ static int map_file(struct salvage *salvage, const char *dir, struct error *err)
     return TD_OK;
 }
 
-int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wait_ms,
-                  struct salvage_report *report, verify_progress *progress, void *context,
-                  struct error *err)
+/* Find what there is, and whose. */
+static int find_rows(struct salvage *salvage, const char *dir, struct error *err)
 {
-    struct salvage salvage = {.report = report, .progress = progress, .context = context};
-    char lock[FS_PATH_MAX];
-    int fd = -1, rc;
+    char path[FS_PATH_MAX];
+    int rc;
+
+    if ((rc = map_file(salvage, dir, err)) != TD_OK || (rc = fs_join(path, dir, "data.mdb", err)) != TD_OK)
+        return rc;
+    if ((rc = find_all(salvage)) != TD_OK)
+        return error_set(err, rc, "out of memory for the list of segments");
+    if ((rc = wreck_read(&salvage->wreck, path, salvage->bytes, salvage->length, err)) != TD_OK)
+        return rc;
+    if (salvage->count == 0 && !(salvage->wreck.has_manifest && (salvage->live || salvage->wreck.append_count > 0)))
+        return error_set(err, TD_ENOTFOUND, "no segment in %s can be read", dir);
+    drop_foreign(salvage);
+    salvage->stride = row_stride(&salvage->report->schema);
+    if (salvage->count > 0)
+        qsort(salvage->found, salvage->count, sizeof(*salvage->found), by_episode);
+    return TD_OK;
+}
+
+int salvage_into(const char *dir, struct store_config *config, bool live, struct salvage_report *report,
+                 uint64_t *store_id, struct error *err)
+{
+    struct salvage salvage = {.report = report, .progress = config->progress, .context = config->context,
+                              .live = live};
+    int rc;
 
     memset(report, 0, sizeof(*report));
-    if ((rc = map_file(&salvage, dir, err)) != TD_OK || (rc = fs_join(lock, dir, "lock", err)) != TD_OK ||
-        (rc = fs_lock(&fd, lock, lock_wait_ms, err)) != TD_OK)
-        goto done;
-    if ((rc = find_all(&salvage)) != TD_OK)
-        rc = error_set(err, rc, "out of memory for the list of segments");
-    else if (salvage.count == 0)
-        rc = error_set(err, TD_ENOTFOUND, "no segment in %s can be read", dir);
-    if (rc != TD_OK)
+    if ((rc = find_rows(&salvage, dir, err)) != TD_OK)
         goto done;
     if ((rc = packer_create(&salvage.packer)) != TD_OK) {
         error_set(err, rc, "out of memory");
         goto done;
     }
-    drop_foreign(&salvage);
-    qsort(salvage.found, salvage.count, sizeof(*salvage.found), by_episode);
-    rc = save_all(&salvage, out, force, err);
+    if ((rc = make_out(&salvage, config, err)) != TD_OK)
+        goto done;
+    if (!store_identity(salvage.out)->created)
+        rc = error_set(err, TD_EINVAL, "%s holds a store already: name a new folder", config->dir);
+    else if (live)
+        rc = check_room(&salvage, dir, config->dir, err);
+    if (rc == TD_OK)
+        rc = save_all(&salvage, err);
+    if (rc == TD_OK && store_id != NULL)
+        *store_id = store_identity(salvage.out)->store_id;
 
 done:
     store_close(&salvage.out);
-    if (fd >= 0)
-        fs_unlock(&fd);
     if (salvage.bytes != NULL)
         munmap((void *)(uintptr_t)salvage.bytes, salvage.length);
     packer_destroy(&salvage.packer);
+    wreck_release(&salvage.wreck);
     free(salvage.found);
     free(salvage.rows);
     free(salvage.good);
+    return rc;
+}
+
+int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wait_ms,
+                  struct salvage_report *report, verify_progress *progress, void *context,
+                  struct error *err)
+{
+    struct store_config config = {.dir = out, .force = force, .progress = progress, .context = context};
+    char path[FS_PATH_MAX];
+    struct stat file;
+    int fd = -1, rc;
+
+    memset(report, 0, sizeof(*report));
+    if ((rc = fs_join(path, dir, "data.mdb", err)) != TD_OK)
+        return rc;
+    if (stat(path, &file) != 0) /* no lock is left where there is nothing */
+        return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
+    if ((rc = fs_join(path, dir, "lock", err)) != TD_OK || (rc = fs_lock(&fd, path, lock_wait_ms, err)) != TD_OK)
+        return rc;
+    rc = salvage_into(dir, &config, false, report, NULL, err);
+    fs_unlock(&fd);
     return rc;
 }

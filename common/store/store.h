@@ -78,6 +78,12 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
  */
 void store_guard(const char *dir);
 
+/*
+ * Something failed as damaged while the store was in use: from now on whoever would write to it is refused,
+ * TD_ECORRUPT with this sentence, until it was rescued (verify.h).
+ */
+void store_condemn(store_t *store, const struct error *why);
+
 /* What store_open would find. */
 struct store_outlook {
     bool exists;

@@ -71,8 +71,7 @@ static bool closed_cleanly(const struct store *store)
     return same;
 }
 
-static int walk(const struct store *store, bool deep, store_progress *progress, void *context,
-                struct error *err)
+struct tree_options store_tree_options(void)
 {
     static const struct tree_table tables[] = {
         {"meta", 0, 0, true},
@@ -81,10 +80,20 @@ static int walk(const struct store *store, bool deep, store_progress *progress, 
         {"episodes", MDB_INTEGERKEY, sizeof(uint64_t), true},
         {"segments", MDB_INTEGERKEY, sizeof(uint64_t), true},
     };
-    struct tree_options options = {.tables = tables, .table_count = TD_LEN(tables), .deep = deep,
-                                   .progress = progress, .context = context};
+
+    return (struct tree_options){.tables = tables, .table_count = TD_LEN(tables)};
+}
+
+static int walk(const struct store *store, bool deep, store_progress *progress, void *context,
+                struct error *err)
+{
+    struct tree_options options = store_tree_options();
     char path[FS_PATH_MAX];
     int rc = data_path(path, store, err);
+
+    options.deep = deep;
+    options.progress = progress;
+    options.context = context;
 
     return rc != TD_OK ? rc : tree_check(path, &options, err);
 }
@@ -110,10 +119,37 @@ static bool unfinished(const struct store *store)
     return got >= 0 && transaction == 0 && (magic == META_MAGIC || memcmp(bytes, zeros, sizeof(bytes)) == 0);
 }
 
+void store_condemn(store_t *store, const struct error *why)
+{
+    char path[FS_PATH_MAX];
+
+    store->failed = true;
+    if (!store->read_only && fs_join(path, store->dir, STORE_CONDEMNED, NULL) == TD_OK)
+        (void)fs_write_file(path, why->text, strlen(why->text), NULL); /* else it fails again, and says so again */
+}
+
+static int check_condemned(const struct store *store, struct error *err)
+{
+    char path[FS_PATH_MAX], *text = NULL;
+    size_t length = 0;
+    int rc = TD_OK;
+
+    if (fs_join(path, store->dir, STORE_CONDEMNED, NULL) != TD_OK || access(path, F_OK) != 0)
+        return TD_OK;
+    if (fs_read_file(path, 4096, &text, &length, NULL) == TD_OK)
+        rc = error_set(err, TD_ECORRUPT, "%s was found damaged while in use: %.400s", store->dir, text);
+    else
+        rc = error_set(err, TD_ECORRUPT, "%s was found damaged while in use", store->dir);
+    free(text);
+    return rc;
+}
+
 int clean_check(struct store *store, const struct store_config *config, struct error *err)
 {
-    int rc;
+    int rc = config->reading ? TD_OK : check_condemned(store, err);
 
+    if (rc != TD_OK)
+        return rc;
     if (!config->check && closed_cleanly(store))
         return TD_OK;
     if (unfinished(store))

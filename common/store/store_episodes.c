@@ -65,6 +65,11 @@ static uint32_t record_check(uint64_t id, const struct store_record *record)
     return (uint32_t)value_hash(&id, sizeof(id), record, offsetof(struct store_record, check)) | 3u;
 }
 
+bool record_holds(uint64_t id, const struct store_record *record)
+{
+    return record->check == record_check(id, record);
+}
+
 /* An episode's first segment says all that its index record does. */
 static int record_mend(struct store *store, MDB_txn *txn, uint64_t id, struct store_record *record)
 {

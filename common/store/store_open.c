@@ -27,12 +27,23 @@ static int open_tables(struct store *store, MDB_txn *txn, unsigned create)
     return MDB_SUCCESS;
 }
 
+/* LMDB's own doubt about its file: it would abort. */
+static void on_assert(MDB_env *env, const char *what)
+{
+    const struct store *store = mdb_env_get_userctx(env);
+
+    fprintf(stderr, "tdmpc2: %s/data.mdb is damaged (%s); started again the shard checks it, `tdmpc2 replay verify` "
+            "tells more\n", store->dir, what);
+    _exit(TD_EXIT_GAVE_UP);
+}
+
 static int env_open(struct store *store, uint64_t map_bytes, unsigned flags, struct error *err)
 {
     MDB_stat stat;
     int rc;
 
     if ((rc = mdb_env_create(&store->env)) || (rc = mdb_env_set_maxdbs(store->env, 8)) ||
+        (rc = mdb_env_set_userctx(store->env, store)) || (rc = mdb_env_set_assert(store->env, on_assert)) ||
         (map_bytes != 0 && (rc = mdb_env_set_mapsize(store->env, map_bytes))) ||
         (rc = mdb_env_open(store->env, store->dir, MDB_NOTLS | MDB_NORDAHEAD | flags, 0644)) ||
         (rc = mdb_env_stat(store->env, &stat)))
@@ -152,6 +163,7 @@ static int check_space(const struct store_config *config, struct error *err)
 
 static int create(struct store *store, const struct store_config *config, struct error *err)
 {
+    char condemned[sizeof(store->dir) + 16];
     uint64_t map_bytes = map_bytes_for(config);
     struct manifest_value manifest = {
         .version = STORE_VERSION,
@@ -176,6 +188,8 @@ static int create(struct store *store, const struct store_config *config, struct
     rc = store_check(store, mdb_txn_commit(store->txn), "create", err);
     store->txn = NULL;
     store->identity.created = rc == TD_OK;
+    snprintf(condemned, sizeof(condemned), "%s/%s", store->dir, STORE_CONDEMNED);
+    (void)unlink(condemned); /* it was said of a file that is gone */
     return rc != TD_OK ? rc : fs_sync(store->dir, err);
 }
 

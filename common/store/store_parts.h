@@ -8,6 +8,9 @@
  *   store_rows.c     rows in: appends, sealing, publishing
  *   store_episodes.c the index, rows out, eviction, rewinding
  *   verify.c         every hash, for verify.h
+ *   wreck.c          what a damaged file says beside its segments
+ *   salvage.c        its rows into a new store
+ *   rescue.c         which takes its place
  *
  * Tables in LMDB (numbers little-endian, keys of the ordered ones big-endian):
  *
@@ -23,8 +26,10 @@
 #include <lmdb.h>
 
 #include "common/store/store.h"
+#include "common/store/tree.h"
 
 #define STORE_MAGIC   "TDSTORE1"
+#define STORE_CONDEMNED "condemned" /* a file that says why the data file must not be written to any more */
 #define STORE_VERSION 2u /* 1 had no hashes in counts, streams and episodes; it is read and kept as it is */
 
 struct manifest_value {
@@ -155,6 +160,7 @@ bool hash_holds(const struct store *store, const void *key, size_t key_size, con
  */
 int clean_check(struct store *store, const struct store_config *config, struct error *err);
 int clean_missing(const struct store *store, struct error *err); /* where no data file is */
+struct tree_options store_tree_options(void); /* the tables that a data file has */
 int clean_forget(const struct store *store, struct error *err);
 void clean_leave(const struct store *store);
 
@@ -182,6 +188,9 @@ struct stream_entry *stream_find(const struct store *store, uint32_t slot, uint3
 int streams_write(struct store *store, struct error *err);
 struct stream_key stream_key(uint32_t slot, uint32_t env);
 
+/* Know a stream that nobody holds, whose epochs go on above this one. In an open transaction. */
+int streams_inherit(struct store *store, uint32_t slot, uint32_t env, uint64_t epoch);
+
 /* store_rows.c: seal the stream's open rows and `count` more into the next episode. */
 int rows_seal(struct store *store, struct stream_entry *entry, const void *rows, uint32_t count,
               uint32_t flags, struct error *err);
@@ -195,6 +204,7 @@ int rows_drop_open(struct store *store, const struct store_stream *stream, struc
  */
 int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *value,
                 struct store_record *record, bool *mended);
+bool record_holds(uint64_t id, const struct store_record *record); /* its check, from version 2 on */
 int episodes_push(struct store *store, const struct store_record *record, struct error *err);
 uint32_t episode_segments(const struct store *store, uint32_t rows);
 uint64_t episode_bytes(const struct store *store, uint32_t rows);

@@ -206,8 +206,15 @@ static int gather_init(struct gather *gather, struct store *store, const struct 
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
+/* From here on its rows are not known to be those that were taken in: they get a good hash, but must say so. */
+static void mark_damage(struct segment_head *head, const struct gather *gather)
+{
+    if (gather->damaged)
+        head->flags |= EPISODE_DAMAGED;
+}
+
 /* The same packed, or plain where that is not shorter. Made beside the map: its length is not known before. */
-static int put_packed(struct store *store, const struct segment_head *head, struct gather *gather)
+static int put_packed(struct store *store, struct segment_head *head, struct gather *gather)
 {
     uint64_t name = segment_key(head->episode, head->index);
     char *plain = store->scratch, *packed = plain + SEGMENT_BYTES_MAX, *rows = segment_begin(plain, head);
@@ -217,6 +224,7 @@ static int put_packed(struct store *store, const struct segment_head *head, stru
     if ((rc = gather_refresh(gather)) != MDB_SUCCESS ||
         (rc = gather_copy(gather, rows, head->rows)) != MDB_SUCCESS)
         return rc;
+    mark_damage(head, gather);
     if ((value.mv_size = segment_pack(packed, head, rows, store->packer)) == 0) {
         segment_finish(plain, head);
         value = (MDB_val){segment_bytes(&head->schema, head->rows), plain};
@@ -228,7 +236,7 @@ static int put_packed(struct store *store, const struct segment_head *head, stru
 }
 
 /* Write one segment from the gathered rows. */
-static int put_segment(struct store *store, const struct segment_head *head, struct gather *gather)
+static int put_segment(struct store *store, struct segment_head *head, struct gather *gather)
 {
     uint64_t name = segment_key(head->episode, head->index);
     MDB_val key = {sizeof(name), &name};
@@ -242,6 +250,7 @@ static int put_segment(struct store *store, const struct segment_head *head, str
     if ((rc = gather_refresh(gather)) != MDB_SUCCESS ||
         (rc = gather_copy(gather, segment_begin(value.mv_data, head), head->rows)) != MDB_SUCCESS)
         return rc;
+    mark_damage(head, gather);
     segment_finish(value.mv_data, head);
     store->spent += value.mv_size + 2 * store->page;
     return MDB_SUCCESS;

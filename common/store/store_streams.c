@@ -149,6 +149,20 @@ int store_grant(store_t *store, uint32_t slot, uint32_t env, uint64_t epoch, uin
     return TD_OK;
 }
 
+int streams_inherit(struct store *store, uint32_t slot, uint32_t env, uint64_t epoch)
+{
+    struct stream_entry *entry = stream_find(store, slot, env);
+
+    if (entry == NULL && store->stream_count < STORE_STREAMS_MAX)
+        entry = stream_add(store, slot, env);
+    if (entry == NULL)
+        return TD_ENOMEM;
+    if (epoch > entry->stream.epoch)
+        entry->stream.epoch = epoch;
+    entry->dirty = true;
+    return TD_OK;
+}
+
 int store_learner_epoch(store_t *store, uint32_t epoch, struct error *err)
 {
     int rc;

@@ -60,6 +60,8 @@ struct table {
     size_t key_length, floor_length;
     bool has_key, has_floor; /* the key before; the least that may come */
     bool runs_whole;
+    bool holes; /* a patient walk left something out: what follows has no neighbour to be compared with */
+    int index;
 };
 
 struct walk {
@@ -78,7 +80,18 @@ struct walk {
     uint64_t newest_freed;    /* the largest key of the free list */
     struct table_record tables[TABLES_MAX]; /* as the main tree has them */
     bool has_table[TABLES_MAX];
+    struct error first; /* a patient walk's first fault */
 };
+
+/* A fault ends the walk, or a patient one of this part only. */
+static int bear(struct walk *walk, int rc)
+{
+    if (rc != TD_ECORRUPT || !walk->options->patient)
+        return rc;
+    if (walk->first.code == TD_OK && walk->err != NULL)
+        walk->first = *walk->err;
+    return TD_OK;
+}
 
 static int damaged(struct walk *walk, const char *table, uint64_t page, const char *what)
 {
@@ -190,8 +203,8 @@ static bool leaf_key_follows(struct table *table, const void *key, size_t length
 /* A separator is above every key to its left. */
 static bool separator_follows(struct table *table, const void *key, size_t length)
 {
-    if (!key_fits(table, length) || !table->has_key || table->has_floor ||
-        compare_keys(table, key, length, table->key, table->key_length) <= 0)
+    if (!key_fits(table, length) || ((!table->has_key || table->has_floor) && !table->holes) ||
+        (table->has_key && compare_keys(table, key, length, table->key, table->key_length) <= 0))
         return false;
     memcpy(table->floor, key, length);
     table->floor_length = length;
@@ -374,6 +387,8 @@ static int main_value(struct walk *walk, struct table *table, uint64_t at, const
         if (walk->tables[i].flags != known->flags || walk->tables[i].pad != 0)
             break;
         walk->has_table[i] = true;
+        if (walk->options->entries != NULL)
+            walk->options->entries[i] = walk->tables[i].entries;
         return TD_OK;
     }
     return damaged(walk, table->name, at, "an unknown table");
@@ -395,6 +410,22 @@ static int table_value(struct walk *walk, struct table *table, uint64_t size, ui
 }
 
 enum role { ROLE_FREE, ROLE_MAIN, ROLE_TABLE };
+
+/* The records of a leaf that was found whole. */
+static void visit_leaf(struct walk *walk, const struct table *table, uint64_t number, const char *page, unsigned count)
+{
+    for (unsigned i = 0, offset; i < count; i++) {
+        struct node_head node = node_at(page, i, &offset);
+        const char *key = page + offset + sizeof(node);
+        uint64_t at = number * walk->page + (uint64_t)(key + node.key_size - page), run;
+
+        if (node.flags & NODE_BIG) {
+            memcpy(&run, key + node.key_size, sizeof(run));
+            at = run * walk->page + sizeof(struct page_head);
+        }
+        walk->options->visit(walk->options->context, table->index, key, at, node_value_size(&node));
+    }
+}
 
 static int walk_leaf(struct walk *walk, struct table *table, enum role role, uint64_t number, char *page)
 {
@@ -418,6 +449,8 @@ static int walk_leaf(struct walk *walk, struct table *table, enum role role, uin
              : role == ROLE_MAIN ? main_value(walk, table, number, value, size)
                                  : table_value(walk, table, size, run);
     }
+    if (rc == TD_OK && role == ROLE_TABLE && walk->options->visit != NULL)
+        visit_leaf(walk, table, number, page, count);
     return rc;
 }
 
@@ -440,6 +473,8 @@ static int walk_page(struct walk *walk, struct table *table, enum role role, uin
         if (i > 0 && !separator_follows(table, page + offset + sizeof(node), node.key_size))
             return damaged(walk, table->name, number, "separators out of order");
         rc = walk_page(walk, table, role, child, level + 1);
+        table->holes |= rc == TD_ECORRUPT;
+        rc = bear(walk, rc);
     }
     return rc;
 }
@@ -499,7 +534,7 @@ static int check_chosen(struct walk *walk, const struct meta_page *meta, int whi
 static uint64_t older_freed(struct walk *walk, const struct meta_page *meta)
 {
     uint64_t number = meta->free.root, key = 0;
-    unsigned count, offset;
+    unsigned count = 0, offset;
     char *page = level_page(walk, 0);
 
     for (int level = 1; level <= meta->free.depth && level <= DEPTH_MAX; level++) {
@@ -536,6 +571,32 @@ static int read_metas(struct walk *walk, struct meta_page metas[2], int *newer)
     return check_chosen(walk, &metas[*newer], *newer);
 }
 
+/* The newer of those that make sense by themselves, or the other. Where the second lies the page size says. */
+static int find_meta(struct walk *walk, struct meta_page metas[2], int *newer)
+{
+    bool good[2] = {false, false};
+    int rc = read_at(walk, &metas[0], sizeof(metas[0]), 0);
+
+    good[0] = rc == TD_OK && check_meta(walk, &metas[0], 0) == TD_OK;
+    for (uint32_t page = good[0] ? metas[0].free.pad : PAGE_MIN; rc == TD_OK && page <= PAGE_MAX && !good[1]; page *= 2)
+        if ((rc = read_at(walk, &metas[1], sizeof(metas[1]), page)) == TD_OK)
+            good[1] = check_meta(walk, &metas[1], 1) == TD_OK && metas[1].free.pad == page;
+    for (int i = 0; i < 2 && rc == TD_OK; i++) {
+        walk->page = metas[i].free.pad;
+        good[i] = good[i] && check_chosen(walk, &metas[i], i) == TD_OK;
+    }
+    if (rc != TD_OK)
+        return rc;
+    *newer = !good[0] || (good[1] && metas[0].txn < metas[1].txn);
+    if (walk->options->older)
+        *newer = !*newer;
+    if (!good[*newer])
+        return meta_damaged(walk, *newer, "it makes no sense");
+    walk->page = metas[*newer].free.pad;
+    walk->meta = metas[*newer];
+    return TD_OK;
+}
+
 /* --- all ------------------------------------------------------------------- */
 
 /* No malloc: this may be the child of a process with threads. */
@@ -567,9 +628,9 @@ static int walk_free_and_main(struct walk *walk)
 {
     struct table freed = {.name = FREE_NAME, .promised = walk->meta.free, .key_size = 8};
     struct table tables = {.name = "main", .promised = walk->meta.main};
-    int rc = walk_table(walk, &freed, ROLE_FREE);
+    int rc = bear(walk, walk_table(walk, &freed, ROLE_FREE));
 
-    return rc != TD_OK ? rc : walk_table(walk, &tables, ROLE_MAIN);
+    return rc != TD_OK ? rc : bear(walk, walk_table(walk, &tables, ROLE_MAIN));
 }
 
 static int walk_tables(struct walk *walk)
@@ -579,11 +640,11 @@ static int walk_tables(struct walk *walk)
     for (int i = 0; rc == TD_OK && i < walk->options->table_count; i++) {
         const struct tree_table *known = &walk->options->tables[i];
         struct table table = {.name = known->name, .promised = walk->tables[i],
-                              .key_size = known->key_size, .runs_whole = known->runs_whole};
+                              .key_size = known->key_size, .runs_whole = known->runs_whole, .index = i};
 
-        if (!walk->has_table[i])
-            return damaged(walk, known->name, walk->meta.main.root, "the table is missing");
-        rc = walk_table(walk, &table, ROLE_TABLE);
+        rc = walk->has_table[i] ? walk_table(walk, &table, ROLE_TABLE)
+                                : damaged(walk, known->name, walk->meta.main.root, "the table is missing");
+        rc = bear(walk, rc);
     }
     return rc;
 }
@@ -599,14 +660,25 @@ static int check_newest(struct walk *walk, const struct meta_page metas[2], int 
     return TD_OK;
 }
 
+/* The strict choice, or, where that fails, a patient walk's. */
+static int choose_meta(struct walk *walk, struct meta_page metas[2], int *newer)
+{
+    int rc = bear(walk, read_metas(walk, metas, newer));
+
+    if (rc != TD_OK || (walk->first.code == TD_OK && !walk->options->older))
+        return rc;
+    return find_meta(walk, metas, newer);
+}
+
 int tree_walk(int fd, const char *path, const struct tree_options *options, struct error *err)
 {
-    struct walk walk = {.fd = fd, .path = path, .options = options, .err = err};
+    struct error fault = {0};
+    struct walk walk = {.fd = fd, .path = path, .options = options, .err = err != NULL ? err : &fault};
     struct meta_page metas[2];
-    int newer, rc;
+    int newer = 0, rc;
 
     TD_ASSERT(options->table_count <= TABLES_MAX, "%d tables", options->table_count);
-    if ((rc = read_metas(&walk, metas, &newer)) != TD_OK || (rc = prepare(&walk)) != TD_OK)
+    if ((rc = choose_meta(&walk, metas, &newer)) != TD_OK || (rc = prepare(&walk)) != TD_OK)
         goto done;
     if (walk.meta.txn == 0) { /* nothing was ever committed */
         rc = walk.meta.last == 1 && walk.meta.main.root == NO_PAGE && walk.meta.free.root == NO_PAGE
@@ -615,12 +687,16 @@ int tree_walk(int fd, const char *path, const struct tree_options *options, stru
         goto done;
     }
     if ((rc = walk_free_and_main(&walk)) != TD_OK || (rc = walk_tables(&walk)) != TD_OK ||
-        (rc = check_newest(&walk, metas, newer)) != TD_OK)
+        (!options->older && (rc = bear(&walk, check_newest(&walk, metas, newer))) != TD_OK))
         goto done;
-    if (walk.owned != walk.meta.last - 1)
+    if (walk.owned != walk.meta.last - 1 && walk.first.code == TD_OK)
         rc = damaged(&walk, "free", walk.meta.last, "pages that belong to nobody");
 
 done:
+    if (rc == TD_OK && walk.first.code != TD_OK) {
+        *walk.err = walk.first;
+        rc = walk.first.code;
+    }
     if (walk.seen != NULL)
         munmap(walk.seen, walk.seen_bytes);
     if (walk.memory != NULL)

@@ -34,6 +34,15 @@ struct tree_options {
     uint64_t map_bytes; /* what both metas must say; 0: anything */
     void (*progress)(void *context, uint64_t done, uint64_t total); /* pages; past 2 s; may be NULL */
     void *context;
+
+    /*
+     * Read what can be read: a fault costs the page it is in and what hangs from it, a damaged meta gives way
+     * to the other. Each record of the tables whose page is whole is told: where its value lies in the file.
+     */
+    bool patient;
+    bool older; /* patient: from the other meta, the state before the last transaction */
+    void (*visit)(void *context, int table, const void *key, uint64_t at, uint64_t size);
+    uint64_t *entries; /* out, per table: records by the main tree's word, where that can be read; may be NULL */
 };
 
 /*
@@ -43,7 +52,10 @@ struct tree_options {
  */
 int tree_check(const char *path, const struct tree_options *options, struct error *err);
 
-/* The same in this process, of an open file. Never maps it, so a short file or a bad disk cannot fault. */
+/*
+ * The same in this process, of an open file. Never maps it, so a short file or a bad disk cannot fault. A
+ * patient walk tells the first fault, and has visited what it could.
+ */
 int tree_walk(int fd, const char *path, const struct tree_options *options, struct error *err);
 
 #endif

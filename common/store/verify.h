@@ -32,25 +32,59 @@ int store_verify(store_t *store, struct verify_report *report, verify_progress *
 /* No fault in the report? */
 bool verify_clean(const struct verify_report *report);
 
+#define SALVAGE_STREAMS 16 /* named in a report */
+
+/* What a stream has lost; of rows under way those that no episode holds yet. */
+struct salvage_loss {
+    uint32_t slot, env;
+    uint64_t rows, episodes;
+};
+
 struct salvage_report {
     uint64_t segments;         /* whole heads found */
     uint64_t bad_blocks;       /* blocks of theirs that fail their hash */
     uint64_t foreign;          /* heads of another run or schema than most */
     uint64_t episodes, whole;  /* saved; of them without a missing row */
     uint64_t rows;             /* saved */
+    uint64_t open_rows;        /* of them of episodes that were under way */
     struct row_schema schema;
     uint64_t run_id;
+    /* lost, as far as index, streams and the parts that were found tell */
+    uint64_t lost_rows, lost_episodes; /* episodes: with a row missing */
+    uint64_t unknown_episodes;         /* of which nothing was found */
+    struct salvage_loss losses[SALVAGE_STREAMS];
+    int loss_count;
+    bool more_losses; /* of other streams */
 };
 
 /*
  * Find segments in dir's data file by their magic, without LMDB, and put the rows whose hashes hold into
  * a new store in `out`: whole episodes, and runs of rows of those with gaps (marked aborted). Episodes
  * that had been evicted or rewound and not yet been overwritten come back too. Rows of episodes that
- * were under way cannot be found that way. TD_OK; TD_ENOTFOUND when there is no file or no segment in
- * it; TD_ELOCKED; what store_open says of `out`, which must not hold a store yet.
+ * were under way follow as aborted ones, where the tree still leads to them. The store's id is a new one.
+ * TD_OK; TD_ENOTFOUND when there is no file or no segment in it; TD_ELOCKED; what store_open says of `out`,
+ * which must not hold a store yet.
  */
 int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wait_ms,
                   struct salvage_report *report, verify_progress *progress, void *context,
                   struct error *err);
+
+struct rescue_report {
+    char aside[512];  /* the damaged file's new name, in the store's folder */
+    uint64_t store_id; /* of the new store */
+    struct salvage_report salvaged;
+};
+
+/*
+ * The data file of config->dir is damaged: put what is whole of its episodes and of rows under way into a new
+ * file in its place, and set it aside under a name with the time. Epochs of streams and of the learner go on
+ * above what was known, nobody holds a stream, the store has a new id: rows of the old one are neither asked
+ * for again nor stored twice, its writers say Hello and go on in a new epoch. Counts of rows and steps taken
+ * in begin at 0, since those saved were counted under the old id.
+ *
+ * Either all of it is done or nothing is changed, whenever the process ends. TD_OK; TD_EFULL: no room for
+ * both files, with a sentence; TD_ENOTFOUND: nothing can be told of it; TD_ELOCKED; TD_EIO; TD_ENOMEM.
+ */
+int store_rescue(const struct store_config *config, struct rescue_report *report, struct error *err);
 
 #endif

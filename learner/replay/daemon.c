@@ -173,6 +173,7 @@ static void add_counters(struct daemon *daemon, const struct shard_view *view)
     add(daemon, METRIC_slices, view->slices, &told->slices);
     add(daemon, METRIC_commits, view->commits, &told->commits);
     add(daemon, METRIC_segments_bad, view->segments_bad, &told->segments_bad);
+    add(daemon, METRIC_rows_lost, view->rows_lost, &told->rows_lost);
     add(daemon, METRIC_episodes_aborted, view->aborted, &told->aborted);
     add(daemon, METRIC_episodes, view->sealed, &told->sealed);
 }
@@ -340,18 +341,19 @@ static int open_loop(struct daemon *daemon, struct error *err)
     return post_open(&daemon->post, daemon->loop, &options, err);
 }
 
-/* The walk of a large store's tree, past its first two seconds. */
+/* Reading a large store before it is opened, its tree or, when that is damaged, all of it: past two seconds. */
 static void log_check(void *context, uint64_t done, uint64_t total)
 {
     static uint64_t next_ms;
     uint64_t now = clock_ms();
 
     (void)context;
+    if (next_ms == 0)
+        next_ms = now + 2000;
     if (now < next_ms)
         return;
     next_ms = now + 2000;
-    log_info("checking the replay store", "pages=%llu of=%llu", (unsigned long long)done,
-             (unsigned long long)total);
+    log_info("checking the replay store", "done=%llu of=%llu", (unsigned long long)done, (unsigned long long)total);
 }
 
 static int open_all(struct daemon *daemon, struct error *err)

@@ -145,7 +145,7 @@ int shard_create(shard_t **out, const struct shard_config *config, uint64_t now_
     shard->now_ms = shard->heartbeat_ms = now_ms;
     shard->terms.heartbeat_ms = SHARD_HEARTBEAT_MS;
     shard->terms.timeout_ms = SHARD_TIMEOUT_MS;
-    rc = store_open(&shard->store, &stored, err);
+    rc = shard_open_store(shard, &stored, err);
     if (rc != TD_OK && rc != TD_ENOTFOUND) {
         shard_destroy(&shard);
         return rc;
@@ -236,6 +236,8 @@ void shard_forget_open(struct shard *shard)
 void shard_store_failed(struct shard *shard, int rc, const struct error *err)
 {
     shard_forget_open(shard);
+    if (rc == TD_ECORRUPT)
+        store_condemn(shard->store, err);
     if (rc != TD_EFULL) {
         shard_exit(shard, TD_EXIT_GAVE_UP, "%s", err->text);
         return;

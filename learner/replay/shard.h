@@ -52,8 +52,9 @@ struct shard_output {
 };
 
 /*
- * Open the store if there is one, else it is made at the learner's first SampleHello. Fails as
- * store_open does (but for TD_ENOTFOUND).
+ * Open the store if there is one, else it is made at the learner's first SampleHello. One that is damaged is
+ * set aside, what is whole of it served from a new file (store_rescue), and said line by line. Fails as
+ * store_open and store_rescue do (but for TD_ENOTFOUND).
  */
 int shard_create(shard_t **out, const struct shard_config *config, uint64_t now_ms,
                  struct error *err);
@@ -89,6 +90,7 @@ struct shard_view {
     uint64_t window_first, window_last, window_rows;
     uint64_t rows_stored, rows_repeated, rows_refused, rows_delayed; /* in this process's life */
     uint64_t slices, commits, evicted, rewinds, aborted, sealed, segments_bad;
+    uint64_t rows_lost; /* by damage, of those that were acknowledged; from a file that was set aside */
     uint64_t streams_live;
     uint64_t credit; /* LIMIT_NONE: no limit */
     uint32_t learner_epoch;

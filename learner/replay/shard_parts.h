@@ -3,6 +3,7 @@
  *
  *   shard.c         life, dispatch, time, commits, answers
  *   shard_ingest.c  what actors say: Hello, Rows, Leave
+ *   shard_open.c    its store: opened, or rescued when it is damaged
  *   shard_sample.c  what the learner says: Hello, requests, credit, Rewind
  */
 #ifndef TD_SHARD_PARTS_H
@@ -101,6 +102,9 @@ void shard_touched(struct shard *shard, uint64_t bytes);
 void shard_store_failed(struct shard *shard, int rc, const struct error *err);
 void shard_forget_open(struct shard *shard);
 bool shard_paused(const struct shard *shard); /* no rows are taken now */
+
+/* Open or make it, as `config` says; shard->store. */
+int shard_open_store(struct shard *shard, const struct store_config *config, struct error *err);
 
 /* Tell streams what was committed, and their limits where these changed. */
 void shard_tell_streams(struct shard *shard);

@@ -149,7 +149,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         return error_set(err, TD_EINVAL, "no store holds %llu rows", (unsigned long long)hello->map_rows);
     if (shard->store != NULL)
         return check_schema(shard, &config.schema, err);
-    if ((rc = store_open(&shard->store, &config, err)) != TD_OK)
+    if ((rc = shard_open_store(shard, &config, err)) != TD_OK)
         return rc;
     shard->run = store_identity(shard->store)->run_id;
     shard->synced = *store_counts(shard->store);

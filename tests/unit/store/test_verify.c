@@ -158,7 +158,7 @@ static void damage_is_found_where_it_is(void **state)
     assert_int_equal(report.bad_open, 1);
 }
 
-/* All whole episodes come back as they were, open rows do not. */
+/* All whole episodes come back as they were, and rows under way as one that was cut short. */
 static void a_whole_store_is_salvaged_whole(void **state)
 {
     const char *dir = fresh();
@@ -172,12 +172,16 @@ static void a_whole_store_is_salvaged_whole(void **state)
     fill(dir);
     snprintf(out, sizeof(out), "%s-out", dir);
     assert_ok(store_salvage(dir, out, false, 0, &report, NULL, NULL, &err), err);
-    assert_int_equal(report.episodes, 4);
-    assert_int_equal(report.whole, 4);
-    assert_int_equal(report.rows, 6080);
+    assert_int_equal(report.episodes, 5);
+    assert_int_equal(report.whole, 5);
+    assert_int_equal(report.rows, 6080 + 25);
+    assert_int_equal(report.open_rows, 25);
     assert_int_equal(report.bad_blocks, 0);
+    assert_int_equal(report.lost_rows + report.lost_episodes + report.unknown_episodes, 0);
     assert_int_equal(report.run_id, 5);
     store = open_store(out);
+    assert_int_equal(store_episode(store, 4)->rows, 25);
+    assert_true(store_episode(store, 4)->flags & EPISODE_ABORTED);
     for (uint64_t id = 0, sequence = 0; id < 4; sequence += lengths[id++]) {
         struct store_record record;
 

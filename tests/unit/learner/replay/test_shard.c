@@ -1,5 +1,6 @@
 /* shard.c and its parts: what is answered to whom, and only after what is durable. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -925,6 +926,84 @@ static void a_failed_sync_is_not_acknowledged(void **state)
 
 /* --- leaving --------------------------------------------------------------- */
 
+/* --- damage ---------------------------------------------------------------- */
+
+static const char *line_with(const struct rig *rig, const char *words)
+{
+    for (int i = 0; i < rig->count; i++)
+        if (rig->out[i].kind == OUTPUT_LOG && strstr(rig->out[i].log.text, words) != NULL)
+            return rig->out[i].log.text;
+    return NULL;
+}
+
+/* As a kill leaves it, with nonsense where the newer meta says how the tree begins. */
+static void wreck_file(const struct rig *rig)
+{
+    char path[600];
+    uint64_t txns[2], nonsense = 3;
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/closed", rig->dir);
+    (void)unlink(path);
+    snprintf(path, sizeof(path), "%s/data.mdb", rig->dir);
+    fd = open(path, O_RDWR);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pread(fd, &txns[i], 8, i * 4096 + 144), 8);
+    assert_int_equal(pwrite(fd, &nonsense, 8, (txns[1] > txns[0]) * 4096 + 128), 8);
+    close(fd);
+}
+
+/* What was acknowledged is served from a new store, once; its writers begin a new epoch there. */
+static void a_damaged_store_is_rescued_and_its_writers_go_on(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+    struct message hello = actor_hello(0, ACTOR), late;
+    const struct message *welcome, *status;
+    struct shard_view view;
+    uint64_t old;
+
+    (void)state;
+    (void)join_actor(rig, 0);
+    send_rows(rig, 0, 0, 34, 10); /* three episodes, and four rows under way */
+    commit(rig);
+    assert_int_equal(ack_of(rig, 0)->next, 34);
+    (void)join_actor(rig, 1);
+    late = chunk(rig, 0, 1, 34, 4, 10); /* still in the actor's outbox */
+    old = store_id(rig);
+    shard_destroy(&rig->shard);
+    wreck_file(rig);
+    rig->count = 0;
+    start(rig);
+    assert_non_null(line_with(rig, "is damaged"));
+    assert_non_null(line_with(rig, "34 rows of 4 episodes (4 rows of episodes under way)"));
+    assert_non_null(line_with(rig, "no acknowledged row was lost"));
+    assert_non_null(line_with(rig, "the damaged file is kept as"));
+    assert_true(store_id(rig) != old);
+    join_learner(rig, 1, false); /* its epoch is known: nothing must be durable first */
+    status = said(rig, MESSAGE_SAMPLE_WELCOME, 0);
+    assert_int_equal(status->sample_welcome.status.steps, 0); /* the learner has counted them under the other id */
+    assert_int_equal(status->sample_welcome.status.episodes, 4);
+    feed(rig, PORT_INGEST, ACTOR, &late);
+    assert_non_null(said(rig, MESSAGE_REJOIN, 0));
+    assert_null(said(rig, MESSAGE_NACK, 0)); /* nothing is asked for again */
+    hello.ingest_hello.streams[0] = (struct stream_shown){.store = old, .epoch = 1};
+    feed(rig, PORT_INGEST, ACTOR, &hello);
+    commit(rig);
+    welcome = said(rig, MESSAGE_INGEST_WELCOME, 0);
+    assert_non_null(welcome);
+    assert_int_equal(welcome->ingest_welcome.streams[0].epoch, 2);
+    assert_int_equal(welcome->ingest_welcome.streams[0].next, 0);
+    feed(rig, PORT_INGEST, ACTOR, &late); /* late rows of the old store: not taken */
+    assert_null(ack_of(rig, 0));
+    assert_int_equal(store_counts(shard_store(rig->shard))->held_rows, 34);
+    shard_view(rig->shard, rig->now, &view);
+    assert_int_equal(view.rows_lost, 0);
+    late = chunk(rig, 0, 2, 0, 12, 10);
+    feed(rig, PORT_INGEST, ACTOR, &late);
+    commit(rig);
+    assert_int_equal(ack_of(rig, 0)->next, 12);
+}
+
 static void a_terminated_shard_serves_until_all_have_left(void **state)
 {
     struct rig *rig = rig_with_learner(false);
@@ -998,6 +1077,7 @@ int main(void)
         cmocka_unit_test(lockstep_keeps_what_checkpoints_need),
         cmocka_unit_test(a_full_disk_pauses_and_asks_again),
         cmocka_unit_test(a_failed_sync_is_not_acknowledged),
+        cmocka_unit_test(a_damaged_store_is_rescued_and_its_writers_go_on),
         cmocka_unit_test(a_terminated_shard_serves_until_all_have_left),
         cmocka_unit_test(nobody_is_waited_for_longer_than_ten_seconds),
     };
