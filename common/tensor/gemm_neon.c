@@ -1,4 +1,6 @@
 #if defined(__aarch64__)
+#include <stddef.h>
+
 #include "common/tensor/simd_neon.h"
 
 #define ROWS 6 /* 24 registers of sums, 4 of B, 1 broadcast: 29 of 32 */

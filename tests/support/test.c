@@ -75,7 +75,8 @@ void test_gradient(double (*loss)(const float *x, void *context), void *context,
     double largest = 1e-12;
 
     for (size_t i = 0; i < count; i++)
-        largest = fmax(largest, fabs((double)grad[i]));
+        if (fabs((double)grad[i]) > largest) /* fmax here trips over a bug of gcc 12 for aarch64 */
+            largest = fabs((double)grad[i]);
     for (size_t i = 0; i < count; i += stride) {
         float kept = x[i];
         float up = kept + (float)step, down = kept - (float)step;
