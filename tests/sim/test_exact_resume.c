@@ -101,8 +101,8 @@ static const char *finish(struct cluster *cluster, struct digest *digest)
 
 /* --- where and how it is stopped ----------------------------------------------- */
 
-enum place { SEEDING, BURST, EVALUATION, EVICTING, PUBLISHING, PLACES };
-static const char *const places[] = {"seeding", "burst", "evaluation", "evicting", "publishing"};
+enum place { SEEDING, BURST, EVALUATION, EVICTING, PUBLISHING, SAVED, PLACES };
+static const char *const places[] = {"seeding", "burst", "evaluation", "evicting", "publishing", "saved"};
 
 enum manner { TERM_LEARNER, KILL_LEARNER, KILL_ALL, KILL_SHARD, KILL_ACTOR, STOPS };
 static const char *const stops[] = {"SIGTERM", "learner killed", "all killed", "shard killed", "actor killed"};
@@ -111,7 +111,7 @@ struct stopping {
     struct cluster *cluster;
     enum place place;
     enum manner stop;
-    uint64_t after; /* so many messages in that place; publishing: disk steps */
+    uint64_t after; /* so many messages in that place; publishing: disk steps; saved: checkpoints */
     bool done;
     void (*between)(struct cluster *cluster, void *context); /* while it is down */
     void *context;
@@ -135,7 +135,7 @@ static bool is_at(struct cluster *cluster, enum place place)
     }
 }
 
-/* So many messages are delivered, or disk steps of checkpoints taken, in each. */
+/* So many messages are delivered in each, disk steps of checkpoints taken, checkpoints made durable. */
 static uint64_t moments[PLACES];
 
 static void count_message(struct cluster *cluster, void *context)
@@ -151,6 +151,13 @@ static int count_disk(const char *operation, const char *path)
     (void)path;
     moments[PUBLISHING] += real_writing;
     return 0;
+}
+
+static void count_saved(struct cluster *cluster, void *context)
+{
+    (void)cluster;
+    (void)context;
+    moments[SAVED]++;
 }
 
 static void strike(struct stopping *stopping)
@@ -208,6 +215,16 @@ static void on_save_failed(struct cluster *cluster, void *context)
     strike(stopping);
 }
 
+/* The checkpoint is durable, and what it stands on must be, too. */
+static void on_saved(struct cluster *cluster, void *context)
+{
+    struct stopping *stopping = context;
+
+    (void)cluster;
+    if (!stopping->done && stopping->place == SAVED && stopping->after-- == 0)
+        strike(stopping);
+}
+
 /* Stop a run as told and let it end. */
 static const char *run_stopped(struct stopping *stopping, struct digest *digest, uint64_t *rows)
 {
@@ -216,10 +233,11 @@ static const char *run_stopped(struct stopping *stopping, struct digest *digest,
     static char text[OUTPUT_TEXT_MAX];
 
     exact_options(&options);
-    options.seed = 7 + (uint64_t)stopping->after;
+    options.seed = rng_u64(test_rng()); /* of the delays */
     stopping->cluster = cluster_create(&options);
     begin(stopping->cluster);
     stopping->cluster->on_delivered = on_message;
+    stopping->cluster->on_saved = on_saved;
     stopping->cluster->on_save_failed = on_save_failed;
     stopping->cluster->context = stopping;
     if (stopping->place == PUBLISHING) {
@@ -268,6 +286,7 @@ static int run_whole(void **state)
         cluster = cluster_create(&options);
         begin(cluster);
         cluster->on_delivered = round == 0 ? count_message : NULL;
+        cluster->on_saved = round == 0 ? count_saved : NULL;
         fs_fault = round == 0 ? count_disk : NULL;
         assert_null(finish(cluster, round == 0 ? &expected : &again));
         fs_fault = NULL;
@@ -552,10 +571,22 @@ static void a_finished_run_is_extended_to_the_bits_of_a_longer_one(void **state)
     cluster_destroy(&cluster);
 }
 
+/* The rows below a checkpoint are synced before it is. */
+static void all_killed_right_after_every_checkpoint(void **state)
+{
+    int seeds = test_long() ? 50 : 1;
+
+    (void)state;
+    for (int seed = 0; seed < seeds; seed++)
+        for (uint64_t after = 0; after < moments[SAVED] - 1; after++) /* the last one is the end */
+            check(SAVED, KILL_ALL, after);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stopped_anywhere_ends_in_the_same_bits),
+        cmocka_unit_test(all_killed_right_after_every_checkpoint),
         cmocka_unit_test(the_table_is_complete),
         cmocka_unit_test(every_part_matters),
         cmocka_unit_test(the_class_of_every_option_is_true),

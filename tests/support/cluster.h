@@ -165,6 +165,7 @@ struct cluster {
     /* faults */
     int lose_hellos;      /* so many Hellos (any socket) are lost */
     void (*on_delivered)(struct cluster *cluster, void *context);
+    void (*on_saved)(struct cluster *cluster, void *context); /* a real checkpoint is durable, nobody knows yet */
     void (*on_save_failed)(struct cluster *cluster, void *context); /* a real checkpoint, by fs_fault */
     void *context;
     const char *words[4]; /* options given to the learner at its next starts (cluster_real.h) */

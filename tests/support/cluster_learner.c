@@ -175,6 +175,8 @@ static void write_real(struct cluster *cluster, struct cluster_node *node, struc
     cluster_call(cluster, node, cluster->options.save_ms, written ? save_written : save_failed, job);
     if (!written)
         cluster->on_save_failed(cluster, cluster->context);
+    else if (cluster->on_saved != NULL)
+        cluster->on_saved(cluster, cluster->context);
 }
 
 /* The tensors are copied; the writing goes on behind. */
