@@ -522,6 +522,48 @@ static void of_two_with_one_slot_the_older_is_fenced(void **state)
     cluster_destroy(&cluster);
 }
 
+/*
+ * A learner stands still for up to two minutes. If another took its place meanwhile it is fenced when it wakes
+ * up, by the first shard that hears it; else it goes on.
+ */
+static void a_learner_that_wakes_up_is_fenced_or_goes_on(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 24; seed++) {
+        struct cluster_options options;
+        struct cluster *cluster;
+        struct cluster_node *old;
+        uint64_t asleep = 1000 + 5000 * seed;
+        uint32_t life;
+
+        cluster_defaults(&options);
+        options.seed = seed;
+        options.steps = 1500;
+        options.update_ms = 150; /* it is not over before */
+        options.shards = 1 + (uint32_t)seed % 2;
+        options.evaluator = seed % 3 == 0;
+        cluster = cluster_create(&options);
+        run_until(cluster, running, "asleep");
+        old = cluster_learner(cluster);
+        old->stopped_until = cluster->now + asleep;
+        life = old->life;
+        if (seed % 4 == 3) { /* only away */
+            cluster_run(cluster, asleep + 1000);
+            assert_true(old->alive && old->life == life);
+        } else {
+            cluster_run(cluster, asleep / 2);
+            cluster_replace_learner(cluster);
+            cluster_run(cluster, asleep / 2 + 15000);
+            if (old->alive || old->exit_code != TD_EXIT_FENCED)
+                fail_msg("seed %llu: the old learner %s: %d %s", (unsigned long long)seed,
+                         old->alive ? "is still there" : "left", old->exit_code, old->exit_text);
+        }
+        run_to_end(cluster, "asleep");
+        cluster_check_counts(cluster);
+        cluster_destroy(&cluster);
+    }
+}
+
 /* One of three shards is away for long: the others serve; it comes back and is used again. */
 static void one_of_three_shards_is_away(void **state)
 {
@@ -581,6 +623,7 @@ int main(void)
         cmocka_unit_test(inserting_goes_on_right_after_the_burst),
         cmocka_unit_test(an_older_version_of_a_newer_epoch),
         cmocka_unit_test(of_two_with_one_slot_the_older_is_fenced),
+        cmocka_unit_test(a_learner_that_wakes_up_is_fenced_or_goes_on),
         cmocka_unit_test(one_of_three_shards_is_away),
         cmocka_unit_test(a_stopped_run_stops_everyone),
         cmocka_unit_test_teardown(random_troubles, tell_seed),

@@ -136,6 +136,8 @@ static int resolve(struct cluster *cluster, const char *address)
 
     if (sscanf(address, "sim:%d:%d", &node, &starts) != 2)
         return -1;
+    if (node == 0)
+        node = (int)(cluster_learner(cluster) - cluster->nodes); /* who has the address now */
     if (starts != 0 && cluster->nodes[node].starts != (uint32_t)starts)
         return -1;
     return node;
@@ -596,6 +598,20 @@ struct cluster_node *cluster_actor(struct cluster *cluster, int number)
 struct cluster_node *cluster_evaluator(struct cluster *cluster)
 {
     return find(cluster, NODE_EVALUATOR, 0);
+}
+
+struct cluster_node *cluster_replace_learner(struct cluster *cluster)
+{
+    struct cluster_node *old = cluster_learner(cluster), *newer;
+
+    cluster_cut(cluster, old);
+    old->number = -1;
+    newer = add(cluster, NODE_LEARNER, 0, 0);
+    for (int i = 0; i < cluster->node_count; i++)
+        for (int s = 0; s < CLUSTER_SOCKETS; s++)
+            if (cluster->nodes[i].sockets[s].used && strncmp(cluster->nodes[i].sockets[s].address, "sim:0:", 6) == 0)
+                cluster->nodes[i].sockets[s].target = (int)(newer - cluster->nodes);
+    return old;
 }
 
 struct cluster_node *cluster_add_actor(struct cluster *cluster, int slot, uint64_t delay_ms)

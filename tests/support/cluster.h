@@ -189,6 +189,12 @@ struct cluster_node *cluster_shard(struct cluster *cluster, int number);
 struct cluster_node *cluster_actor(struct cluster *cluster, int number);
 struct cluster_node *cluster_evaluator(struct cluster *cluster);
 
+/*
+ * Another learner takes over at the same address, as on another machine that was given it: connections to the
+ * old one are gone, but not its own to the shards. Returns the old one, alive or stopped as it was.
+ */
+struct cluster_node *cluster_replace_learner(struct cluster *cluster);
+
 /* One more actor, started after `delay_ms`. */
 struct cluster_node *cluster_add_actor(struct cluster *cluster, int slot, uint64_t delay_ms);
 

@@ -63,6 +63,8 @@ static void draw_trouble(struct trouble *trouble, struct rng *rng, uint64_t span
         .held = rng_below(rng, 2),
         .one_way = rng_below(rng, 4) == 0,
     };
+    if (trouble->kind == TROUBLE_STOP)
+        trouble->for_ms = any_ms(rng, 120000);
     if (trouble->kind == TROUBLE_PART || rng_below(rng, 6) == 0) /* a subset */
         trouble->nodes |= (uint64_t)rng_u64(rng) & rng_u64(rng);
 }

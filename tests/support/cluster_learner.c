@@ -139,6 +139,8 @@ static void save_done(struct cluster *cluster, struct cluster_node *node, void *
 {
     struct job *job = argument;
 
+    if (node != cluster_learner(cluster))
+        return; /* one that was replaced finds the epoch's file changed (learner/run.h) */
     if (cluster->durable_count == cluster->durable_capacity) {
         cluster->durable_capacity = 2 * cluster->durable_capacity + 16;
         cluster->durable = realloc(cluster->durable, (size_t)cluster->durable_capacity *
