@@ -9,6 +9,7 @@
 #include <uv.h>
 #include <zmq.h>
 
+#include "common/net/meter.h"
 #include "common/util/log.h"
 
 /* In libzmq since 4.3, named in its public header only where drafts are built. */
@@ -49,6 +50,7 @@ struct channel {
     unsigned removals;        /* keys gone from the list when a PUB last began to listen */
     bool rebinding;           /* a PUB: its address is not free again yet */
     struct log_limit log_unheard;
+    meter_t *meter;           /* of a channel that listens on tcp, else NULL */
     char address[ADDRESS_MAX];
     dev_t device;     /* of the file that an ipc address made; ZeroMQ leaves it behind */
     ino_t inode;      /* 0: there is none */
@@ -136,7 +138,7 @@ static void set_limits(void *socket, const struct channel_options *options)
     TD_ASSERT(zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &largest, sizeof(largest)) == 0);
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, queue);
-    set_int(socket, ZMQ_RCVHWM, queue);
+    set_int(socket, ZMQ_RCVHWM, options->queue_in > 0 ? options->queue_in : queue);
     set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
     set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, SILENCE_MS);
     set_int(socket, ZMQ_HEARTBEAT_TTL, SILENCE_MS);
@@ -295,8 +297,10 @@ static bool frame_allowed(channel_t *channel, zmq_msg_t *frame, bool first)
         return guard_who(options->guard, channel->key, &channel->speaker) &&
                identity_same(&channel->speaker, &options->server);
     key = zmq_msg_gets(frame, "User-Id");
-    if (key == NULL || strlen(key) >= sizeof(channel->key))
+    if (key == NULL || strlen(key) >= sizeof(channel->key)) {
+        channel->key[0] = '\0';
         return false;
+    }
     if (!first)
         return strcmp(key, channel->key) == 0;
     strcpy(channel->key, key);
@@ -381,7 +385,9 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
 {
     int most = channel->options.max_frames > 0 ? channel->options.max_frames : CHANNEL_FRAMES;
     bool good = true, heard = true, more = true, first = channel->options.pattern == CHANNEL_ROUTER;
+    size_t bytes = 0;
     zmq_msg_t frame;
+    int from = -1;
 
     *peer = 0;
     while (more) {
@@ -395,6 +401,9 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
             zmq_msg_close(&frame);
             continue;
         }
+        bytes += zmq_msg_size(&frame);
+        if (channel->meter != NULL && (from = zmq_msg_get(&frame, ZMQ_SRCFD)) >= 0)
+            meter_frame(channel->meter, from, zmq_msg_size(&frame));
         heard = heard && frame_allowed(channel, &frame, channel->frame_count == 0);
         if (good && heard && channel->frame_count < most && align_frame(&frame)) {
             zmq_msg_init(&channel->frames[channel->frame_count]);
@@ -405,6 +414,9 @@ static bool receive_message(channel_t *channel, uint64_t *peer)
             zmq_msg_close(&frame);
         }
     }
+    if (from >= 0 &&
+        !meter_message(channel->meter, from, channel->security == SECURITY_SERVER ? channel->key : "", bytes))
+        good = false;
     if (!heard)
         say_unheard(channel, "its key is not, or no longer, on the list");
     else if (good && !(heard = peer_allowed(channel, *peer)))
@@ -715,6 +727,7 @@ void channel_close_linger(channel_t **out, int linger_ms)
         return;
     loop_assert_owner(channel->loop);
     remove_file(channel);
+    meter_close(&channel->meter);
     wire_close(&channel->wire, linger_ms);
     channel->closed = true;
     uv_close((uv_handle_t *)&channel->more, handle_closed);
@@ -767,6 +780,21 @@ int channel_bind_inside(channel_t *channel, const char *address, struct error *e
     return error_set(err, TD_EIO, "cannot listen on %s: %s", address, zmq_strerror(errno));
 }
 
+/* Whoever reaches a tcp port may be anyone; ipc is this user's own. */
+static int watch_connections(channel_t *channel, const char *address, struct error *err)
+{
+    const struct meter_options options = {
+        .name = channel->options.name,
+        .context = zeromq.context,
+        .socket = channel->wire.socket,
+        .guard = channel->security == SECURITY_SERVER ? channel->options.guard : NULL,
+        .quiet = channel->options.pattern == CHANNEL_PUB,
+    };
+
+    meter_close(&channel->meter);
+    return address_is_ipc(address) ? TD_OK : meter_open(&channel->meter, channel->loop, &options, err);
+}
+
 int channel_bind(channel_t *channel, const char *address, struct error *err)
 {
     char plain[ADDRESS_MAX];
@@ -777,6 +805,8 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     if ((rc = check_address(channel, address, err)) != TD_OK || (rc = secure_server(channel, address, err)) != TD_OK)
         return rc;
     prepare_address(channel, address, plain);
+    if ((rc = watch_connections(channel, address, err)) != TD_OK)
+        return rc;
     if (zmq_bind(channel->wire.socket, plain) != 0)
         return explain_bind(address, errno, err);
     TD_ASSERT(zmq_getsockopt(channel->wire.socket, ZMQ_LAST_ENDPOINT, channel->address, &size) == 0);
@@ -795,11 +825,14 @@ static bool listen_anew(channel_t *channel)
             channel->wire = old;
             return false;
         }
+        meter_close(&channel->meter);
         wire_close(&old, 0);
         channel->rebinding = true;
     }
     if (secure_server(channel, channel->address, NULL) == TD_OK) {
         prepare_address(channel, channel->address, plain);
+        if (channel->meter == NULL)
+            watch_connections(channel, channel->address, NULL);
         channel->rebinding = zmq_bind(channel->wire.socket, plain) != 0;
     }
     if (channel->rebinding)

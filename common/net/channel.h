@@ -75,6 +75,7 @@ struct channel_options {
     size_t max_message;           /* bytes of a received frame; a peer sending more is cut off */
     int max_frames;               /* of a received message, 0: CHANNEL_FRAMES; longer ones are dropped */
     int queue;                    /* messages queued per peer and direction, 0: 64 */
+    int queue_in;                 /* of those that come in, 0: as `queue` */
     bool insecure;                /* allow addresses beyond loopback and ipc */
     guard_t *guard;               /* keys for tcp, which also allow addresses beyond loopback; borrowed, or NULL */
     struct identity server;       /* with a guard: whose key must answer where this channel connects to */

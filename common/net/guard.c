@@ -1,5 +1,6 @@
 #include "common/net/guard.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -7,12 +8,14 @@
 #include <zmq.h>
 
 #include "common/net/channel.h"
+#include "common/util/clock.h"
 #include "common/util/log.h"
 #include "common/wire/message.h"
 
 #define HANDLER   "inproc://zeromq.zap.01"
 #define WATCH_MS  250  /* between two looks at the list */
 #define FRAMES    7    /* of a CURVE request: version, request, domain, address, identity, mechanism, key */
+#define GUARD_EXCLUDED 64 /* keys kept out at a time; more than will flood at once */
 #define REPLY     6    /* version, request, status, text, user id, metadata */
 
 enum { VERSION, REQUEST, DOMAIN, ADDRESS, OWN_IDENTITY, MECHANISM, CREDENTIALS };
@@ -22,6 +25,19 @@ struct holding {
     uint64_t id;
     uint64_t used; /* a count that only grows */
     char public_key[KEY_TEXT_MAX];
+};
+
+/* A key that is kept out for a while. */
+struct excluded {
+    char public_key[KEY_TEXT_MAX];
+    uint64_t until_ms;
+};
+
+/* A key that shook hands of late, and how often that came to nothing but a flood. */
+struct suspect {
+    char public_key[KEY_TEXT_MAX];
+    uint64_t admitted_ms, struck_ms;
+    int owed, strikes;
 };
 
 struct guard {
@@ -37,6 +53,8 @@ struct guard {
     struct holding *holdings;
     int held, room;
     uint64_t uses;
+    struct excluded excluded[GUARD_EXCLUDED];
+    struct suspect suspects[GUARD_EXCLUDED];
     struct log_limit log_refused;
 };
 
@@ -147,6 +165,83 @@ bool guard_may_enter(uint32_t role, const char *domain)
     return false;
 }
 
+void guard_exclude(guard_t *guard, const char *public_key, uint64_t ms)
+{
+    struct excluded *place = &guard->excluded[0];
+
+    for (int i = 0; i < GUARD_EXCLUDED; i++) {
+        if (strcmp(guard->excluded[i].public_key, public_key) == 0) {
+            place = &guard->excluded[i];
+            break;
+        }
+        if (guard->excluded[i].until_ms < place->until_ms)
+            place = &guard->excluded[i];
+    }
+    snprintf(place->public_key, sizeof(place->public_key), "%s", public_key);
+    place->until_ms = clock_ms() + ms;
+}
+
+static bool is_excluded(const guard_t *guard, const char *public_key)
+{
+    uint64_t now = clock_ms();
+
+    for (int i = 0; i < GUARD_EXCLUDED; i++)
+        if (now < guard->excluded[i].until_ms && strcmp(guard->excluded[i].public_key, public_key) == 0)
+            return true;
+    return false;
+}
+
+/* Its place, or that of the key that shook hands longest ago. */
+static struct suspect *suspect_of(guard_t *guard, const char *public_key)
+{
+    struct suspect *oldest = &guard->suspects[0];
+
+    for (int i = 0; i < GUARD_EXCLUDED; i++) {
+        struct suspect *one = &guard->suspects[i];
+
+        if (strcmp(one->public_key, public_key) == 0)
+            return one;
+        if (one->admitted_ms < oldest->admitted_ms)
+            oldest = one;
+    }
+    memset(oldest, 0, sizeof(*oldest));
+    snprintf(oldest->public_key, sizeof(oldest->public_key), "%s", public_key);
+    return oldest;
+}
+
+static void note_admitted(guard_t *guard, const char *public_key)
+{
+    struct suspect *one = suspect_of(guard, public_key);
+
+    one->admitted_ms = clock_ms();
+    one->owed++;
+}
+
+void guard_heard(guard_t *guard, const char *public_key)
+{
+    struct suspect *one = suspect_of(guard, public_key);
+
+    one->owed -= one->owed > 0;
+}
+
+void guard_suspect(guard_t *guard, uint64_t ms)
+{
+    uint64_t now = clock_ms();
+
+    for (int i = 0; i < GUARD_EXCLUDED; i++) {
+        struct suspect *one = &guard->suspects[i];
+
+        if (one->owed == 0 || now > one->admitted_ms + GUARD_SUSPECT_MS)
+            continue;
+        if (now > one->struck_ms + GUARD_SUSPECT_MS)
+            one->strikes = 0;
+        one->struck_ms = now;
+        one->owed = 0;
+        if (++one->strikes > 1)
+            guard_exclude(guard, one->public_key, ms);
+    }
+}
+
 /* --- routing ids ---------------------------------------------------------------- */
 
 static struct holding *find_holding(const guard_t *guard, uint64_t id)
@@ -222,7 +317,7 @@ static bool admits(guard_t *guard, const struct channel_frame *frames, int count
         return false;
     memcpy(domain, frames[DOMAIN].bytes, frames[DOMAIN].length);
     look(guard);
-    return guard_who(guard, key, who) && guard_may_enter(who->role, domain);
+    return guard_who(guard, key, who) && guard_may_enter(who->role, domain) && !is_excluded(guard, key);
 }
 
 /*
@@ -247,8 +342,11 @@ static void on_handshake(void *context, uint64_t peer, const struct channel_fram
 
     (void)peer;
     channel_send(guard->handler, 0, reply, REPLY);
-    if (good)
+    if (good) {
+        if (!is_text(&frames[DOMAIN], "announce")) /* where one only listens */
+            note_admitted(guard, key);
         return;
+    }
     if (log_allow(&guard->log_refused, 5000))
         log_warn("a key was not let in", "who=%s key=\"%s\" at=%.*s from=%.*s repeats=%u",
                  who.role == 0 ? "unknown" : identity_name(name, &who), key,

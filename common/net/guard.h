@@ -46,6 +46,18 @@ const char *guard_key_of(const guard_t *guard, const struct identity *who);
 /* Whose key is it, as the list is now? False: nobody's. */
 bool guard_who(const guard_t *guard, const char *public_key, struct identity *who);
 
+/* Let this key shake no hands for so long: it floods. */
+void guard_exclude(guard_t *guard, const char *public_key, uint64_t ms);
+
+/*
+ * Connections that flood before their first whole message do not show their key. A key that shook hands is owed
+ * a connection that is heard; whoever is owed one when such a flood is told of is suspected, the second time in
+ * GUARD_SUSPECT_MS excluded for so long.
+ */
+#define GUARD_SUSPECT_MS 10000
+void guard_heard(guard_t *guard, const char *public_key);
+void guard_suspect(guard_t *guard, uint64_t ms);
+
 /* Has this role any business at the sockets of this name ("control", "ingest", ...)? */
 bool guard_may_enter(uint32_t role, const char *domain);
 

@@ -10,6 +10,7 @@
 
 #define PORTS 6      /* enum port begins at 1 */
 #define LINES_MAX 72 /* a learner has one to each of its shards */
+#define QUEUE_IN 16  /* messages of one peer that wait to be read: what is beyond them waits at the peer */
 #define SLACK 4096   /* bytes that ZeroMQ's limit allows beyond the message's own */
 
 /* One socket: bound (a port, over ipc or tcp) or connected (a port and an id). */
@@ -57,6 +58,14 @@ static size_t port_limit(uint32_t port, bool bound)
     default:
         return WIRE_HEADER_MAX + SLACK;
     }
+}
+
+/* Messages that wait for a peer that reads slowly: a chunk of parameters has 1 MiB, a Welcome the options. */
+static int queue_out(uint32_t port, bool bound)
+{
+    if (!bound)
+        return 256;
+    return port == PORT_PARAMS ? 6 : port == PORT_CONTROL ? 64 : 256;
 }
 
 static void count(post_t *post, enum metric metric, uint64_t by)
@@ -158,7 +167,8 @@ static int line_open(struct line *line, post_t *post, enum channel_pattern patte
         .identity = post->options.process,
         .max_message = port_limit(peer->port, bound),
         .max_frames = 1 + WIRE_BULK_MAX,
-        .queue = 256,
+        .queue = queue_out(peer->port, bound),
+        .queue_in = bound ? QUEUE_IN : 0,
         .insecure = post->options.insecure,
         .guard = post->options.guard,
         .server = {.role = ROLE_LEARNER},
