@@ -46,5 +46,23 @@ expect 'nothing lacking' 0 'dog-run                      dog           223' "$wo
 expect 'no library' 2 'make setup' "$work/none/bin/tdmpc2" env replay "$golden"
 expect 'assets given' 2 'make setup' env TDMPC2_ASSETS="$work/usr/share/tdmpc2" "$work/none/bin/tdmpc2" env replay "$golden"
 
+# A suite's Python that is gone is made anew, whatever the stamp says. Its packages are not installed here.
+mkdir -p "$work/tree/deploy" "$work/path"
+cp deploy/setup-suite "$work/tree/deploy"
+printf '#!/bin/sh\necho ok installed\n' > "$work/path/dpkg-query"
+cat > "$work/path/python" <<'END'
+#!/bin/sh
+[ "$2" = venv ] && mkdir -p "$3/bin" && printf '#!/bin/sh\nexit 0\n' > "$3/bin/python" && chmod +x "$3/bin/python"
+END
+chmod +x "$work"/path/*
+setup=(env PATH="$work/path:$PATH" PYTHON=python "$work/tree/deploy/setup-suite" gym)
+expect 'a suite is set up' 0 'setup-gym: done' "${setup[@]}"
+expect 'it is there' 0 '' "${setup[@]}"
+[ -z "$("${setup[@]}" 2>&1)" ] || { failed=$((failed + 1)); echo 'it is set up again though nothing changed'; }
+printf '#!/bin/sh\necho no module >&2; exit 1\n' > "$work/tree/third_party/venv-gym/bin/python"
+expect 'it does not work any more' 0 'does not work any more (no module): making it anew' "${setup[@]}"
+rm "$work/tree/third_party/venv-gym/bin/python"
+expect 'it is gone' 0 'setup-gym: done' "${setup[@]}"
+
 echo "[  PASSED  ] $passed test(s)."
 [ $failed -eq 0 ] || { echo "[  FAILED  ] $failed test(s)."; exit 1; }

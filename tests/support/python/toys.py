@@ -7,6 +7,7 @@ import array
 import ctypes
 import os
 import random
+import signal
 import struct
 import sys
 import threading
@@ -167,6 +168,18 @@ class Children(Exit):
         return super().reset(seed)
 
 
+class Leaves(Good):
+    """Starts processes that would outlive it: of another program, and a copy of itself."""
+
+    def __init__(self):
+        super().__init__()
+        word = os.environ.get("TOY_SLEEP", "1000")
+        os.posix_spawn("/bin/sleep", ["sleep", word], os.environ)
+        if os.fork() == 0:
+            time.sleep(1000)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 class SlowClose(Good):
     def close(self):
         time.sleep(1000)
@@ -178,6 +191,42 @@ class Thread(Good):
     def __init__(self):
         super().__init__()
         threading.Thread(target=time.sleep, args=(1000,)).start()
+
+
+class Scalar:
+    """As NumPy's scalars and arrays without dimensions are: they look like arrays and cannot be indexed."""
+    shape = ()
+
+    def __init__(self, value):
+        self.value = value
+
+    def __getitem__(self, index):
+        raise IndexError("invalid index to scalar variable.")
+
+    def __float__(self):
+        return float(self.value)
+
+
+class Scalars(Good):
+    """Rewards, flags and success as environments in NumPy give them."""
+
+    def step(self, action):
+        obs, reward, terminated, truncated, info = super().step(action)
+        return obs, Scalar(reward), Scalar(terminated), [truncated], {"success": Scalar(info["success"])}
+
+
+class OddSuccess(Good):
+    """Success that is none: passed over."""
+    kinds = ("yes", [], {"a": 1}, None, [1, 2], object(), float("nan"), b"1")
+
+    def step(self, action):
+        obs, reward, terminated, truncated, _ = super().step(action)
+        return obs, reward, terminated, truncated, {"success": self.kinds[self.t % len(self.kinds)]}
+
+
+class TextReward(Faulty):
+    def fault(self, obs, reward, *rest):
+        return (obs, "1.0") + rest
 
 
 class BadReset(Good):

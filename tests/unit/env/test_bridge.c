@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <signal.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/env/bridge.h"
@@ -170,6 +171,7 @@ static void faults_are_noticed_and_survived(void **state)
         {TOY("BadShape"), "the observation has 2 numbers, its space 3"},
         {TOY("BadType"), "ValueError"},
         {TOY("BadReward"), "TypeError"},
+        {TOY("TextReward"), "the reward is '1.0', not a number"},
         {TOY("BadFlag"), "terminated is 'no', not a truth value"},
         {TOY("FourValues"), "step returned 4 values"},
         {TOY("Garbage"), "no message"},
@@ -233,6 +235,66 @@ static void a_killed_process_is_replaced(void **state)
     assert_int_equal(env_reset(env, obs, &err), TD_ELOST); /* between two episodes: the same */
     assert_ok(env_reset(env, obs, &err), err);
     env_close(&env);
+}
+
+static void numbers_come_in_many_kinds(void **state)
+{
+    env_t *plain = make(TOY("Good"), 1), *scalars = make(TOY("Scalars"), 1), *odd = make(TOY("OddSuccess"), 1);
+    struct env_result expected, result;
+    struct error err = {0};
+    float obs[3];
+
+    (void)state;
+    assert_ok(env_reset(plain, obs, &err), err);
+    assert_ok(env_reset(scalars, obs, &err), err);
+    assert_ok(env_reset(odd, obs, &err), err);
+    for (int i = 0; i < 20; i++) {
+        assert_ok(env_step(plain, middle, obs, &expected, &err), err);
+        assert_ok(env_step(scalars, middle, obs, &result, &err), err);
+        assert_memory_equal(&result, &expected, sizeof(result));
+        assert_ok(env_step(odd, middle, obs, &result, &err), err);
+        assert_true(result.reward == expected.reward);
+        assert_true(!result.success);
+    }
+    env_close(&plain);
+    env_close(&scalars);
+    env_close(&odd);
+}
+
+static void await_nothing_left(pid_t owner)
+{
+    char word[64];
+
+    snprintf(word, sizeof(word), "run.py 3 %d ", (int)owner);
+    for (int left = 300; processes_with(SLEEPER) + processes_with(word) > 0; left--, usleep(10000))
+        assert_int_not_equal(left, 0);
+}
+
+/* The process is killed, or closed in order, or its owner is killed: nothing is left of its session. */
+static void what_an_environment_started_ends_with_it(void **state)
+{
+    pid_t owner;
+    env_t *env;
+    int status;
+
+    (void)state;
+    setenv("TOY_SLEEP", SLEEPER, 1);
+    env = make(TOY("Leaves"), 1);
+    assert_int_equal(processes_with(SLEEPER), 1);
+    kill(bridge_env_pid(env), SIGKILL);
+    await_nothing_left(getpid());
+    env_close(&env);
+    env = make(TOY("Leaves"), 1);
+    env_close(&env);
+    await_nothing_left(getpid());
+    if ((owner = fork()) == 0) {
+        make(TOY("Leaves"), 1);
+        raise(SIGKILL);
+    }
+    assert_int_equal(waitpid(owner, &status, 0), owner);
+    assert_true(WIFSIGNALED(status));
+    await_nothing_left(owner);
+    unsetenv("TOY_SLEEP");
 }
 
 static void printing_is_no_fault(void **state)
@@ -737,6 +799,8 @@ int main(void)
         cmocka_unit_test(a_saved_state_continues_elsewhere),
         cmocka_unit_test(faults_are_noticed_and_survived),
         cmocka_unit_test(a_killed_process_is_replaced),
+        cmocka_unit_test(numbers_come_in_many_kinds),
+        cmocka_unit_test(what_an_environment_started_ends_with_it),
         cmocka_unit_test(printing_is_no_fault),
         cmocka_unit_test(terminations_and_truncations_are_kept_apart),
         cmocka_unit_test(what_cannot_be_used_is_refused_in_a_sentence),

@@ -145,12 +145,12 @@ def as_flag(value, name):
     if value is True or value is False:
         return value
     try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = -1
-    if number not in (0, 1) or isinstance(value, str):
+        found = number(value)
+    except (TypeError, ValueError, OverflowError):
+        found = -1
+    if found not in (0, 1):
         raise TypeError("%s is %.60r, not a truth value" % (name, value))
-    return bool(number)
+    return bool(found)
 
 
 def autoreset_mode(env, vector):
@@ -172,11 +172,28 @@ def autoreset_mode(env, vector):
     return "disabled"
 
 
+def number(value):
+    """A number, or an array or a list of one; TypeError for all else, a text that reads like a number too."""
+    while not isinstance(value, (str, bytes, dict)) and getattr(value, "shape", (1,)) != () and \
+            hasattr(value, "__getitem__"):
+        if len(value) != 1:
+            raise TypeError("%d values" % len(value))
+        value = value[0]
+    if value is None or isinstance(value, (str, bytes, dict)):
+        raise TypeError("no number")
+    return float(value)
+
+
+def as_reward(value):
+    try:
+        return number(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError("the reward is %.60r, not a number" % (value,)) from None
+
+
 def first(value):
-    """Of a vector of one. NumPy's scalars look like arrays and are none."""
-    if getattr(value, "shape", None) == ():
-        return value
-    return value[0] if hasattr(value, "__getitem__") and not isinstance(value, (str, dict)) else value
+    """Of a vector of one."""
+    return value if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__getitem__") else value[0]
 
 
 class Single:
@@ -202,7 +219,7 @@ class Single:
         obs, reward, terminated, truncated, info = result
         if not isinstance(info, dict):
             raise TypeError("step's info is %s, not a dict" % class_name(info))
-        return obs, float(reward), as_flag(terminated, "terminated"), as_flag(truncated, "truncated"), info
+        return obs, as_reward(reward), as_flag(terminated, "terminated"), as_flag(truncated, "truncated"), info
 
     def final(self, info):
         for key in ("final_obs", "final_observation"):
@@ -233,7 +250,7 @@ class Vector(Single):
         if not isinstance(result, tuple) or len(result) != 5:
             raise TypeError("step did not return Gymnasium's five values")
         obs, reward, terminated, truncated, info = result
-        return (self._first_obs(obs), float(first(reward)), as_flag(first(terminated), "terminated"),
+        return (self._first_obs(obs), as_reward(reward), as_flag(first(terminated), "terminated"),
                 as_flag(first(truncated), "truncated"), info)
 
     def _first_obs(self, obs):
@@ -249,15 +266,26 @@ class Vector(Single):
         return self._first_obs(obs) if isinstance(obs, (dict, tuple)) else obs[0]
 
 
-def find_success(info):
-    """The environment's own notion: True, False or None where it has none."""
-    for where in (info, first(info.get("final_info") or {})):
+def say_once(text, said=set()):  # noqa: B006  (one set for the process is meant)
+    if text not in said:
+        said.add(text)
+        print("bridge: %s" % text, file=sys.stderr)
+
+
+def find_success(info, vector):
+    """The environment's own notion: True, False or None where it has none, or nothing that is a number."""
+    final = info.get("final_info")
+    for where in (info, first(final) if vector and final is not None else final):
         if not isinstance(where, dict):
             continue
         for key in ("success", "is_success"):
             value = where.get(key)
-            if value is not None:
-                return bool(float(first(value)) > 0.5)
+            if value is None:
+                continue
+            try:
+                return number(value) > 0.5
+            except (TypeError, ValueError, OverflowError):
+                say_once("info['%s'] is of type %s, no truth value: passed over" % (key, class_name(value)))
     return None
 
 
@@ -365,7 +393,7 @@ class Adapter:
         return obs
 
     def _flags(self, terminated, truncated, info):
-        success = self.plan.success(info, self.total) if self.plan.success is not None else find_success(info)
+        success = self.plan.success(info, self.total) if self.plan.success is not None else find_success(info, self.one.vector)
         flags = wire.TERMINATED if terminated else wire.TRUNCATED if truncated else 0
         if success is not None:
             flags |= wire.HAS_SUCCESS | (wire.SUCCESS if success else 0)

@@ -34,6 +34,32 @@ def watch(sock):
             os._exit(0)
 
 
+def guard_session():
+    """What the environment starts in this session ends with this process, however this one ends.
+
+    A process of its own waits for that: SIGKILL leaves no other time, and the owner may be gone too. It is nobody's
+    child, so that an environment that waits for all of its children does not wait for this one.
+    """
+    leader, middle = os.getpid(), os.fork()
+    if middle > 0:
+        os.waitpid(middle, 0)
+        return
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP})
+        ended = os.pidfd_open(leader) if hasattr(os, "pidfd_open") else None
+        if os.fork() > 0:
+            os._exit(0)
+        os.closerange(0, ended or 1 << 16)
+        if ended is not None:
+            os.closerange(ended + 1, 1 << 16)
+            select.select([ended], [], [])
+        while ended is None and os.path.exists("/proc/%d" % leader):
+            time.sleep(0.1)
+        os.killpg(0, signal.SIGKILL)
+    finally:
+        os._exit(1)
+
+
 def one_sentence(error):
     """What an exception says, where it was raised, on one line."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -113,6 +139,7 @@ class Server:
 def main(argv):
     descriptor, parent = int(argv[1]), int(argv[2])
     follow_parent(parent)
+    guard_session()
     faulthandler.enable()
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(True)
