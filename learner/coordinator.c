@@ -459,6 +459,8 @@ uint64_t coordinator_deadline(const coordinator_t *c)
         at = c->publish_again_ms;
     if (c->ending_again_ms > c->now && c->ending_again_ms < at)
         at = c->ending_again_ms;
+    if (c->ending != ENDING_NOT)
+        return at; /* nothing else is begun any more */
     other = c->config.lockstep ? lockstep_deadline(c) : async_deadline(c);
     return other < at ? other : at;
 }

@@ -414,14 +414,21 @@ static void parameters_that_are_not_finite_are_not_announced(void **state)
 
 static void sigterm_waits_for_update_and_checkpoint(void **state)
 {
+    struct message end = {.kind = MESSAGE_EPISODE_END, .episode_end = {.stream_epoch = 1, .length = 5, .reward = 1}};
+
     (void)state;
     start(false);
     get_going();
     status(30, 3, 20);
     answer_request(row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4));
+    feed(PORT_CONTROL, ACTOR, &end); /* its line waits for the shard's next counts */
     coordinator_terminate(at.coordinator, at.now);
     drain();
     assert_int_equal(command(COMMAND_SAVE)->kind, 0);
+    at.now += 200000; /* an update that takes long: the line and a checkpoint were due, nobody spins for them */
+    coordinator_tick(at.coordinator, at.now);
+    drain();
+    assert_true(coordinator_deadline(at.coordinator) > at.now);
     coordinator_updated(at.coordinator, at.now, 0, true);
     drain();
     assert_int_equal(command(COMMAND_SAVE)->kind, COMMAND_SAVE);
