@@ -239,6 +239,9 @@ struct event {
     void *argument;     /* freed after the call */
 };
 void cluster_event(struct cluster *cluster, const struct event *event);
+void cluster_postpone(struct cluster *cluster, const struct event *event, uint64_t until);
+void cluster_deliver(struct cluster *cluster, const struct event *event);
+void cluster_reconnect(struct cluster *cluster, const struct cluster_node *node);
 void cluster_call(struct cluster *cluster, struct cluster_node *node, uint64_t delay_ms,
                   void (*call)(struct cluster *, struct cluster_node *, void *), void *argument);
 void cluster_send(struct cluster *cluster, struct cluster_node *node, const struct peer *peer,
