@@ -398,6 +398,12 @@ static void count_missing(struct salvage *salvage)
         if (!has_parts(salvage, found->id) && !(found->record.flags & EPISODE_DAMAGED))
             lose(salvage, found->record.slot, found->record.env, found->record.rows, 0);
     }
+    for (size_t i = 0; i < wreck->append_count; i++) {
+        const struct wreck_append *append = &wreck->appends[i];
+
+        if (append->live && wreck_stream(wreck, append->slot, append->env) == NULL)
+            lose(salvage, append->slot, append->env, append->rows, 0);
+    }
     if (!wreck->has_counts || kept > sealed)
         return;
     for (uint64_t id = sealed - kept; id < sealed; id++)
@@ -406,36 +412,77 @@ static void count_missing(struct salvage *salvage)
 
 /* --- rows under way --------------------------------------------------------- */
 
+/* Where the stream's last episode that was found ends: rows under way begin there. Its epoch, if it has none. */
+static uint64_t sealed_end(const struct salvage *salvage, const struct wreck_stream *stream, uint64_t *epoch)
+{
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < salvage->count; i++) {
+        const struct found *found = &salvage->found[i];
+
+        if (found->slot != stream->slot || found->env != stream->env || !is_live(salvage, found->episode))
+            continue;
+        if (stream->epoch == 0 && found->epoch > *epoch) {
+            *epoch = found->epoch;
+            end = 0;
+        }
+        if (found->epoch == *epoch && found->start + found->episode_rows > end)
+            end = found->start + found->episode_rows;
+    }
+    return end;
+}
+
+/*
+ * The range that the stream's record names; and since that may be of an earlier state, the appends that the tree
+ * has where the last episode ends.
+ */
+static void open_range(const struct salvage *salvage, const struct wreck_stream *stream, struct found *name,
+                       uint64_t *end)
+{
+    const struct wreck *wreck = &salvage->wreck;
+    uint64_t least = sealed_end(salvage, stream, &name->epoch), chain = least;
+
+    for (size_t i = 0; i < wreck->append_count; i++) /* in order */
+        if (wreck->appends[i].live && wreck->appends[i].slot == stream->slot &&
+            wreck->appends[i].env == stream->env && wreck->appends[i].sequence == chain)
+            chain += wreck->appends[i].rows;
+    name->start = stream->next - (stream->open_rows < stream->next ? stream->open_rows : stream->next);
+    *end = stream->next;
+    if (name->start < least || chain > least)
+        name->start = least;
+    if (*end < chain)
+        *end = chain;
+}
+
 static int save_open(struct salvage *salvage, const struct wreck_stream *stream, struct error *err)
 {
     const struct wreck *wreck = &salvage->wreck;
-    struct found name = {.slot = stream->slot, .env = stream->env, .epoch = stream->epoch,
-                         .start = stream->next - stream->open_rows, .episode_rows = (uint32_t)stream->open_rows};
-    uint64_t saved = 0;
+    struct found name = {.slot = stream->slot, .env = stream->env, .epoch = stream->epoch};
+    uint64_t end;
     int rc;
 
-    if (stream->open_rows == 0 || stream->open_rows > stream->next || stream->open_rows > UINT32_MAX)
+    open_range(salvage, stream, &name, &end);
+    name.epoch += name.epoch == 0;
+    if (end <= name.start || end - name.start > 2 * salvage->length / salvage->stride) /* nonsense takes no memory */
         return TD_OK;
-    if (stream->open_rows > 2 * salvage->length / salvage->stride) /* nonsense takes no memory */
-        return TD_OK;
-    if ((rc = make_room(salvage, stream->open_rows, err)) != TD_OK)
+    name.episode_rows = (uint32_t)(end - name.start);
+    if ((rc = make_room(salvage, name.episode_rows, err)) != TD_OK)
         return rc;
     for (size_t i = 0; i < wreck->append_count; i++) {
         const struct wreck_append *append = &wreck->appends[i];
 
         if (append->slot != stream->slot || append->env != stream->env || append->sequence < name.start ||
-            append->sequence + append->rows > stream->next)
+            append->sequence > end || append->rows > end - append->sequence)
             continue;
         memcpy(salvage->rows + (append->sequence - name.start) * salvage->stride,
                salvage->bytes + append->offset, append->rows * salvage->stride);
         memset(salvage->good + (append->sequence - name.start), true, append->rows);
     }
-    rc = save_runs(salvage, &name, stream->open_rows, err);
-    saved = salvage->saved;
-    salvage->report->open_rows += saved;
-    if (rc == TD_OK)
-        lose(salvage, stream->slot, stream->env, stream->open_rows, saved);
-    return rc;
+    if ((rc = save_runs(salvage, &name, name.episode_rows, err)) != TD_OK)
+        return rc;
+    salvage->report->open_rows += salvage->saved;
+    lose(salvage, stream->slot, stream->env, name.episode_rows, salvage->saved);
+    return TD_OK;
 }
 
 /* --- what goes on ----------------------------------------------------------- */

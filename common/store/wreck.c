@@ -27,7 +27,7 @@ struct reader {
     size_t length;
     size_t stream_capacity, record_capacity, item_count, item_capacity, former_count, former_capacity;
     struct leaf_item *items;
-    struct wreck_stream *former; /* streams before the last transaction, by (slot, env) */
+    struct wreck_stream *former; /* streams as the tree names them, hash or none; next 1: before the last transaction */
     bool older;                  /* that is what is being walked */
     bool no_memory;
 };
@@ -114,9 +114,12 @@ static void take_stream(struct reader *reader, const char *key, const char *valu
 /* Whatever looks like the records of a leaf page: only a hash decides. */
 static void scan_page(struct reader *reader, const char *page)
 {
-    uint16_t lower, at, node[4];
+    uint16_t lower, flags, at, node[4];
 
+    memcpy(&flags, page + 10, sizeof(flags));
     memcpy(&lower, page + 12, sizeof(lower));
+    if (flags == 2) /* a leaf, whatever its bounds say */
+        lower = (uint16_t)PAGE;
     for (size_t pointer = 16; pointer + 2 <= PAGE && pointer < lower; pointer += 2) {
         const char *key;
         uint32_t size;
@@ -203,7 +206,7 @@ static void on_former(struct reader *reader, const void *key, uint64_t at)
     reader->former = grow(reader, reader->former, reader->former_count, &reader->former_capacity, sizeof(*reader->former));
     if (!reader->no_memory)
         reader->former[reader->former_count++] = (struct wreck_stream){
-            .slot = be32toh(name.slot), .env = be32toh(name.env), .epoch = found.epoch, .next = found.next};
+            .slot = be32toh(name.slot), .env = be32toh(name.env), .epoch = found.epoch, .next = reader->older};
 }
 
 static void on_leaf(void *context, int table, const void *key, uint64_t at, uint64_t size)
@@ -216,7 +219,7 @@ static void on_leaf(void *context, int table, const void *key, uint64_t at, uint
         on_record(reader, key, at);
     else if (table == TABLE_OPEN && size > sizeof(struct open_value))
         on_append(reader, key, at, size);
-    else if (table == TABLE_STREAMS && reader->older && size == sizeof(struct stream_value))
+    else if (table == TABLE_STREAMS && size == sizeof(struct stream_value))
         on_former(reader, key, at);
 }
 
@@ -288,7 +291,7 @@ static bool same_epoch(const struct reader *reader, const struct leaf_item *item
     const struct wreck_stream *now = wreck_stream(reader->wreck, slot, env);
 
     for (size_t i = 0; i < reader->former_count; i++)
-        if (reader->former[i].slot == slot && reader->former[i].env == env)
+        if (reader->former[i].next == 1 && reader->former[i].slot == slot && reader->former[i].env == env)
             return now != NULL && now->epoch == reader->former[i].epoch;
     return false;
 }
@@ -317,9 +320,83 @@ static int check_appends(struct reader *reader)
         wreck->appends[wreck->append_count++] = (struct wreck_append){
             .slot = be32toh(item->key.slot), .env = be32toh(item->key.env),
             .sequence = be64toh(item->key.sequence), .rows = head.rows,
-            .offset = (size_t)(item->at + sizeof(head))};
+            .offset = (size_t)(item->at + sizeof(head)), .live = !item->older};
     }
     return TD_OK;
+}
+
+/* Does the tree name this stream, whatever its record is worth? */
+static bool is_named(const struct reader *reader, const struct wreck_append *append)
+{
+    for (size_t i = 0; i < reader->former_count; i++)
+        if (reader->former[i].next == 0 && reader->former[i].slot == append->slot &&
+            reader->former[i].env == append->env)
+            return true;
+    return false;
+}
+
+/* Streams of which only rows under way are left. */
+static void name_nameless(struct reader *reader)
+{
+    struct wreck *wreck = reader->wreck;
+    size_t known = wreck->stream_count;
+
+    for (size_t i = 0; i < wreck->append_count; i++) {
+        const struct wreck_append *append = &wreck->appends[i], *before = append - 1;
+        bool again = i > 0 && before->slot == append->slot && before->env == append->env;
+
+        for (size_t k = 0; k < known && !again; k++)
+            again = wreck->streams[k].slot == append->slot && wreck->streams[k].env == append->env;
+        if (again || !append->live || !is_named(reader, append))
+            continue;
+        wreck->streams = grow(reader, wreck->streams, wreck->stream_count, &reader->stream_capacity,
+                              sizeof(*wreck->streams));
+        if (reader->no_memory)
+            return;
+        wreck->streams[wreck->stream_count++] = (struct wreck_stream){.slot = append->slot, .env = append->env};
+    }
+    newest_streams(wreck);
+}
+
+/* Appends in order of their names; of those that both walks found the live one. */
+static int by_append(const void *x, const void *y)
+{
+    const struct wreck_append *a = x, *b = y;
+
+    if (a->slot != b->slot)
+        return a->slot < b->slot ? -1 : 1;
+    if (a->env != b->env)
+        return a->env < b->env ? -1 : 1;
+    if (a->sequence != b->sequence)
+        return a->sequence < b->sequence ? -1 : 1;
+    return (int)b->live - (int)a->live;
+}
+
+static bool overlap(const struct wreck_append *a, const struct wreck_append *b)
+{
+    return a->slot == b->slot && a->env == b->env && a->sequence < b->sequence + b->rows &&
+           b->sequence < a->sequence + a->rows;
+}
+
+/* A name carries no hash: of appends that claim the same rows none is believed. */
+static void drop_overlaps(struct wreck *wreck)
+{
+    struct wreck_append *list = wreck->appends;
+    size_t kept = 0, count = 0;
+
+    if (wreck->append_count == 0)
+        return;
+    qsort(list, wreck->append_count, sizeof(*list), by_append);
+    for (size_t i = 0; i < wreck->append_count; i++)
+        if (count == 0 || list[count - 1].sequence != list[i].sequence || !overlap(&list[count - 1], &list[i]))
+            list[count++] = list[i];
+    for (size_t i = 1; i < count; i++)
+        if (overlap(&list[i - 1], &list[i]))
+            list[i - 1].clash = list[i].clash = true;
+    for (size_t i = 0; i < count; i++)
+        if (!list[i].clash)
+            list[kept++] = list[i];
+    wreck->append_count = kept;
 }
 
 /* --- all -------------------------------------------------------------------- */
@@ -352,6 +429,10 @@ int wreck_read(struct wreck *wreck, const char *path, const char *bytes, size_t 
     if (rc == TD_OK) {
         check_records(wreck);
         rc = reader.no_memory ? TD_ENOMEM : check_appends(&reader);
+        drop_overlaps(wreck);
+        if (rc == TD_OK)
+            name_nameless(&reader);
+        rc = reader.no_memory ? TD_ENOMEM : rc;
         if (rc != TD_OK)
             error_set(err, rc, "out of memory reading %s", path);
     }

@@ -17,7 +17,7 @@
 
 struct wreck_stream {
     uint32_t slot, env;
-    uint64_t epoch, next, open_rows;
+    uint64_t epoch, next, open_rows; /* epoch 0: no record of it is left, only rows under way */
 };
 
 struct wreck_record {
@@ -31,6 +31,8 @@ struct wreck_append {
     uint64_t sequence;
     uint32_t rows;
     size_t offset; /* of them, in the file */
+    bool clash;    /* another claims some of its rows: none of them is believed, none is kept */
+    bool live;     /* the newest state has it; else only that before the last transaction */
 };
 
 struct wreck {

@@ -22,6 +22,12 @@ static const struct row_schema schema = {OBS_STATE, 4, 1};
 #define STRIDE  row_stride(&schema)
 #define STREAMS 70u /* so many that their table has branches */
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOW 10 /* what a sanitizer costs: so much less is done */
+#else
+#define SLOW 1
+#endif
+
 static uint32_t below(uint32_t n)
 {
     return rng_below(test_rng(), n);
@@ -91,7 +97,7 @@ static int walk(const char *path, bool deep, struct error *err)
 /* What LMDB makes of any history is whole. */
 static void no_false_alarm(void **state)
 {
-    int rounds = test_long() ? 60 : 3, steps = test_long() ? 1500 : 400;
+    int rounds = test_long() ? 60 : 3, steps = (test_long() ? 1500 : 400) / SLOW;
     char dir[512], path[600];
 
     (void)state;
@@ -355,6 +361,125 @@ static enum outcome judge(struct oracle *oracle)
     return outcome;
 }
 
+/* --- rescued ------------------------------------------------------------------ */
+
+/* What rescues brought back, and did not. */
+struct toll {
+    long rescues, sealed_lost, open_lost, evicted_back;
+};
+
+/* The episode of the oracle that this row belongs to, or NULL: it had been evicted. */
+static uint64_t *expected_hash(struct oracle *oracle, const struct store_record *record, uint64_t sequence, uint64_t *id)
+{
+    for (*id = oracle->counts.first; *id < oracle->counts.sealed; ++*id) {
+        const struct store_record *was = &oracle->records[*id];
+
+        if (was->slot == record->slot && was->epoch == record->epoch && sequence >= was->sequence &&
+            sequence - was->sequence < was->rows)
+            return &oracle->hashes[*id][sequence - was->sequence];
+    }
+    return NULL;
+}
+
+static bool is_genuine(const struct store_record *record, uint64_t sequence, const char *row)
+{
+    struct test_row_id name = {record->slot, record->env, record->epoch, sequence};
+    char expected[256];
+    struct row_head head;
+
+    memcpy(&head, row, sizeof(head));
+    test_row_fill(expected, &schema, &name, head.flags & ROW_FLAGS_KNOWN);
+    return memcmp(expected, row, STRIDE) == 0;
+}
+
+/* Every row of the new store is one that was, and is there once. */
+static const char *recount(struct oracle *oracle, store_t *store, long *sealed, long *open, long *evicted)
+{
+    static struct {
+        uint32_t slot;
+        uint64_t sequence;
+    } seen[1 << 17];
+    static uint8_t taken[1 << 17]; /* by episode and row, or by stream and row under way */
+    const uint32_t mask = (1 << 17) - 1;
+
+    memset(taken, 0, sizeof(taken));
+    for (uint64_t id = store_counts(store)->first; id < store_committed(store); id++) {
+        struct store_record record;
+
+        if (store_record(store, id, &record, NULL) != TD_OK)
+            return "a record of the new store";
+        for (uint32_t row = 0; row < record.rows; row++) {
+            uint64_t sequence = record.sequence + row, was;
+            uint32_t count = 1, place = (record.slot * 7919 + (uint32_t)sequence) & mask;
+            const char *bytes = store_rows(store, id, row, &count);
+            const uint64_t *hash = expected_hash(oracle, &record, sequence, &was);
+            const struct store_stream *stream = &oracle->streams[record.slot % STREAMS];
+
+            if (bytes == NULL || !is_genuine(&record, sequence, bytes) || (hash != NULL && *hash != row_hash(bytes)))
+                return "another row in the new store";
+            for (; taken[place]; place = (place + 1) & mask)
+                if (seen[place].slot == record.slot && seen[place].sequence == sequence)
+                    return "a row twice in the new store";
+            taken[place] = 1;
+            seen[place].slot = record.slot;
+            seen[place].sequence = sequence;
+            if (hash != NULL)
+                ++*sealed;
+            else if (record.epoch == stream->epoch && sequence >= stream->next - stream->open_rows)
+                ++*open;
+            else
+                ++*evicted;
+        }
+        store_rows_end(store);
+    }
+    return NULL;
+}
+
+/* What was refused is served by a new store: all that is whole, and what is not is counted. */
+static const char *rescue(struct oracle *oracle, struct toll *toll, bool flipped)
+{
+    struct store_config config = config_for(oracle->dir);
+    long sealed = 0, open = 0, evicted = 0, missing, missing_open;
+    uint32_t streams = 0;
+    struct rescue_report report;
+    struct error err = {0};
+    char aside[1200];
+    const char *why;
+    store_t *store;
+    int rc = store_rescue(&config, &report, &err);
+
+    if (rc == TD_ENOTFOUND && !flipped)
+        return NULL; /* of a page or two nothing can be told */
+    if (rc != TD_OK)
+        return "it could not be rescued";
+    snprintf(aside, sizeof(aside), "%s/%s", oracle->dir, report.aside);
+    if (unlink(aside) != 0)
+        return "the damaged file is gone";
+    config.check = true;
+    if (store_open(&store, &config, &err) != TD_OK)
+        return "the new store is refused";
+    if ((why = recount(oracle, store, &sealed, &open, &evicted)) != NULL)
+        return why;
+    for (uint32_t slot = 0; flipped && slot < STREAMS; slot++)
+        streams += store_stream(store, slot, 0) != NULL && store_stream(store, slot, 0)->holder == 0 &&
+                   store_stream(store, slot, 0)->epoch == oracle->streams[slot].epoch;
+    if (flipped && streams < STREAMS - 1)
+        return "streams of the new store";
+    store_close(&store);
+    missing = (long)oracle->counts.held_rows - sealed;
+    missing_open = (long)oracle->counts.open_rows - open;
+    if ((uint64_t)(missing + missing_open) > report.salvaged.lost_rows && report.salvaged.unknown_episodes == 0 &&
+        flipped)
+        return "more was lost than was said";
+    if (flipped && missing > (long)segment_rows_max(&schema))
+        return "more than a segment was lost";
+    toll->rescues++;
+    toll->sealed_lost += missing;
+    toll->open_lost += missing_open;
+    toll->evicted_back += evicted;
+    return NULL;
+}
+
 /* Whatever harms is damage to `verify`, too. */
 static bool verify_sees(struct oracle *oracle)
 {
@@ -374,6 +499,20 @@ static bool verify_sees(struct oracle *oracle)
 
 typedef void damage_fn(struct oracle *oracle, size_t at, int bit, int fd);
 
+static void flip(struct oracle *oracle, size_t at, int bit, int fd)
+{
+    char byte = (char)(oracle->whole[at] ^ (1 << bit));
+
+    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
+}
+
+static void cut(struct oracle *oracle, size_t at, int bit, int fd)
+{
+    (void)oracle;
+    (void)bit;
+    assert_int_equal(ftruncate(fd, (off_t)at), 0);
+}
+
 static void lay_out(struct oracle *oracle, damage_fn *damage, size_t at, int bit)
 {
     int fd = open(oracle->path, O_WRONLY | O_CREAT, 0644);
@@ -387,6 +526,7 @@ static void lay_out(struct oracle *oracle, damage_fn *damage, size_t at, int bit
 
 /* What happened so far; shared with the child, which may not live to tell. */
 struct diary {
+    struct toll toll;
     long found[3]; /* UNHARMED.. */
     long done;
     size_t at;
@@ -413,6 +553,13 @@ static bool endure(struct oracle *oracle, const struct damage *damage, struct di
         lay_out(oracle, damage->inflict, damage->at, damage->bit);
         if (!verify_sees(oracle))
             outcome = wrong(oracle, "verify found nothing");
+    }
+    if (outcome == REFUSED) {
+        const char *why;
+
+        lay_out(oracle, damage->inflict, damage->at, damage->bit);
+        if ((why = rescue(oracle, &diary->toll, damage->inflict == flip)) != NULL)
+            outcome = wrong(oracle, why);
     }
     if (outcome == WRONG) {
         snprintf(diary->why, sizeof(diary->why), "%s", oracle->why);
@@ -451,22 +598,11 @@ static void endure_all(struct oracle *oracle, const struct damage *damages, long
     printf("%ld %s of a file of %zu pages in %.1f s: %ld harmless, %ld met by hashes, %ld refused\n", count, what,
            oracle->length / 4096, (double)(clock_ms() - start) * 1e-3, diary->found[0], diary->found[1],
            diary->found[2]);
+    printf("%ld rescued: %ld sealed rows and %ld rows under way lost of %ld and %ld each, %ld evicted rows back\n",
+           diary->toll.rescues, diary->toll.sealed_lost, diary->toll.open_lost, (long)oracle->counts.held_rows,
+           (long)oracle->counts.open_rows, diary->toll.evicted_back);
     assert_true(diary->found[1] > 0 && diary->found[2] > 0);
     munmap(diary, sizeof(*diary));
-}
-
-static void flip(struct oracle *oracle, size_t at, int bit, int fd)
-{
-    char byte = (char)(oracle->whole[at] ^ (1 << bit));
-
-    assert_int_equal(pwrite(fd, &byte, 1, (off_t)at), 1);
-}
-
-static void cut(struct oracle *oracle, size_t at, int bit, int fd)
-{
-    (void)oracle;
-    (void)bit;
-    assert_int_equal(ftruncate(fd, (off_t)at), 0);
 }
 
 /* A byte of a meta, of a branch or leaf, of the front of a run, or any. */
@@ -491,7 +627,7 @@ static size_t choose(const struct oracle *oracle, uint32_t kind)
 static void every_flip_is_met(void **state)
 {
     static const uint32_t kinds[] = {0, 1, 1, 1, 2, 3};
-    long flips = test_long() ? 100000 : 2000;
+    long flips = (test_long() ? 100000 : 2000) / SLOW;
     struct damage *damages = calloc((size_t)flips, sizeof(*damages));
     struct oracle oracle = {0};
 
@@ -513,8 +649,8 @@ static void every_truncation_is_met(void **state)
     (void)state;
     make_oracle(&oracle, "cuts");
     damages = calloc(oracle.length / 4096, sizeof(*damages));
-    for (size_t at = 4096; at < oracle.length; at += 4096)
-        damages[cuts++] = (struct damage){cut, at - (at / 4096 % 3 == 0 ? below(4095) : 0), 0};
+    for (size_t at = 4096; at < oracle.length; at += 4096 * SLOW)
+        damages[cuts++] = (struct damage){cut, at - (at / 4096 / SLOW % 3 == 0 ? below(4095) : 0), 0};
     endure_all(&oracle, damages, cuts, "truncations");
     drop_oracle(&oracle);
     free(damages);
