@@ -9,8 +9,13 @@
 #include "tests/support/tap.h"
 #include "tests/support/test.h"
 
-#define PAUSE_MS 2500 /* twice the five heartbeats after which a part counts as gone */
 #define GO_ON_MS 30000
+
+/* Twice the five heartbeats after which a part counts as gone; anything up to two minutes in the long mode. */
+static int pause_ms(void)
+{
+    return test_long() ? 1000 + (int)rng_below(test_rng(), 119000) : 2500;
+}
 
 static void start(struct live *live, const char *name, char notes[500], const char *actors)
 {
@@ -55,7 +60,7 @@ static void an_actor_blocks_nobody(void **state)
     start(&live, "actor", notes, NULL);
     actor = live_part(&live, "actor", 0, 0);
     kill(actor, SIGSTOP);
-    live_sleep(PAUSE_MS);
+    live_sleep(pause_ms());
     rises(&live, "learner", 0, "updates");
     rises(&live, "actor", 1, "env_steps");
     live_await(&live, "learner", 0, "actors_live", 1, 5000);
@@ -76,7 +81,7 @@ static void an_evaluator_blocks_nobody(void **state)
     start(&live, "evaluator", notes, NULL);
     evaluator = live_part(&live, "evaluator", 0, 0);
     kill(evaluator, SIGSTOP);
-    live_sleep(PAUSE_MS);
+    live_sleep(pause_ms());
     rises(&live, "learner", 0, "updates");
     kill(evaluator, SIGCONT);
     rises(&live, "evaluator", 0, "env_steps");
@@ -94,7 +99,7 @@ static void stop_and_go(const char *role)
     pid = live_part(&live, role, 0, 0);
     for (int round = 0; round < 2; round++) {
         kill(pid, SIGSTOP);
-        live_sleep(round == 0 ? 300 : PAUSE_MS);
+        live_sleep(round == 0 ? 300 : pause_ms());
         kill(pid, SIGCONT);
         rises(&live, "learner", 0, "updates");
         rises(&live, "learner", 0, "agent_steps");
