@@ -151,6 +151,16 @@ static int check_options(const checkpoint_t *checkpoint, const struct config *co
     return TD_OK;
 }
 
+int resume_check(const checkpoint_t *checkpoint, const struct run *run, struct error *err)
+{
+    const struct manifest *manifest = checkpoint_manifest(checkpoint);
+
+    if (manifest->run_id != run->run_id)
+        return error_set(err, TD_EFOREIGN, "checkpoint %s belongs to run %016" PRIx64 ", this is run %016" PRIx64,
+                         checkpoint_path(checkpoint), manifest->run_id, run->run_id);
+    return check_options(checkpoint, &run->config, err);
+}
+
 int resume_open(checkpoint_t **out, const struct run *run, struct error *err)
 {
     char folder[FS_PATH_MAX];
@@ -162,12 +172,8 @@ int resume_open(checkpoint_t **out, const struct run *run, struct error *err)
     rc = checkpoint_open_newest(out, folder, resume_kinds(run->config.lockstep), log_passed_over, NULL, err);
     if (rc == TD_ENOTFOUND)
         return TD_OK;
-    if (rc == TD_OK && checkpoint_manifest(*out)->run_id != run->run_id) {
-        rc = error_set(err, TD_EFOREIGN, "checkpoint %s belongs to run %016" PRIx64 ", this is run %016" PRIx64,
-                       checkpoint_path(*out), checkpoint_manifest(*out)->run_id, run->run_id);
-    }
     if (rc == TD_OK)
-        rc = check_options(*out, &run->config, err);
+        rc = resume_check(*out, run, err);
     if (rc != TD_OK)
         checkpoint_close(out);
     return rc;
@@ -278,7 +284,7 @@ void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const ch
     if (knows && run->config.lockstep)
         tell(&telling, false, "restored  replay goes back to %" PRIu64 " rows, csv files to step %" PRIu64, progress.rows, progress.step);
     else if (knows)
-        tell(&telling, false, "restored  limiter: phase %u, %" PRIu64 " steps not owed; evaluation due at step %" PRIu64 "; replay keeps every row",
+        tell(&telling, false, "restored  limiter: phase %u, %" PRIu64 " steps not owed; evaluation due at step %" PRIu64 "; rows beyond it are kept",
              progress.phase, progress.excess, progress.next_eval);
     compare_circumstances(&telling, build);
     compare_options(&telling);

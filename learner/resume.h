@@ -57,6 +57,9 @@ typedef void resume_line(void *context, bool warning, const char *line);
 void resume_tell(const checkpoint_t *checkpoint, const struct run *run, const char *build, resume_line *say,
                  void *context);
 
+/* Is it this run's, and trained with what fixes the run? TD_OK, TD_EFOREIGN, TD_EINVAL. */
+int resume_check(const checkpoint_t *checkpoint, const struct run *run, struct error *err);
+
 /* Its counters and environment state; *state is malloc'd (NULL: none), the caller's. */
 int resume_progress(const checkpoint_t *checkpoint, struct progress *progress, void **state,
                     size_t *state_size, struct error *err);

@@ -113,14 +113,37 @@ static int check_fresh(const struct run *run, struct error *err)
     return TD_OK;
 }
 
-int run_look(struct run *run, const struct config *fresh, const bool *given, FILE *report, struct error *err)
+/* The replay directory is remembered: as a path that means the same from anywhere. */
+static int absolute_replay(struct config *config, struct error *err)
 {
+    char here[FS_PATH_MAX], full[FS_PATH_MAX];
+    const char *dir = config->replay_dir;
+    int rc;
+
+    if (dir[0] == '\0' || dir[0] == '/')
+        return TD_OK;
+    if (getcwd(here, sizeof(here)) == NULL)
+        return error_set(err, TD_EIO, "cannot tell the working directory, to which replay_dir=%.200s is relative", dir);
+    if ((rc = fs_join(full, here, dir, err)) != TD_OK)
+        return rc;
+    if (strlen(full) >= sizeof(config->replay_dir))
+        return error_set(err, TD_EINVAL, "replay_dir=%.200s is longer than %zu bytes as an absolute path", dir,
+                         sizeof(config->replay_dir) - 1);
+    memcpy(config->replay_dir, full, strlen(full) + 1);
+    return TD_OK;
+}
+
+int run_look(struct run *run, const struct config *named, const bool *given, FILE *report, struct error *err)
+{
+    struct config absolute = *named;
+    const struct config *fresh = &absolute;
     char path[FS_PATH_MAX];
     int rc;
 
     memset(run, 0, sizeof(*run));
     run->lock = -1;
-    if ((rc = config_run_dir(fresh, run->dir, sizeof(run->dir), err)) != TD_OK ||
+    if ((rc = absolute_replay(&absolute, err)) != TD_OK ||
+        (rc = config_run_dir(fresh, run->dir, sizeof(run->dir), err)) != TD_OK ||
         (rc = run_path(run, "config.yaml", path, err)) != TD_OK)
         return rc;
     run->config = *fresh;
@@ -171,26 +194,6 @@ static int absolute(char dir[FS_PATH_MAX], struct error *err)
     return TD_OK;
 }
 
-/* The replay directory is remembered: as a path that means the same from anywhere. */
-static int absolute_replay(struct run *run, struct error *err)
-{
-    char here[FS_PATH_MAX], full[FS_PATH_MAX];
-    const char *dir = run->config.replay_dir;
-    int rc;
-
-    if (dir[0] == '\0' || dir[0] == '/')
-        return TD_OK;
-    if (getcwd(here, sizeof(here)) == NULL)
-        return error_set(err, TD_EIO, "cannot tell the working directory, to which replay_dir=%.200s is relative", dir);
-    if ((rc = fs_join(full, here, dir, err)) != TD_OK)
-        return rc;
-    if (strlen(full) >= sizeof(run->config.replay_dir))
-        return error_set(err, TD_EINVAL, "replay_dir=%.200s is longer than %zu bytes as an absolute path", dir,
-                         sizeof(run->config.replay_dir) - 1);
-    memcpy(run->config.replay_dir, full, strlen(full) + 1);
-    return TD_OK;
-}
-
 static int take(struct run *run, struct error *err)
 {
     char path[FS_PATH_MAX];
@@ -231,8 +234,6 @@ int run_open(struct run *run, const struct config *fresh, const bool *given, uin
     build_of("/proc/self/exe", run->build);
     if (rc == TD_OK)
         rc = absolute(run->dir, err);
-    if (rc == TD_OK)
-        rc = absolute_replay(run, err);
     if (rc == TD_OK)
         rc = take(run, err);
     if (rc != TD_OK)

@@ -186,15 +186,19 @@ static void print_line(void *context, bool warning, const char *line)
 }
 
 /* What a resumed run goes on with. What it lost since it was stopped is no reason not to, but one to know of. */
-static void print_losses(const struct run *run, const struct preflight_replay *replay)
+static int print_losses(const struct run *run, const struct preflight_replay *replay, struct error *err)
 {
     checkpoint_t *checkpoint = NULL;
     char folder[FS_PATH_MAX];
     int rc;
 
     if (!run->resumed || run_path(run, "checkpoints", folder, NULL) != TD_OK || access(folder, F_OK) != 0)
-        return;
+        return TD_OK;
     rc = checkpoint_open_newest(&checkpoint, folder, resume_kinds(run->config.lockstep), print_passed_over, NULL, NULL);
+    if (rc == TD_OK && (rc = resume_check(checkpoint, run, err)) != TD_OK) {
+        checkpoint_close(&checkpoint);
+        return rc;
+    }
     if (rc != TD_OK)
         printf("note: %s holds no checkpoint to go on from: training begins anew\n", folder);
     else {
@@ -208,6 +212,7 @@ static void print_losses(const struct run *run, const struct preflight_replay *r
         printf("note: the rows in %s are gone: replay begins empty\n", replay->dir);
     checkpoint_close(&checkpoint);
     fflush(stdout);
+    return TD_OK;
 }
 
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
@@ -285,7 +290,8 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     if ((rc = check_place(&run, &spec, &replay, err)) != TD_OK)
         return rc;
     print_plan(&run, &replay);
-    print_losses(&run, &replay);
+    if ((rc = print_losses(&run, &replay, err)) != TD_OK)
+        return rc;
     if (run.config.lockstep && !spec.exact_state)
         printf("note: the state of %s can't be saved: if this run is stopped and resumed, it goes on from other episodes\n",
                run.config.task);

@@ -146,7 +146,7 @@ static void a_resumed_run_tells_what_it_has_and_has_it(void **state)
     assert_true(before.updates >= 150 && step >= 200);
     snprintf(line, sizeof(line), "restored  step-%llu: %llu agent steps, %llu updates", (unsigned long long)step,
              (unsigned long long)step, (unsigned long long)before.updates);
-    snprintf(limiter, sizeof(limiter), "limiter: phase %u, %llu steps not owed; evaluation due at step %llu; replay keeps every row",
+    snprintf(limiter, sizeof(limiter), "limiter: phase %u, %llu steps not owed; evaluation due at step %llu; rows beyond it are kept",
              before.phase, (unsigned long long)before.excess, (unsigned long long)before.next_eval);
 
     start(&live, &phase);

@@ -142,9 +142,11 @@ static void a_moved_run_goes_on(void **state)
 
 static void where_replay_is_is_remembered(void **state)
 {
-    char here[FS_PATH_MAX], there[FS_PATH_MAX + 32];
+    char here[FS_PATH_MAX], there[FS_PATH_MAX + 32], *text = NULL;
     struct error err = {0};
     struct run run;
+    size_t size;
+    FILE *report;
 
     (void)state;
     assert_non_null(getcwd(here, sizeof(here)));
@@ -157,6 +159,12 @@ static void where_replay_is_is_remembered(void **state)
     assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
     assert_string_equal(run.config.replay_dir, there);
     run_close(&run);
+    options((const char *[]){"replay_dir=somewhere/replay", NULL}); /* the same one is no change */
+    report = open_memstream(&text, &size);
+    assert_ok(run_look(&run, &fresh, given, report, &err), err);
+    fclose(report);
+    assert_null(strstr(text, "replay_dir"));
+    free(text);
     options((const char *[]){"replay_dir=/else/where", NULL}); /* it was moved */
     assert_ok(run_open(&run, &fresh, given, 0, NULL, &err), err);
     run_close(&run);
