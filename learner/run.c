@@ -9,6 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/util/json.h"
 
 #define RUN_FORMAT   1
 #define RUN_FILE_MAX 65536u
@@ -32,6 +33,7 @@ static int read_identity(struct run *run, uint64_t *run_id, uint32_t *epoch, str
     char path[FS_PATH_MAX], *text;
     const cJSON *id;
     uint64_t format = 0, value = 0;
+    bool starved;
     size_t length;
     cJSON *root;
     int rc;
@@ -39,10 +41,14 @@ static int read_identity(struct run *run, uint64_t *run_id, uint32_t *epoch, str
     if ((rc = run_path(run, "run.json", path, err)) != TD_OK ||
         (rc = fs_read_file(path, RUN_FILE_MAX, &text, &length, err)) != TD_OK)
         return rc;
-    root = cJSON_ParseWithLength(text, length);
+    rc = json_parse(&root, text, length, false);
     free(text);
+    starved = rc == TD_ENOMEM;
+    rc = TD_OK;
     id = cJSON_GetObjectItemCaseSensitive(root, "run_id");
-    if (manifest_get_u64(root, "format", &format, NULL) == TD_OK && format != RUN_FORMAT)
+    if (starved)
+        rc = error_set(err, TD_ENOMEM, "out of memory reading %s", path);
+    else if (manifest_get_u64(root, "format", &format, NULL) == TD_OK && format != RUN_FORMAT)
         rc = error_set(err, TD_EFOREIGN, "%s has format %" PRIu64 ", this program knows %d", path, format, RUN_FORMAT);
     else if (format != RUN_FORMAT || !cJSON_IsString(id) || strlen(id->valuestring) != 16 ||
              strspn(id->valuestring, "0123456789abcdef") != 16 ||

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/util/json.h"
 #include "common/util/version.h"
 
 #define EXACT_MAX   ((uint64_t)1 << 53)
@@ -368,9 +369,11 @@ int manifest_parse(struct manifest *manifest, const char *text, size_t length, c
 
     if (rc != TD_OK)
         return error_set(err, rc, "out of memory reading %s", where);
-    root = cJSON_ParseWithLength(text, length);
+    rc = json_parse(&root, text, length, false);
     reader.root = root;
-    if (!cJSON_IsObject(root))
+    if (rc == TD_ENOMEM)
+        error_set(err, rc, "out of memory reading %s", where);
+    else if (!cJSON_IsObject(root))
         rc = corrupt(&reader, "not a JSON object");
     if (rc == TD_OK)
         rc = read_head(&reader, manifest);

@@ -10,6 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/util/json.h"
+
 #define PIECE ((size_t)1 << 20) /* bytes per write */
 
 static const struct {
@@ -243,7 +245,6 @@ static int parse_header(safetensors_t *file, struct error *err)
 static int read_header(safetensors_t *file, uint64_t file_bytes, struct error *err)
 {
     unsigned char prefix[8];
-    const char *end = NULL;
     uint64_t length = 0;
     char *text;
     int rc;
@@ -264,8 +265,10 @@ static int read_header(safetensors_t *file, uint64_t file_bytes, struct error *e
     rc = read_at(file, text, length, sizeof(prefix), err);
     text[length] = '\0';
     if (rc == TD_OK) {
-        file->header = cJSON_ParseWithLengthOpts(text, (size_t)length + 1, &end, 1);
-        if (!cJSON_IsObject(file->header) || text[0] != '{' || strlen(text) != length)
+        rc = json_parse(&file->header, text, (size_t)length, true);
+        if (rc == TD_ENOMEM)
+            error_set(err, rc, "out of memory reading %s", file->path);
+        else if (!cJSON_IsObject(file->header) || text[0] != '{' || strlen(text) != length)
             rc = corrupt(file, err, NULL, "its header is not one JSON object");
     }
     free(text);
