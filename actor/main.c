@@ -74,6 +74,8 @@ static int run(int argc, char **argv, bool *given)
     int rc = parse(argc, argv, &options, given, &err), code;
 
     if (rc == TD_OK)
+        rc = process_check_limits(&err);
+    if (rc == TD_OK)
         rc = confine_start(&options.config, argc, argv, &err);
     if (rc == TD_OK)
         rc = actor_create(&actor, &options, &err);

@@ -35,7 +35,7 @@ static int run(int argc, char **argv, bool *given, int *code, struct error *err)
     *code = TD_EXIT_OK;
     config_init(&config);
     if ((rc = config_parse(&config, argc - 1, argv + 1, given, err)) != TD_OK ||
-        (rc = confine_start(&config, argc, argv, err)) != TD_OK ||
+        (rc = process_check_limits(err)) != TD_OK || (rc = confine_start(&config, argc, argv, err)) != TD_OK ||
         (rc = learner_create(&learner, &config, given, &finished, err)) != TD_OK)
         return rc;
     if (finished)

@@ -212,8 +212,10 @@ static int show_once(const char *where, bool insecure, const char *keys, bool js
     struct error err = {0};
     int rc, answered = 0;
 
-    if (run == NULL)
+    if (run == NULL) {
+        fprintf(stderr, "tdmpc2 stats: out of memory\n");
         return TD_EXIT_GAVE_UP;
+    }
     rc = stats_find(run, where, &err);
     if (rc == TD_OK && (answered = stats_ask(run, insecure, keys, DEADLINE_MS, &err)) < 0)
         rc = answered;

@@ -280,7 +280,8 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     int rc;
 
     config_init(&fresh);
-    if ((rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK || (rc = check_words(given, err)) != TD_OK ||
+    if ((rc = process_check_limits(err)) != TD_OK ||
+        (rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK || (rc = check_words(given, err)) != TD_OK ||
         (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {

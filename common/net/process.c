@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -20,6 +22,7 @@
 
 #define PARENT_VARIABLE "TDMPC2_PARENT_PID"
 #define TAIL_BYTES 65536
+#define PROCESS_RAISED 4096u /* descriptors; more where the limit is higher already */
 
 extern char **environ;
 
@@ -301,6 +304,35 @@ int process_follow_parent(void)
 bool process_is_child(void)
 {
     return is_child;
+}
+
+static int check_space(struct error *err)
+{
+    void *space = mmap(NULL, PROCESS_SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (space == MAP_FAILED)
+        return error_set(err, TD_ENOMEM, "not %zu MB of address space are left: raise the limit (ulimit -v)",
+                         PROCESS_SPACE >> 20);
+    munmap(space, PROCESS_SPACE);
+    return TD_OK;
+}
+
+int process_check_limits(struct error *err)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot ask how many files may be open");
+    if (limit.rlim_cur < limit.rlim_max && limit.rlim_cur < PROCESS_RAISED) {
+        limit.rlim_cur = limit.rlim_max < PROCESS_RAISED ? limit.rlim_max : PROCESS_RAISED;
+        (void)setrlimit(RLIMIT_NOFILE, &limit); /* what counts is asked again */
+        if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+            return error_set_errno(err, TD_EIO, errno, "cannot ask how many files may be open");
+    }
+    if (limit.rlim_cur >= PROCESS_DESCRIPTORS)
+        return check_space(err);
+    return error_set(err, TD_EINVAL, "only %llu files may be open at a time, %u are needed: raise the limit (ulimit -n)",
+                     (unsigned long long)limit.rlim_cur, PROCESS_DESCRIPTORS);
 }
 
 uint64_t process_random_id(void)

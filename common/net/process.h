@@ -66,6 +66,15 @@ void process_leave_if_asked(void);
 /* True if this process was started by process_spawn (call after process_follow_parent). */
 bool process_is_child(void);
 
+/*
+ * Descriptors and address space (threads want stacks) for what a daemon opens by itself: libzmq ends a
+ * process that has none left for a socket. A low limit on descriptors is raised as far as the system lets
+ * us. TD_EINVAL: that is not far enough; TD_ENOMEM.
+ */
+#define PROCESS_DESCRIPTORS 64u
+#define PROCESS_SPACE       ((size_t)96 << 20)
+int process_check_limits(struct error *err);
+
 /* A random number that names this process, never 0. */
 uint64_t process_random_id(void);
 

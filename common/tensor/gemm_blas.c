@@ -136,6 +136,7 @@ int gemm_blas_start(int threads, struct error *err)
     int parallel = openblas_get_parallel();
     unsigned long before = atomic_load(&claims);
     float one[2] = {1.0f, 1.0f}, two[4];
+    int rc;
 
     TD_ASSERT(threads >= 1, "threads %d", threads);
     if (parallel != 0)
@@ -144,13 +145,15 @@ int gemm_blas_start(int threads, struct error *err)
                          "`make setup && make` so that libopenblas0-serial is linked, and unset "
                          "LD_LIBRARY_PATH and LD_PRELOAD",
                          openblas_get_config(), parallel == 1 ? "pthreads" : "OpenMP");
+    if ((rc = map_buffers(threads, err)) != TD_OK) /* before a product that could not say so */
+        return rc;
     blas_multiply(2, 2, 1, one, 1, 1, one, 1, true, 0.0f, two, 2);
     if (atomic_load(&claims) == before)
         return error_set(err, TD_ESETUP,
                          "the OpenBLAS found at run time (%s) keeps its buffers to itself, so it cannot "
                          "be used from several threads: link Debian's libopenblas0-serial 0.3",
                          openblas_get_config());
-    return map_buffers(threads, err);
+    return TD_OK;
 }
 
 const char *gemm_core(void)

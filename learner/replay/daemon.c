@@ -399,8 +399,10 @@ int daemon_run(const struct daemon_config *config)
     struct error err = {0};
     int rc, code;
 
-    if (daemon == NULL)
+    if (daemon == NULL) {
+        log_error("out of memory for a replay shard", "code=%d", TD_EXIT_GAVE_UP);
         return TD_EXIT_GAVE_UP;
+    }
     daemon->config = *config;
     daemon->parent = getppid();
     rc = open_all(daemon, &err);

@@ -113,7 +113,8 @@ int main(int argc, char **argv)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout, TD_EXIT_OK);
     config_init(&config);
-    if (config_parse(&config, argc - 1, argv + 1, NULL, &err) != TD_OK ||
+    if (process_check_limits(&err) != TD_OK ||
+        config_parse(&config, argc - 1, argv + 1, NULL, &err) != TD_OK ||
         config_check(&config, &err) != TD_OK ||
         configure(&config, &daemon, dir, sizeof(dir), &err) != TD_OK) {
         fprintf(stderr, "tdmpc2-replay: %s\n", err.text);

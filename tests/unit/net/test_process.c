@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/net/process.h"
@@ -356,6 +358,30 @@ static int child_main(const char *mode, const char *argument)
     return 0;
 }
 
+static void too_few_descriptors_are_refused(void **state)
+{
+    struct rlimit low;
+    struct error err = {0};
+    pid_t child;
+    int status;
+
+    (void)state;
+    assert_ok(process_check_limits(&err), err);
+    for (rlim_t most = PROCESS_DESCRIPTORS - 1; most <= PROCESS_DESCRIPTORS; most++) {
+        child = fork();
+        assert_true(child >= 0);
+        if (child == 0) { /* a hard limit can't be raised again */
+            low = (struct rlimit){20, most};
+            if (setrlimit(RLIMIT_NOFILE, &low) != 0)
+                _exit(9);
+            _exit(process_check_limits(&err) == TD_OK ? 0 : strstr(err.text, "ulimit -n") != NULL ? 2 : 3);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), most < PROCESS_DESCRIPTORS ? 2 : 0);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +395,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(restarts_back_off_and_give_up),
         cmocka_unit_test(log_tails_are_whole_lines),
         cmocka_unit_test(processes_have_names_and_sizes),
+        cmocka_unit_test(too_few_descriptors_are_refused),
     };
 
     if (argc == 3)
