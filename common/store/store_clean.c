@@ -84,6 +84,22 @@ struct tree_options store_tree_options(void)
     return (struct tree_options){.tables = tables, .table_count = TD_LEN(tables)};
 }
 
+/* After a clean close nothing but rot is expected: no process of its own for that. Milliseconds at a million rows. */
+static int walk_here(const struct store *store, struct error *err)
+{
+    struct tree_options options = store_tree_options();
+    char path[FS_PATH_MAX];
+    int rc = data_path(path, store, err), fd;
+
+    if (rc != TD_OK)
+        return rc;
+    if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+        return error_set_errno(err, errno == EACCES ? TD_EINVAL : TD_EIO, errno, "cannot open %s", path);
+    rc = tree_walk(fd, path, &options, err);
+    close(fd);
+    return rc;
+}
+
 static int walk(const struct store *store, bool deep, store_progress *progress, void *context,
                 struct error *err)
 {
@@ -151,10 +167,11 @@ int clean_check(struct store *store, const struct store_config *config, struct e
     if (rc != TD_OK)
         return rc;
     if (!config->check && closed_cleanly(store))
-        return TD_OK;
-    if (unfinished(store))
+        rc = walk_here(store, err);
+    else if (unfinished(store))
         return error_set(err, TD_ENOTFOUND, "no replay store in %s: its creation was cut short", store->dir);
-    rc = walk(store, config->check, config->progress, config->context, err);
+    else
+        rc = walk(store, config->check, config->progress, config->context, err);
     store->checked = rc == TD_OK;
     return rc;
 }

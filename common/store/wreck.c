@@ -198,11 +198,11 @@ static void on_append(struct reader *reader, const void *key, uint64_t at, uint6
 
 static void on_former(struct reader *reader, const void *key, uint64_t at)
 {
-    struct stream_value found;
+    struct stream_value found = {0};
     struct stream_key name;
 
     memcpy(&name, key, sizeof(name));
-    memcpy(&found, reader->bytes + at, sizeof(found));
+    memcpy(&found, reader->bytes + at, offsetof(struct stream_value, hash));
     reader->former = grow(reader, reader->former, reader->former_count, &reader->former_capacity, sizeof(*reader->former));
     if (!reader->no_memory)
         reader->former[reader->former_count++] = (struct wreck_stream){
@@ -219,7 +219,7 @@ static void on_leaf(void *context, int table, const void *key, uint64_t at, uint
         on_record(reader, key, at);
     else if (table == TABLE_OPEN && size > sizeof(struct open_value))
         on_append(reader, key, at, size);
-    else if (table == TABLE_STREAMS && size == sizeof(struct stream_value))
+    else if (table == TABLE_STREAMS && size >= offsetof(struct stream_value, hash)) /* version 1 has no hash */
         on_former(reader, key, at);
 }
 

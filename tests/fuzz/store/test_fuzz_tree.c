@@ -531,7 +531,7 @@ struct diary {
     long done;
     size_t at;
     int bit;
-    char why[512];
+    char why[sizeof(((struct error *)NULL)->text)];
 };
 
 struct damage {

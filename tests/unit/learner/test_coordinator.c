@@ -654,6 +654,32 @@ static void a_replay_that_cannot_go_back_is_bad_input(void **state)
     assert_non_null(strstr(at.exit.exit.text, "it was emptied"));
 }
 
+/* What was saved of a damaged store is another store: its rows are right, their numbers are not. */
+static void lockstep_stops_where_its_store_was_replaced(void **state)
+{
+    struct message message = {.kind = MESSAGE_STATUS};
+
+    (void)state;
+    for (int lockstep = 0; lockstep < 2; lockstep++) {
+        start(lockstep);
+        actor_hello(ACTOR, lockstep ? 0 : -1, OBS);
+        coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+        drain();
+        shard_hello(0);
+        shard_welcome(3, 0);
+        status(40, 2, 40);
+        message.status = (struct status){.store = 99, .episodes = 2, .episode_steps = 38};
+        at.exit.kind = 0;
+        feed(PORT_SAMPLE, 0, &message);
+        assert_int_equal(at.exit.kind == OUTPUT_EXIT, lockstep);
+        if (lockstep) {
+            assert_int_equal(at.exit.exit.code, TD_EXIT_BAD_INPUT);
+            assert_non_null(strstr(at.exit.exit.text, "cannot go on exactly"));
+        }
+        coordinator_destroy(&at.coordinator);
+    }
+}
+
 static void a_wait_is_said_with_its_reason(void **state)
 {
     struct coordinator_view view;
@@ -749,6 +775,7 @@ int main(void)
         COORDINATOR_TEST(a_signal_ends_the_tries),
         COORDINATOR_TEST(lockstep_refuses_what_it_cannot_be),
         COORDINATOR_TEST(lockstep_has_one_actor),
+        COORDINATOR_TEST(lockstep_stops_where_its_store_was_replaced),
         COORDINATOR_TEST(a_replay_that_cannot_go_back_is_bad_input),
         COORDINATOR_TEST(a_wait_is_said_with_its_reason),
         COORDINATOR_TEST(a_tool_may_stop_the_run),
