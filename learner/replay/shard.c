@@ -263,9 +263,9 @@ static void feed_starved(struct shard *shard)
         const struct store_stream *stream = store_stream(shard->store, live->slot, live->env);
         struct nack *nack;
 
-        if (!live->starved)
+        if (!live->starved || (live->over && stream != NULL && shard->credit_epoch != 0 && stream_room(live, stream->steps, 1, shard->now_ms) == 0))
             continue;
-        live->starved = false;
+        live->starved = live->over = false;
         if (stream == NULL || stream->holder == 0 || live->peer.id == 0)
             continue;
         nack = &shard_send_synced(shard, &live->peer, MESSAGE_NACK)->nack;

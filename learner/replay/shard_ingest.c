@@ -195,9 +195,11 @@ static void store_them(struct shard *shard, const struct peer *peer, const struc
     const struct store_stream *stream = store_stream(shard->store, rows->slot, rows->environment);
     struct live_stream *live =
         streams_get(&shard->streams, rows->slot, rows->environment, shard->now_ms);
-    uint32_t count = rows->count - skip, which;
+    uint32_t count = rows->count - skip, room = count, which;
     struct error err = {0};
     const char *why;
+    uint64_t held;
+    bool over;
     int rc;
 
     if (live == NULL)
@@ -209,6 +211,19 @@ static void store_them(struct shard *shard, const struct peer *peer, const struc
         shard_line(shard, LINE_FULL, LOG_WARN, "inserting is paused: the replay store is full");
         return;
     }
+    if (shard->credit_epoch != 0)
+        room = stream_room(live, stream->steps, count, shard->now_ms);
+    if (room < count) { /* the rest is asked for when there is room */
+        shard->tally.rows_delayed += count - room;
+        shard_line(shard, LINE_BEYOND, LOG_WARN, "rows of stream %u.%u wait: it has had its share (%llu steps)", rows->slot,
+                   rows->environment, (unsigned long long)stream->steps);
+    }
+    over = room < count;
+    count = room;
+    if (count == 0) {
+        live->starved = live->over = true;
+        return;
+    }
     bytes += (size_t)skip * rows->stride;
     if ((why = check_rows(shard, stream, bytes, count, &which)) != NULL) {
         refuse_rows(shard, peer, rows, rows->first + skip + which, why);
@@ -216,12 +231,15 @@ static void store_them(struct shard *shard, const struct peer *peer, const struc
     }
     shard_touched(shard, (uint64_t)count * rows->stride);
     live->ack = true;
+    held = stream->steps;
     if ((rc = store_append(shard->store, rows->slot, rows->environment, bytes, count, &err)) != TD_OK) {
         shard_store_failed(shard, rc, &err);
         return;
     }
     live->active_ms = shard->now_ms;
-    live->starved = false;
+    if (shard->credit_epoch != 0)
+        stream_took(live, held, count);
+    live->starved = live->over = over;
     shard->tally.rows_repeated += skip;
 }
 

@@ -33,7 +33,7 @@ struct open_request {
 };
 
 /* Lines that may repeat, each at most every five seconds. */
-enum shard_line { LINE_REFUSED, LINE_FULL, LINE_FOREIGN, LINE_SQUEEZE, LINE_QUARANTINE, LINE_COUNT };
+enum shard_line { LINE_REFUSED, LINE_FULL, LINE_BEYOND, LINE_FOREIGN, LINE_SQUEEZE, LINE_QUARANTINE, LINE_COUNT };
 
 struct shard {
     struct shard_config config;

@@ -1,5 +1,6 @@
 #include "learner/replay/streams.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,6 +112,38 @@ void streams_release(struct streams *streams)
 {
     free(streams->list);
     memset(streams, 0, sizeof(*streams));
+}
+
+/* --- one stream's share -------------------------------------------------------- */
+
+/* What has come beyond the limit of late fades away. */
+static void fade(struct live_stream *live, uint64_t now_ms)
+{
+    live->beyond -= (double)(now_ms - live->beyond_ms) * 1e-3 * STREAM_BEYOND_PER_S;
+    if (live->beyond < 0)
+        live->beyond = 0;
+    live->beyond_ms = now_ms;
+}
+
+uint32_t stream_room(struct live_stream *live, uint64_t steps, uint32_t count, uint64_t now_ms)
+{
+    uint64_t limit = live->limit > live->told ? live->limit : live->told, within;
+    double beyond;
+
+    if (limit == LIMIT_NONE || (steps < limit && count <= limit - steps))
+        return count;
+    fade(live, now_ms);
+    within = steps < limit ? limit - steps : 0;
+    beyond = floor(STREAM_BEYOND - live->beyond);
+    return (double)(count - within) <= beyond ? count : (uint32_t)(within + (uint64_t)fmax(beyond, 0));
+}
+
+void stream_took(struct live_stream *live, uint64_t steps, uint32_t count)
+{
+    uint64_t limit = live->limit > live->told ? live->limit : live->told;
+
+    if (steps + count > limit)
+        live->beyond += (double)(steps >= limit ? count : steps + count - limit);
 }
 
 /* --- credit ---------------------------------------------------------------- */

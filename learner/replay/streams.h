@@ -48,9 +48,24 @@ struct live_stream {
     uint64_t told;      /* the limit it was told last */
     bool ack;           /* its rows wait for the commit, or their sender for an answer */
     bool starved;       /* rows were turned away: ask for them when there is room */
+    bool over;          /* because they were beyond its limit */
+    double beyond;      /* rows that have come beyond it of late */
+    uint64_t beyond_ms; /* when that was worked out */
     uint64_t nack_next, nack_ms; /* the last Nack */
     uint64_t seating;   /* of the holder, as it showed; 0: not known in this life of the shard */
 };
+
+/*
+ * How many rows of `count` there is room for: what its limit leaves (it holds `steps`), and a few beyond, for
+ * those that were on their way when a limit came: STREAM_BEYOND of them, and STREAM_BEYOND_PER_S as time goes
+ * by. Its share of the store is its limit, and this bounds what a stream takes that heeds none.
+ */
+#define STREAM_BEYOND       512.0
+#define STREAM_BEYOND_PER_S 8.0
+uint32_t stream_room(struct live_stream *live, uint64_t steps, uint32_t count, uint64_t now_ms);
+
+/* So many were stored. */
+void stream_took(struct live_stream *live, uint64_t steps, uint32_t count);
 
 struct streams {
     struct live_stream *list; /* sorted by (slot, env) */

@@ -353,6 +353,93 @@ static void commands_use_their_keys(void **state)
     free(scene.answer);
 }
 
+/* --- all parts over tcp ------------------------------------------------------------------- */
+
+/* A second shard and the evaluator as on other hosts, two actors; then one actor's key is revoked. */
+static void remote_parts_need_keys_and_a_revoked_actor_is_out(void **state)
+{
+    char word[300], out[500], text[4096];
+    pid_t shard, evaluator, actor;
+    struct scene scene;
+    int code;
+
+    (void)state;
+    prepare(&scene, "remote");
+    run_keys(&scene, "shard=1");
+    scene.extra = "shards=2";
+    scene.extra2 = "evaluator=remote";
+    start_learner(&scene);
+    snprintf(word, sizeof(word), "learner=%s", scene.doors[CONTROL]);
+    /* without keys, or with another's, a shard is not taken */
+    snprintf(out, sizeof(out), "%s.stranger.out", scene.live.dir);
+    shard = live_spawn("tdmpc2-replay", out, NULL, word, "shard=1", "shards=2", "bind=tcp://127.0.0.1:*", scene.place, NULL);
+    live_sleep(1500);
+    live_check(&scene.live, live_count(&scene.live, "../remote.out", "shard=1") == 0, "a shard without a key joined");
+    kill(shard, SIGTERM);
+    live_wait(shard, 20000);
+
+    snprintf(out, sizeof(out), "%s.shard1.out", scene.live.dir);
+    shard = live_spawn("tdmpc2-replay", out, NULL, word, "shard=1", "shards=2", "bind=tcp://127.0.0.1:*", scene.keys_word,
+                       scene.place, NULL);
+    snprintf(out, sizeof(out), "%s.evaluator.out", scene.live.dir);
+    evaluator = live_spawn("tdmpc2-actor", out, NULL, word, "role=evaluator", scene.keys_word, scene.place, NULL);
+    scene.actor = start_actor(&scene, scene.doors[CONTROL], "actor=0"); /* of shard 0 */
+    actor = start_actor(&scene, scene.doors[CONTROL], "actor=1");       /* of shard 1 */
+    live_await(&scene.live, "learner", 0, "updates", 220, LIVE_START_MS);
+    live_rises(&scene.live, "replay", 0, "rows_stored", 50, GO_ON_MS);
+    live_rises(&scene.live, "replay", 1, "rows_stored", 50, GO_ON_MS);
+    live_check(&scene.live, live_said(&scene.live, "../remote.out", "msg=\"eval\"", GO_ON_MS), "nothing was evaluated");
+
+    /* the real actor is out: nothing of it is stored, the other goes on, and it cannot come back */
+    run_keys(&scene, "revoke=actor-1");
+    live_check(&scene.live, live_said(&scene.live, "../remote.shard1.out", "allowed keys was read again", ANSWER_MS), "not read");
+    live_sleep(500);
+    code = (int)live_metric(&scene.live, "replay", 1, "rows_stored");
+    live_rises(&scene.live, "replay", 0, "rows_stored", 50, GO_ON_MS);
+    live_check(&scene.live, (int)live_metric(&scene.live, "replay", 1, "rows_stored") == code, "a revoked actor's rows are stored");
+    kill(actor, SIGTERM);
+    live_wait(actor, 20000); /* its last words are not answered: it gives up waiting */
+    code = live_run("tdmpc2-actor", text, sizeof(text), 10000, word, "actor=1", scene.keys_word, NULL);
+    live_check(&scene.live, code == 2, "a revoked actor starts: %d %s", code, text);
+
+    kill(scene.actor, SIGTERM);
+    live_check(&scene.live, live_wait(scene.actor, 15000) == 0, "the actor does not end with 0");
+    kill(scene.learner, SIGTERM);
+    live_check(&scene.live, live_wait(scene.learner, 25000) == 0, "the learner does not end with 0");
+    kill(evaluator, SIGTERM);
+    live_wait(evaluator, 15000);
+    kill(shard, SIGTERM);
+    live_wait(shard, 20000);
+    live_no_orphans(&scene.live, 2000);
+    free(scene.answer);
+}
+
+/* `tdmpc2 train keys=`: the keys go to every part that it starts, and its port asks for them. */
+static void train_hands_the_keys_on(void **state)
+{
+    struct intruder nobody = {0}, who;
+    struct scene scene;
+    char listen[64];
+    int tried;
+
+    (void)state;
+    prepare(&scene, "trained");
+    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", free_port());
+    live_train(&scene.live, "task=toy", "steps=100000000", "seed_steps=200", "actors=2", "evaluator=off", listen,
+               scene.keys_word, NULL);
+    address_of(&scene, "learner.log", "actors_join_with=learner=", scene.doors[CONTROL]);
+    live_await(&scene.live, "learner", 0, "updates", 220, LIVE_START_MS);
+    attempt(&scene, CONTROL, &nobody, "no key");
+    all_were_kept_out(&scene);
+    who = with_key(&scene, &scene.actor_keys[2], CONTROL);
+    attempts[0].line = knock(&scene, CONTROL, &who);
+    live_check(&scene.live, shakes_hands(&attempts[0].line, ANSWER_MS, &tried), "the right key is kept out");
+    close_line(&attempts[0].line);
+    kill(scene.live.pid, SIGTERM);
+    live_expect(&scene.live, 0, 30000);
+    free(scene.answer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -361,6 +448,8 @@ int main(void)
         cmocka_unit_test_teardown(a_revoked_key_is_out_at_once_and_a_new_list_is_read, forget_attempts),
         cmocka_unit_test_teardown(only_the_learners_key_is_a_learner, forget_attempts),
         cmocka_unit_test_teardown(commands_use_their_keys, forget_attempts),
+        cmocka_unit_test_teardown(remote_parts_need_keys_and_a_revoked_actor_is_out, forget_attempts),
+        cmocka_unit_test_teardown(train_hands_the_keys_on, forget_attempts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

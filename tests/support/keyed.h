@@ -160,7 +160,7 @@ struct scene {
     pid_t learner, actor;
     struct key_pair learner_key, shard_key, viewer_key, actor_keys[3];
     struct message *answer;
-    const char *extra; /* another word for the learner, or NULL */
+    const char *extra, *extra2; /* other words for the learner, or NULL */
 };
 
 static MAYBE int free_port(void)
@@ -225,7 +225,7 @@ static MAYBE void start_learner(struct scene *scene)
     snprintf(out, sizeof(out), "../%s.out", scene->live.name);
     scene->learner = live_spawn("tdmpc2-learner", scene->live.out, live_tiny, "task=toy", "seed_steps=200",
                                 "heartbeat=0.25", "steps=100000000", "eval_freq=1000", scene->place, listen,
-                                scene->keys_word, scene->extra, NULL);
+                                scene->keys_word, scene->extra, scene->extra2, NULL);
     address_of(scene, out, "actors_join_with=learner=", scene->doors[CONTROL]);
     address_of(scene, out, "stats=", scene->doors[STATS]);
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "learner/replay/shard.h"
+#include "learner/replay/streams.h"
 #include "tests/support/rows.h"
 #include "tests/support/test.h"
 
@@ -566,6 +567,41 @@ static void silence_closes_nothing_until_the_timeout(void **state)
 
 /* --- credit ---------------------------------------------------------------- */
 
+/* Rows that nobody granted: the shard takes little of them, asks again when there is credit, and loses none. */
+static void rows_beyond_the_share_wait_for_it(void **state)
+{
+    struct rig *rig = rig_with_learner(false);
+    struct message message = credit(1, 10);
+    const struct store_stream *stream;
+    struct stream_granted granted;
+
+    (void)state;
+    feed(rig, PORT_SAMPLE, LEARNER, &message);
+    granted = join_actor(rig, 0);
+    for (int i = 0; i < 40; i++) {
+        stream = store_stream(shard_store(rig->shard), 0, 0);
+        message = chunk(rig, 0, granted.epoch, stream->next, 100, 10);
+        feed(rig, PORT_INGEST, ACTOR, &message);
+        assert_null(said(rig, MESSAGE_REFUSED, 0));
+        commit(rig);
+    }
+    stream = store_stream(shard_store(rig->shard), 0, 0);
+    assert_in_range(stream->steps, 400, 10 + (uint64_t)STREAM_BEYOND);
+    message = credit(1, 5000);
+    feed(rig, PORT_SAMPLE, LEARNER, &message);
+    pass(rig, 2500);
+    assert_non_null(said(rig, MESSAGE_NACK, 0));
+    assert_int_equal(said(rig, MESSAGE_NACK, 0)->nack.next, stream->next);
+    for (int i = 0; i < 5; i++) {
+        uint64_t next = store_stream(shard_store(rig->shard), 0, 0)->next;
+
+        message = chunk(rig, 0, granted.epoch, next, 100, 10);
+        feed(rig, PORT_INGEST, ACTOR, &message);
+        commit(rig);
+        assert_int_equal(store_stream(shard_store(rig->shard), 0, 0)->next, next + 100);
+    }
+}
+
 static void credit_is_dealt_and_returns_from_the_dead(void **state)
 {
     struct rig *rig = rig_with_learner(false);
@@ -1065,6 +1101,7 @@ int main(void)
         cmocka_unit_test(a_new_process_takes_the_slot_and_the_old_one_is_fenced),
         cmocka_unit_test(streams_nobody_goes_on_with_are_closed),
         cmocka_unit_test(silence_closes_nothing_until_the_timeout),
+        cmocka_unit_test(rows_beyond_the_share_wait_for_it),
         cmocka_unit_test(credit_is_dealt_and_returns_from_the_dead),
         cmocka_unit_test(an_idle_stream_gives_up_its_share),
         cmocka_unit_test(requests_wait_for_the_rows_they_name),

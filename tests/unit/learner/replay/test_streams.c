@@ -211,6 +211,38 @@ static void single_steps_go_round(void **state)
     credit_deal(shares, 0, 9, &turn);
 }
 
+/* What a limit leaves, and a few beyond it for a while. */
+static void a_stream_that_heeds_no_limit_gets_little_more(void **state)
+{
+    struct live_stream live = {.limit = 100, .told = 90};
+    uint64_t now = 5000, steps = 40, taken = 0;
+    uint32_t most = (uint32_t)STREAM_BEYOND;
+
+    (void)state;
+    assert_int_equal(stream_room(&live, steps, 60, now), 60); /* within: nothing is counted */
+    stream_took(&live, steps, 60);
+    assert_int_equal(stream_room(&live, 100, 1u << 30, now), most);
+    assert_int_equal(stream_room(&live, steps, 1u << 30, now), 60 + most); /* a chunk across the limit: its head */
+    stream_took(&live, steps, 60 + most);
+    assert_int_equal(stream_room(&live, 100 + most, 1, now), 0);
+    /* an hour of trying */
+    for (steps = 100 + most; now < 3605000; now += 50) {
+        uint32_t room = stream_room(&live, steps, 1000, now);
+
+        stream_took(&live, steps, room);
+        steps += room;
+        taken += room;
+    }
+    assert_in_range(taken, (uint64_t)(3500 * STREAM_BEYOND_PER_S), (uint64_t)(3600 * STREAM_BEYOND_PER_S));
+    /* more is dealt: at once */
+    live.limit = steps + 700;
+    assert_int_equal(stream_room(&live, steps, 700, now), 700);
+    live.limit = LIMIT_NONE;
+    assert_int_equal(stream_room(&live, steps, UINT32_MAX, now), UINT32_MAX);
+    live = (struct live_stream){.limit = 10, .told = 50}; /* what it was told last still counts */
+    assert_int_equal(stream_room(&live, 20, 30, now), 30);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -219,6 +251,7 @@ int main(void)
         cmocka_unit_test(the_table_keeps_streams_in_order),
         cmocka_unit_test(credit_is_dealt_evenly),
         cmocka_unit_test(single_steps_go_round),
+        cmocka_unit_test(a_stream_that_heeds_no_limit_gets_little_more),
         cmocka_unit_test(a_newcomer_to_large_shares_does_not_wait),
     };
 
