@@ -8,6 +8,8 @@
 
 #include "actor/report.h"
 #include "actor/worker.h"
+#include "common/env/env.h"
+#include "common/env/watch.h"
 #include "common/net/confine.h"
 #include "common/net/post.h"
 #include "common/net/process.h"
@@ -342,6 +344,17 @@ static void refresh(void *context)
     report_view(&actor->report, &view, loop_now_ms(actor->loop));
 }
 
+/* Nothing interrupts an environment in this process; who waits for one that hangs waits for ever. */
+static void beat(void *context)
+{
+    actor_t *actor = context;
+    char why[300];
+
+    refresh(actor);
+    if (watch_overdue(env_timeout_ms(), why, sizeof(why)))
+        finish(actor, TD_EXIT_GAVE_UP, why);
+}
+
 /* --- life ------------------------------------------------------------------------- */
 
 /* Where the learner is: as told, or as the run directory says. */
@@ -440,7 +453,7 @@ static int open_sockets(actor_t *actor, struct error *err)
         return rc;
     if ((rc = loop_wake_create(&actor->wake, actor->loop, on_worker, actor)) != TD_OK ||
         (rc = loop_timer_start(&actor->deadline, actor->loop, 0, 0, on_deadline, actor)) != TD_OK ||
-        (rc = loop_timer_start(&actor->beat, actor->loop, REPORT_MS, REPORT_MS, refresh, actor)) != TD_OK)
+        (rc = loop_timer_start(&actor->beat, actor->loop, REPORT_MS, REPORT_MS, beat, actor)) != TD_OK)
         return error_set(err, rc, "out of memory for timers");
     return loop_signals(actor->loop, on_signal, actor, err);
 }
@@ -455,6 +468,7 @@ int actor_create(actor_t **out, const struct actor_options *options, struct erro
     *out = NULL;
     if (actor == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
+    watch_deaths();
     actor->options = *options;
     actor->role = owner.role = is_evaluator(actor) ? "evaluator" : "actor";
     owner.id = actor->part.id = options->config.actor >= 0 ? (int)options->config.actor : 0;

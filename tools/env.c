@@ -6,14 +6,16 @@
 #include "common/env/env.h"
 #include "common/env/probe.h"
 #include "common/util/config.h"
+#include "common/util/log.h"
 #include "tools/commands.h"
 #include "tools/files.h"
 
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 env list               every task: domain, sizes, episode length, availability\n"
-                 "       tdmpc2 env check TASK... [obs=rgb] [render=fast]\n"
-                 "                                     shapes, bounds, determinism, saved states, steps per second\n"
+                 "       tdmpc2 env check [--verbose] TASK... [obs=rgb] [render=fast]\n"
+                 "                                     shapes, bounds, determinism, saved states, steps per second;\n"
+                 "                                     verbose: with what an environment in Python prints\n"
                  "       tdmpc2 env replay FILE|DIR... recorded trajectories (*.traj.safetensors) to the bit\n"
                  "              replay --exact FILE... the same even where this machine can't be exact\n"
                  "              replay render=fast ... frames drawn in less time, within the tolerance\n"
@@ -81,6 +83,20 @@ static int worse(int exit_code, int rc, const struct error *err)
     return here > exit_code ? here : exit_code;
 }
 
+/* env=X and task=X, as `train` has it, are the task X. */
+static char *without_key(char *word)
+{
+    return strncmp(word, "env=", 4) == 0 ? word + 4 : strncmp(word, "task=", 5) == 0 ? word + 5 : word;
+}
+
+/* A word that sets an option: a name and = before anything that a task's name may hold. */
+static bool is_option(const char *word)
+{
+    size_t name = strspn(word, "abcdefghijklmnopqrstuvwxyz_");
+
+    return name > 0 && word[name] == '=';
+}
+
 /* Take the options out from between the tasks; returns how many words are left, or an error. */
 static int take_options(int count, char **words, struct env_options *options, struct error *err)
 {
@@ -88,30 +104,56 @@ static int take_options(int count, char **words, struct env_options *options, st
     int kept = 0, rc;
 
     config_init(&config);
-    for (int i = 0; i < count; i++)
-        if (strncmp(words[i], "obs=", 4) != 0 && strncmp(words[i], "render=", 7) != 0)
-            words[kept++] = words[i];
-        else if ((rc = config_set(&config, words[i], err)) != TD_OK)
+    for (int i = 0; i < count; i++) {
+        char *word = without_key(words[i]);
+
+        if (word != words[i] || !is_option(word))
+            words[kept++] = word;
+        else if (strncmp(word, "obs=", 4) != 0 && strncmp(word, "render=", 7) != 0)
+            return error_set(err, TD_EINVAL, "%s: of the options only obs= and render= have a meaning here", word);
+        else if ((rc = config_set(&config, word, err)) != TD_OK)
             return rc;
+    }
     *options = env_options(config.obs, config.render);
     return kept;
 }
 
+struct checked {
+    const char *task;
+    struct env_options options;
+};
+
+static int check_it(void *context, struct trial *trial)
+{
+    const struct checked *checked = context;
+
+    return env_check_task(checked->task, &checked->options, stdout, trial, &trial->err);
+}
+
+/* What an environment prints is shown only on demand: a sentence says what is wrong. */
 static int check(int count, char **tasks)
 {
-    struct env_options options;
+    struct checked checked = {0};
     struct error err = {0};
     int exit_code = TD_EXIT_OK;
 
-    if ((count = take_options(count, tasks, &options, &err)) < 0)
+    if (count > 0 && strcmp(tasks[0], "--verbose") == 0) {
+        tasks++;
+        count--;
+    } else {
+        log_set_level(LOG_WARN);
+    }
+    if ((count = take_options(count, tasks, &checked.options, &err)) < 0)
         return worse(exit_code, count, &err);
+    if (count == 0) {
+        usage(stderr);
+        return TD_EXIT_BAD_INPUT;
+    }
     for (int i = 0; i < count; i++) {
-        int rc;
-
+        checked.task = tasks[i];
+        err = (struct error){0};
         printf("%s%s\n", i == 0 ? "" : "\n", tasks[i]);
-        rc = env_check_task(tasks[i], &options, stdout, &err);
-        fflush(stdout);
-        exit_code = worse(exit_code, rc, &err);
+        exit_code = worse(exit_code, trial_run(tasks[i], check_it, &checked, &err), &err);
     }
     return exit_code;
 }

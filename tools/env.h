@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "common/env/env.h"
+#include "tools/trial.h"
 
 /* How strictly a replay is judged. */
 enum env_replay_bits {
@@ -27,8 +28,9 @@ int env_replay_file(const char *path, enum env_replay_bits bits, enum env_drawin
 
 /*
  * Check a task with these options: shapes, bounds, finiteness, determinism, exactness of saved states; measure its rate.
- * Prints what it found. TD_OK, TD_EAGAIN when a check failed, or an error.
+ * Prints what it found, and tells `trial`, if it is not NULL, where it is. TD_OK, TD_EAGAIN when a check failed, or an error.
  */
-int env_check_task(const char *task, const struct env_options *options, FILE *out, struct error *err);
+int env_check_task(const char *task, const struct env_options *options, FILE *out, struct trial *trial,
+                   struct error *err);
 
 #endif

@@ -11,11 +11,14 @@
 
 #define SEED      1
 #define STEPS_MAX 2000 /* followed at most, whatever the time limit */
+#define FRAMES_MAX 100 /* the same where each is drawn */
 #define RATE_MS   500  /* how long the rate is measured */
+#define RATE_STEPS 32  /* between two looks at the clock */
 
 struct check {
     struct env_spec spec;
     FILE *out;
+    struct trial *trial;
     bool failed;
     struct env_options options;
     float *action;
@@ -107,15 +110,36 @@ static void see_result(struct check *check, const struct env_result *result, uin
 
 /* --- following ----------------------------------------------------------------------------- */
 
+static int create(struct check *check, env_t **env, const char *task, uint32_t seed, struct error *err)
+{
+    trial_enter(check->trial, "create", env_start_timeout_ms());
+    return env_create_with(env, task, &check->options, seed, err);
+}
+
+static void close_it(struct check *check, env_t **env)
+{
+    trial_enter(check->trial, "close", env_timeout_ms());
+    env_close(env);
+}
+
 /* The n-th step, or a reset when the episode is over. */
 static int advance(struct check *check, env_t *env, uint64_t n, void *obs,
                    struct env_result *result, struct error *err)
 {
     memset(result, 0, sizeof(*result));
+    trial_enter(check->trial, env_steps(env) < 0 ? "reset" : "step", env_timeout_ms());
     if (env_steps(env) < 0)
         return env_reset(env, obs, err);
     choose_action(check, n);
     return env_step(env, check->action, obs, result, err);
+}
+
+/* What the next steps are for, and how many they are. */
+static void begin_stage(struct check *check, const char *stage, uint64_t total)
+{
+    check->trial->done = 0;
+    check->trial->total = total;
+    check->trial->stage = stage;
 }
 
 static bool same_result(const struct env_result *a, const struct env_result *b)
@@ -138,6 +162,7 @@ static int follow(struct check *check, env_t *a, env_t *b, uint64_t count, bool 
     for (uint64_t n = 0; n < count; n++) {
         int length = env_steps(a) + 1;
 
+        check->trial->done++;
         if ((rc = advance(check, a, n, check->obs, &result, err)) != TD_OK ||
             (rc = advance(check, b, n, check->other, &other, err)) != TD_OK)
             return rc;
@@ -158,8 +183,9 @@ static int follow(struct check *check, env_t *a, env_t *b, uint64_t count, bool 
 static uint64_t two_episodes(const struct check *check)
 {
     uint64_t steps = 2 * ((uint64_t)check->spec.episode_length + 1);
+    uint64_t most = check->spec.obs_type == ENV_OBS_RGB ? FRAMES_MAX : STEPS_MAX;
 
-    return steps < STEPS_MAX ? steps : STEPS_MAX;
+    return steps < most ? steps : most;
 }
 
 static int check_behaviour(struct check *check, struct error *err)
@@ -168,16 +194,18 @@ static int check_behaviour(struct check *check, struct error *err)
     int64_t differ = -1;
     int rc;
 
-    if ((rc = env_create_with(&a, check->spec.task, &check->options, SEED, err)) == TD_OK &&
-        (rc = env_create_with(&b, check->spec.task, &check->options, SEED, err)) == TD_OK &&
+    begin_stage(check, "two runs of one seed", two_episodes(check));
+    if ((rc = create(check, &a, check->spec.task, SEED, err)) == TD_OK &&
+        (rc = create(check, &b, check->spec.task, SEED, err)) == TD_OK &&
         (rc = follow(check, a, b, two_episodes(check), true, &differ, err)) == TD_OK) {
         verdict(check, true, "shapes", "obs [%u] %s, action [%u] in [-1, 1], repeat %u, limit %u",
-                check->spec.obs_dim, check->spec.obs_type == ENV_OBS_RGB ? "bytes" : "float32", check->spec.action_dim, check->spec.action_repeat,
-                check->spec.episode_length);
+                check->spec.obs_dim, check->spec.obs_type == ENV_OBS_RGB ? "bytes" : "float32", check->spec.action_dim,
+                check->spec.action_repeat, check->spec.episode_length);
         verdict(check, check->not_finite == 0, "finite", "%llu of the values seen are not finite",
                 (unsigned long long)check->not_finite);
-        verdict(check, check->wrong_end == 0, "limit", "%llu steps ended, or did not end, an episode wrongly",
-                (unsigned long long)check->wrong_end);
+        verdict(check, check->wrong_end == 0, "limit", "%llu steps ended, or did not end, an episode wrongly%s",
+                (unsigned long long)check->wrong_end,
+                check->episodes == 0 ? "; no episode was played to its end" : "");
         verdict(check, true, "bounds", "obs in [%.3g, %.3g], reward of a step in [%.3g, %.3g]",
                 (double)check->obs_least, (double)check->obs_most, check->least, check->most);
         if (check->episodes > 0)
@@ -195,15 +223,17 @@ static int check_behaviour(struct check *check, struct error *err)
                                : "two runs of one seed differ from step %lld on",
                     (long long)differ);
     }
-    env_close(&a);
-    env_close(&b);
+    close_it(check, &a);
+    close_it(check, &b);
     return rc;
 }
 
 /* Take the state out of a run at several moments and continue it in an environment of another seed. */
 static int check_state(struct check *check, struct error *err)
 {
-    static const uint64_t pause[] = {0, 1, 1, 137, 500, 29}; /* steps between one copy and the next */
+    static const uint64_t pause[] = {1, 1, 1, 137, 500, 29}; /* steps between one copy and the next */
+    bool frames = check->spec.obs_type == ENV_OBS_RGB;
+    uint64_t more = two_episodes(check) / 4 + 1, total = 0;
     struct env_result result;
     env_t *a = NULL, *b = NULL;
     int64_t differ = -1;
@@ -213,25 +243,31 @@ static int check_state(struct check *check, struct error *err)
         note(check, "saved state", "not offered: a lock-step run can't be resumed to the bit");
         return TD_OK;
     }
-    if ((rc = env_create_with(&a, check->spec.task, &check->options, SEED, err)) != TD_OK)
+    for (size_t i = 0; i < TD_LEN(pause); i++)
+        total += more + (frames ? pause[i] % 20 : pause[i]);
+    begin_stage(check, "saved state", total);
+    if ((rc = create(check, &a, check->spec.task, SEED, err)) != TD_OK)
         goto out;
     for (size_t i = 0; i < TD_LEN(pause) && differ < 0; i++) {
-        for (uint64_t n = 0; n < pause[i]; n++)
+        for (uint64_t n = 0; n < (frames ? pause[i] % 20 : pause[i]); n++, check->trial->done++)
             if ((rc = advance(check, a, n, check->obs, &result, err)) != TD_OK)
                 goto out;
+        trial_enter(check->trial, "state_get", env_timeout_ms());
         env_state_get(a, check->state);
-        env_close(&b);
-        if ((rc = env_create_with(&b, check->spec.task, &check->options, SEED + 1, err)) != TD_OK ||
-            (rc = env_state_set(b, check->state, env_state_size(a), err)) != TD_OK ||
-            (rc = follow(check, a, b, two_episodes(check) / 4, false, &differ, err)) != TD_OK)
+        close_it(check, &b);
+        if ((rc = create(check, &b, check->spec.task, SEED + 1, err)) != TD_OK)
+            goto out;
+        trial_enter(check->trial, "state_set", env_timeout_ms());
+        if ((rc = env_state_set(b, check->state, env_state_size(a), err)) != TD_OK ||
+            (rc = follow(check, a, b, more, false, &differ, err)) != TD_OK)
             goto out;
     }
     verdict(check, differ < 0, "saved state",
             differ < 0 ? "continued at %zu moments, equal in every bit" : "a continued run differs",
             TD_LEN(pause));
 out:
-    env_close(&a);
-    env_close(&b);
+    close_it(check, &a);
+    close_it(check, &b);
     return rc;
 }
 
@@ -242,15 +278,16 @@ static int check_rate(struct check *check, struct error *err)
     env_t *env;
     int rc;
 
-    if ((rc = env_create_with(&env, check->spec.task, &check->options, SEED, err)) != TD_OK)
+    begin_stage(check, NULL, 0);
+    if ((rc = create(check, &env, check->spec.task, SEED, err)) != TD_OK)
         return rc;
     start = now = clock_ns();
     while (rc == TD_OK && now - start < RATE_MS * 1000000ull) {
-        for (int i = 0; i < 32 && rc == TD_OK; i++)
+        for (int i = 0; i < (check->spec.obs_type == ENV_OBS_RGB ? 1 : RATE_STEPS) && rc == TD_OK; i++)
             rc = advance(check, env, steps++, check->obs, &result, err);
         now = clock_ns();
     }
-    env_close(&env);
+    close_it(check, &env);
     if (rc == TD_OK)
         verdict(check, true, "rate", "%.0f agent steps per second on one core",
                 (double)steps * 1e9 / (double)(now - start));
@@ -262,7 +299,7 @@ static int check_init(struct check *check, const char *task, struct error *err)
     env_t *env;
     int rc;
 
-    if ((rc = env_create_with(&env, task, &check->options, SEED, err)) != TD_OK)
+    if ((rc = create(check, &env, task, SEED, err)) != TD_OK)
         return rc;
     check->spec = *env_spec(env);
     check->least = check->least_return = check->obs_least = INFINITY;
@@ -271,15 +308,16 @@ static int check_init(struct check *check, const char *task, struct error *err)
     check->obs = calloc(1, env_obs_bytes(&check->spec));
     check->other = calloc(1, env_obs_bytes(&check->spec));
     check->state = malloc(env_state_size(env) + 1);
-    env_close(&env);
+    close_it(check, &env);
     if (check->action == NULL || check->obs == NULL || check->other == NULL || check->state == NULL)
         return error_set(err, TD_ENOMEM, "no memory to check %s", task);
     return TD_OK;
 }
 
-int env_check_task(const char *task, const struct env_options *options, FILE *out, struct error *err)
+int env_check_task(const char *task, const struct env_options *options, FILE *out, struct trial *trial, struct error *err)
 {
-    struct check check = {.out = out, .options = *options};
+    struct trial nobody = {0};
+    struct check check = {.out = out, .options = *options, .trial = trial != NULL ? trial : &nobody};
     int rc;
 
     if ((rc = check_init(&check, task, err)) == TD_OK &&

@@ -301,28 +301,47 @@ char *supervisor_trouble(const char *line, const char *stop, char *out, size_t s
     return out;
 }
 
+/* The end of what this start of the part has logged; "" when there is nothing. */
+static char *read_last_lines(const struct part *part, char *out, size_t size)
+{
+    int fd = open(part->log, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    off_t from = part->log_start;
+    struct stat info;
+    ssize_t got = 0;
+
+    if (fd >= 0) {
+        if (fstat(fd, &info) == 0 && info.st_size - from >= (off_t)size)
+            from = info.st_size - (off_t)size + 1;
+        got = pread(fd, out, size - 1, from);
+        close(fd);
+    }
+    out[got > 0 ? got : 0] = '\0';
+    return out;
+}
+
 /* A part that knows why it ended says it in its log, in the last lines of this start. */
 static bool take_reason(struct part *part, int code)
 {
     supervisor_t *supervisor = part->supervisor;
     char tail[4096], *lines;
-    struct stat info;
-    off_t from = part->log_start;
-    ssize_t got = 0;
-    int fd = supervisor->sentence[0] == '\0' ? open(part->log, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
 
-    if (fd < 0)
-        return supervisor->sentence[0] != '\0';
-    if (fstat(fd, &info) == 0 && info.st_size - from >= (off_t)sizeof(tail))
-        from = info.st_size - (off_t)sizeof(tail) + 1;
-    got = pread(fd, tail, sizeof(tail) - 1, from);
-    close(fd);
-    tail[got > 0 ? got : 0] = '\0';
+    if (supervisor->sentence[0] != '\0')
+        return true;
+    read_last_lines(part, tail, sizeof(tail));
     lines = code == TD_EXIT_GAVE_UP ? strstr(tail, "msg=\"leaving\"") : NULL; /* what it gave up on, not all that it tried */
     while (lines != NULL && lines > tail && lines[-1] != '\n')
         lines--;
     supervisor_reason(lines != NULL ? lines : tail, supervisor->sentence, sizeof(supervisor->sentence));
     return supervisor->sentence[0] != '\0';
+}
+
+/* Exit code 0 without a word, while nobody wanted that: something in it called exit. */
+static bool left_without_order(const struct part *part, int code)
+{
+    char tail[4096];
+
+    return code == TD_EXIT_OK && part != &part->supervisor->learner && part->supervisor->stage == STAGE_RUN &&
+           strstr(read_last_lines(part, tail, sizeof(tail)), "msg=\"leaving\"") == NULL;
 }
 
 static void print_tail(struct part *part)
@@ -356,14 +375,14 @@ static void start_again(void *context)
 }
 
 /* It died: again after a pause, or, when it keeps dying young, never. */
-static void restart_part(struct part *part, uint64_t lived_ms)
+static void restart_part(struct part *part, const char *how, uint64_t lived_ms)
 {
     supervisor_t *supervisor = part->supervisor;
     int64_t pause_ms = restart_after(&part->restart, lived_ms);
 
     if (pause_ms < 0) {
-        console_print(supervisor->options->console, "%s died %d times within %u s of its start: giving up",
-                      part->name, RESTART_LIMIT, RESTART_YOUNG_MS / 1000);
+        console_print(supervisor->options->console, "%s died %d times within %u s of its start, now: %s; giving up",
+                      part->name, RESTART_LIMIT, RESTART_YOUNG_MS / 1000, how);
         part->ended = true;
         stop(supervisor, TD_EXIT_GAVE_UP);
         return;
@@ -395,7 +414,7 @@ static bool code_ends_learner(int code)
     return code == TD_EXIT_OK || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
 }
 
-static void learner_exited(struct part *part, int code, int signal, uint64_t lived_ms)
+static void learner_exited(struct part *part, int code, int signal, const char *how, uint64_t lived_ms)
 {
     supervisor_t *supervisor = part->supervisor;
     bool over = code == TD_EXIT_GAVE_UP && learner_is_over(supervisor);
@@ -407,10 +426,10 @@ static void learner_exited(struct part *part, int code, int signal, uint64_t liv
         learner_ended(supervisor, code >= 0 ? code : asked_by(supervisor, signal) ? TD_EXIT_OK : TD_EXIT_GAVE_UP);
         return;
     }
-    restart_part(part, lived_ms);
+    restart_part(part, how, lived_ms);
 }
 
-static void actor_exited(struct part *part, int code, uint64_t lived_ms)
+static void actor_exited(struct part *part, int code, const char *how, uint64_t lived_ms)
 {
     supervisor_t *supervisor = part->supervisor;
 
@@ -427,22 +446,21 @@ static void actor_exited(struct part *part, int code, uint64_t lived_ms)
         if (code == TD_EXIT_FENCED)
             part->displaced_ms = clock_ms();
     } else {
-        restart_part(part, lived_ms);
+        restart_part(part, how, lived_ms);
     }
 }
 
-static void report_death(struct part *part, int code, int signal)
+static void report_death(struct part *part, int code, int signal, const char *how)
 {
     supervisor_t *supervisor = part->supervisor;
     bool over = code == TD_EXIT_GAVE_UP && part == &supervisor->learner && learner_is_over(supervisor);
     bool knows_why = over || code == TD_EXIT_BAD_INPUT || code == TD_EXIT_DIVERGED || code == TD_EXIT_FENCED;
-    char how[80];
 
     if (code == TD_EXIT_OK || asked_by(supervisor, signal) || (supervisor->stage != STAGE_RUN && signal == SIGKILL))
         return;
     if (knows_why && part == &supervisor->learner && take_reason(part, code))
         return; /* said at the end */
-    console_print(supervisor->options->console, "%s: %s", part->name, process_describe_exit(code, signal, how, sizeof(how)));
+    console_print(supervisor->options->console, "%s: %s", part->name, how);
     print_tail(part);
 }
 
@@ -451,13 +469,19 @@ static void part_exited(void *context, int code, int signal)
     struct part *part = context;
     supervisor_t *supervisor = part->supervisor;
     uint64_t lived_ms = process_age_ms(part->process);
+    char how[100];
 
     process_close(&part->process);
-    report_death(part, code, signal);
+    process_describe_exit(code, signal, how, sizeof(how));
+    if (left_without_order(part, code)) {
+        snprintf(how, sizeof(how), "it called exit, code 0, though nobody asked it to");
+        code = TD_EXIT_GAVE_UP;
+    }
+    report_death(part, code, signal, how);
     if (part == &supervisor->learner)
-        learner_exited(part, code, signal, lived_ms);
+        learner_exited(part, code, signal, how, lived_ms);
     else
-        actor_exited(part, code, lived_ms);
+        actor_exited(part, code, how, lived_ms);
 }
 
 /* --- watching --- */

@@ -8,8 +8,6 @@
 #include "common/env/bridge_link.h"
 #include "common/util/rng.h"
 
-#define START_MS   120000 /* until it says its spec: imports, model files */
-#define TIMEOUT_S  60.0   /* a reset or step */
 #define DIM_MAX    (1u << 20)
 #define LENGTH_MAX 1000000000u
 #define KNOWN      32     /* specs that were asked for */
@@ -42,16 +40,6 @@ struct bridge_state {
 
 #define STATE_MAGIC 0x3154415453475242ull /* "BRGSTAT1" */
 
-static uint64_t timeout_ms(void)
-{
-    const char *text = getenv("TDMPC2_ENV_TIMEOUT");
-    double seconds = text != NULL ? strtod(text, NULL) : TIMEOUT_S;
-
-    if (!(seconds > 0 && seconds <= 86400))
-        seconds = TIMEOUT_S;
-    return (uint64_t)(seconds * 1000) + 1;
-}
-
 /* --- asking a process for its spec ------------------------------------------------------------- */
 
 /* The link's sentence with the task in front of it. */
@@ -81,7 +69,7 @@ static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t
     if ((rc = bridge_find_python(task, python, run, err)) != TD_OK)
         return rc;
     if ((rc = bridge_link_open(out, python, run, &why)) == TD_OK)
-        rc = bridge_link_begin(*out, &request, START_MS, &why);
+        rc = bridge_link_begin(*out, &request, env_start_timeout_ms(), &why);
     if (rc == TD_OK)
         return TD_OK;
     bridge_link_close(out);
@@ -243,7 +231,7 @@ static int bridge_create_later(struct env **out, const struct env_spec *spec, ui
     bridge->obs_bytes = bytes;
     bridge->side = rgb ? ENV_FRAME_SIDE : 0;
     bridge->seed = seed;
-    bridge->timeout_ms = timeout_ms();
+    bridge->timeout_ms = env_timeout_ms();
     *out = &bridge->env;
     return TD_OK;
 }

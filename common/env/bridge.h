@@ -13,7 +13,7 @@
  *   TDMPC2_PYTHON       interpreter for gym: and python:, else $VIRTUAL_ENV's, else that of
  *                       `make setup-gym` for gym:, else python3
  *   TDMPC2_SUITES       folder that holds venv-metaworld and so on, if not third_party/
- *   TDMPC2_ENV_TIMEOUT  seconds a reset or step may take, 60 if not given
+ *   TDMPC2_ENV_TIMEOUT  seconds a reset or step may take (env.h)
  */
 #ifndef TD_ENV_BRIDGE_H
 #define TD_ENV_BRIDGE_H

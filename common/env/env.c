@@ -8,6 +8,9 @@
 #include "common/env/env_class.h"
 #include "common/util/clock.h"
 
+#define TIMEOUT_S    60.0
+#define START_MIN_MS 20000u
+
 static const struct env_class *const classes[] = {&dm_class, &bridge_class, &plugin_class, &toy_class};
 
 /* --- names --------------------------------------------------------------------------------- */
@@ -412,6 +415,23 @@ int env_finish(env_t *env, void *obs, struct env_result *result, struct error *e
     else
         count_step(env, result);
     return TD_OK;
+}
+
+uint64_t env_timeout_ms(void)
+{
+    const char *text = getenv("TDMPC2_ENV_TIMEOUT");
+    double seconds = text != NULL ? strtod(text, NULL) : TIMEOUT_S;
+
+    if (!(seconds > 0 && seconds <= 86400))
+        seconds = TIMEOUT_S;
+    return (uint64_t)(seconds * 1000) + 1;
+}
+
+uint64_t env_start_timeout_ms(void)
+{
+    uint64_t twice = 2 * env_timeout_ms();
+
+    return twice < START_MIN_MS ? START_MIN_MS : twice;
 }
 
 int env_poll(const env_t *env, struct pollfd fds[ENV_POLL_MAX])

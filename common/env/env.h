@@ -165,6 +165,13 @@ int env_step_begin(env_t *env, const float *action, struct error *err);
  */
 int env_finish(env_t *env, void *obs, struct env_result *result, struct error *err);
 
+/*
+ * How long a reset or step of the user's code may take: $TDMPC2_ENV_TIMEOUT in seconds, 60 if it is not given. To
+ * start, with its imports and files, it has twice that, and 20 s at least.
+ */
+uint64_t env_timeout_ms(void);
+uint64_t env_start_timeout_ms(void);
+
 /* The descriptors to wait on while env_finish says TD_EAGAIN; returns how many. */
 #define ENV_POLL_MAX 2
 int env_poll(const env_t *env, struct pollfd fds[ENV_POLL_MAX]);

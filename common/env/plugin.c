@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/env/env_class.h"
+#include "common/env/watch.h"
 #include "common/util/rng.h"
 
 #define DIM_MAX    (1u << 20)
@@ -19,6 +20,7 @@ struct plugin {
     void *library;
     const struct tdmpc2_env *table;
     void *made;        /* what create returned; NULL: lost */
+    struct watch_call call;
     uint32_t seed, restarts;
     float *obs;
 };
@@ -104,8 +106,11 @@ static const char *plugin_name(int index)
 
 static void unmake(struct plugin *plugin)
 {
-    if (plugin->made != NULL)
-        plugin->table->close(plugin->made);
+    if (plugin->made == NULL)
+        return;
+    watch_enter(&plugin->call, "close");
+    plugin->table->close(plugin->made);
+    watch_leave(&plugin->call);
     plugin->made = NULL;
 }
 
@@ -114,6 +119,7 @@ static void plugin_close(struct env *env)
     struct plugin *plugin = (struct plugin *)env;
 
     unmake(plugin);
+    watch_remove(&plugin->call);
     if (plugin->library != NULL)
         dlclose(plugin->library);
     free(plugin->obs);
@@ -124,7 +130,9 @@ static int make(struct plugin *plugin, const char *task, struct error *err)
 {
     uint32_t seed = plugin->restarts == 0 ? plugin->seed : (uint32_t)rng_hash(plugin->seed, plugin->restarts);
 
+    watch_enter(&plugin->call, "create");
     plugin->made = plugin->table->create(seed);
+    watch_leave(&plugin->call);
     return plugin->made != NULL ? TD_OK : error_set(err, TD_ELOST, "%s: create returned NULL", task);
 }
 
@@ -135,8 +143,12 @@ static int plugin_create(struct env **out, const struct env_spec *spec, uint32_t
 
     if (plugin != NULL)
         plugin->obs = calloc(spec->obs_dim, sizeof(float));
+    if (plugin != NULL)
+        watch_add(&plugin->call, plugin->env.spec.task);
     if (plugin == NULL || plugin->obs == NULL)
         rc = error_set(err, TD_ENOMEM, "no memory for an environment");
+    if (rc == TD_OK)
+        snprintf(plugin->env.spec.task, sizeof(plugin->env.spec.task), "%s", spec->task);
     if (rc == TD_OK)
         rc = open_library(spec->task, &plugin->library, &plugin->table, err);
     if (rc == TD_OK && (plugin->table->obs_dim != spec->obs_dim || plugin->table->action_dim != spec->action_dim))
@@ -183,7 +195,10 @@ static int plugin_reset(struct env *env, struct error *err)
         if ((rc = make(plugin, env->spec.task, err)) != TD_OK)
             return rc;
     }
-    if ((rc = plugin->table->reset(plugin->made, plugin->obs)) != 0)
+    watch_enter(&plugin->call, "reset");
+    rc = plugin->table->reset(plugin->made, plugin->obs);
+    watch_leave(&plugin->call);
+    if (rc != 0)
         return lose(plugin, err, "reset returned ", rc);
     return check_obs(plugin, err);
 }
@@ -196,10 +211,15 @@ static int plugin_step(struct env *env, const float *action, struct env_result *
 
     if (plugin->made == NULL)
         return error_set(err, TD_ELOST, "%s: it was lost before", env->spec.task);
-    if ((rc = plugin->table->step(plugin->made, action, plugin->obs, &step)) != 0)
+    watch_enter(&plugin->call, "step");
+    rc = plugin->table->step(plugin->made, action, plugin->obs, &step);
+    watch_leave(&plugin->call);
+    if (rc != 0)
         return lose(plugin, err, "step returned ", rc);
     if (!isfinite((float)step.reward))
-        return lose(plugin, err, "the reward is ", step.reward);
+        return lose(plugin, err, isfinite(step.reward) ? "beyond a float32 is the reward " : "the reward is ", step.reward);
+    if (step.terminated != 0 && plugin->table->terminates == 0)
+        return lose(plugin, err, "step set terminated, although the table's `terminates` is ", 0);
     result->reward = step.reward;
     result->terminated = step.terminated != 0;
     result->truncated = step.truncated != 0;
@@ -233,8 +253,11 @@ static void plugin_state_get(struct env *env, void *bytes)
 
     memset(bytes, 0, plugin_state_size(env));
     memcpy(bytes, plugin->obs, env->spec.obs_dim * sizeof(float));
-    if (plugin->made != NULL)
-        plugin->table->state_get(plugin->made, (char *)bytes + obs_bytes(env));
+    if (plugin->made == NULL)
+        return;
+    watch_enter(&plugin->call, "state_get");
+    plugin->table->state_get(plugin->made, (char *)bytes + obs_bytes(env));
+    watch_leave(&plugin->call);
 }
 
 static int plugin_state_set(struct env *env, const void *bytes, struct error *err)
@@ -244,7 +267,10 @@ static int plugin_state_set(struct env *env, const void *bytes, struct error *er
 
     if (plugin->made == NULL && (rc = make(plugin, env->spec.task, err)) != TD_OK)
         return rc;
-    if (plugin->table->state_set(plugin->made, (const char *)bytes + obs_bytes(env)) != 0)
+    watch_enter(&plugin->call, "state_set");
+    rc = plugin->table->state_set(plugin->made, (const char *)bytes + obs_bytes(env));
+    watch_leave(&plugin->call);
+    if (rc != 0)
         return error_set(err, TD_ECORRUPT, "%s refused its saved state", env->spec.task);
     memcpy(plugin->obs, bytes, env->spec.obs_dim * sizeof(float));
     return check_obs(plugin, err);

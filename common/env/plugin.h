@@ -5,12 +5,13 @@
  *
  *     const struct tdmpc2_env tdmpc2_env = {.abi = TDMPC2_ENV_ABI, .size = sizeof(struct tdmpc2_env), ...};
  *
- * and compile with `cc -O2 -fPIC -shared -I common/env -o my_env.so my_env.c -lm`. tools/examples has one of
- * 60 lines. `tdmpc2 env check ./my_env.so` tries everything below; run it first.
+ * and compile with `cc -O2 -fPIC -shared -I common/env -o my_env.so my_env.c -lm`. tools/examples has one
+ * of 87 lines. `tdmpc2 env check ./my_env.so` tries everything below; run it first.
  *
  * Several environments may live in one process, each used by one thread at a time: keep everything in what
- * create returns, nothing in globals. It runs inside the actor: what crashes takes the actor with it (which is
- * started again). An observation or reward that is not finite, or a function that returns something other
+ * create returns, nothing in globals. It runs inside the actor: what crashes or calls exit takes the actor with it
+ * (which says so and is started again), and what hangs cannot be interrupted: the actor leaves, and is started again,
+ * when a call has taken longer than $TDMPC2_ENV_TIMEOUT, 60 s if it is not given. An observation or reward that is not finite, or a function that returns something other
  * than 0, ends the episode as aborted; the environment is then closed and made anew with another seed.
  */
 #ifndef TDMPC2_ENV_PLUGIN_H

@@ -225,7 +225,7 @@ static void tasks_pass_their_check(void **state)
         struct error err = {0};
 
         assert_non_null(out);
-        assert_ok(env_check_task(tasks[i], &options, out, &err), err);
+        assert_ok(env_check_task(tasks[i], &options, out, NULL, &err), err);
         fclose(out);
         assert_null(strstr(printed, "FAILED"));
         assert_non_null(strstr(printed, "steps per second"));
