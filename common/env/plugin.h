@@ -9,10 +9,11 @@
  * of 87 lines. `tdmpc2 env check ./my_env.so` tries everything below; run it first.
  *
  * Several environments may live in one process, each used by one thread at a time: keep everything in what
- * create returns, nothing in globals. It runs inside the actor: what crashes or calls exit takes the actor with it
- * (which says so and is started again), and what hangs cannot be interrupted: the actor leaves, and is started again,
- * when a call has taken longer than $TDMPC2_ENV_TIMEOUT, 60 s if it is not given. An observation or reward that is not finite, or a function that returns something other
- * than 0, ends the episode as aborted; the environment is then closed and made anew with another seed.
+ * create returns, nothing in globals. It runs inside the actor: what crashes or calls exit takes the actor with
+ * it, and what hangs cannot be interrupted: the actor leaves when a call has taken longer than
+ * $TDMPC2_ENV_TIMEOUT (60 s if it is not given). Its log names the call, and it is started again. An observation
+ * or reward that is not finite, or a function that returns something other than 0, ends the episode as aborted;
+ * the environment is then closed and made anew with another seed.
  */
 #ifndef TDMPC2_ENV_PLUGIN_H
 #define TDMPC2_ENV_PLUGIN_H
