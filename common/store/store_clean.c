@@ -297,14 +297,19 @@ int store_find_map(struct store *store, const MDB_val *value)
     char bytes[65536];
     uint64_t number;
     MDB_envinfo info;
+    ssize_t got;
     int fd;
 
     mdb_env_info(store->env, &info);
     memcpy(&number, page, sizeof(number));
-    if (store->page > sizeof(bytes) || number > info.me_last_pgno ||
-        mdb_env_get_fd(store->env, &fd) != MDB_SUCCESS ||
-        pread(fd, bytes, store->page, (off_t)(number * store->page)) != (ssize_t)store->page ||
-        memcmp(bytes, page, store->page) != 0)
+    if (store->page > sizeof(bytes) || number > info.me_last_pgno || mdb_env_get_fd(store->env, &fd) != MDB_SUCCESS)
+        return MDB_CORRUPTED;
+    do
+        got = pread(fd, bytes, store->page, (off_t)(number * store->page));
+    while (got < 0 && errno == EINTR);
+    if (got < 0)
+        return errno;
+    if (got != (ssize_t)store->page || memcmp(bytes, page, store->page) != 0)
         return MDB_CORRUPTED;
     store->map = page - number * store->page;
     return MDB_SUCCESS;

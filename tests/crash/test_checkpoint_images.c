@@ -156,14 +156,14 @@ static void images(size_t most, int count)
 static void the_newest_loads_from_every_state_of_the_disk(void **state)
 {
     (void)state;
-    images(test_long() ? 50000 : 600, test_long() ? 40 : 9);
+    images(test_long() ? 30000 : 600, test_long() ? 40 : 9);
 }
 
 static void and_where_names_cannot_be_exchanged(void **state)
 {
     (void)state;
     setenv("TD_RECORD_NO_EXCHANGE", "1", 1);
-    images(test_long() ? 50000 : 400, 5);
+    images(test_long() ? 10000 : 400, 5);
     unsetenv("TD_RECORD_NO_EXCHANGE");
 }
 

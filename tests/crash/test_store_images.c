@@ -212,7 +212,7 @@ static void check_image(disk_t *disk, size_t events, enum disk_loss loss, uint64
 /* Every prefix, as a kill leaves it and as power loss may; then more, at random moments. */
 static void every_state_of_the_disk_keeps_its_promises(void **state)
 {
-    size_t images = test_long() ? 100000 : 1200, events, made = 0;
+    size_t images = test_long() ? 30000 : 1200, events, made = 0;
     char image[FS_PATH_MAX];
     disk_t *disk = record_life(test_long() ? 400 : 60, image);
 

@@ -169,6 +169,16 @@ ssize_t pread(int fd, void *bytes, size_t length, off_t offset)
     return next(fd, bytes, length, offset);
 }
 
+ssize_t __pread_chk(int fd, void *bytes, size_t length, off_t offset, size_t room);
+
+/* As hardened programs call it. */
+ssize_t __pread_chk(int fd, void *bytes, size_t length, off_t offset, size_t room)
+{
+    if (length > room)
+        abort();
+    return pread(fd, bytes, length, offset);
+}
+
 void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
     NEXT(mmap);

@@ -4,6 +4,11 @@
 
 static int left = -1; /* allocations that are granted; below 0: all */
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1 /* its allocator stands in front */
+#else
+#define SANITIZED 0
+
 /* In front of the C library's, for the program and so for json.c. */
 void *__libc_malloc(size_t size);
 void *malloc(size_t size)
@@ -13,6 +18,7 @@ void *malloc(size_t size)
     left -= left > 0;
     return __libc_malloc(size);
 }
+#endif
 
 static int parse(const char *text, bool whole)
 {
@@ -40,9 +46,8 @@ static void want_of_memory_is_not_damage(void **state)
     int refused = 0, rc;
 
     (void)state;
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-    skip(); /* their allocator stands in front */
-#endif
+    if (SANITIZED)
+        skip();
     do {
         left = refused;
         rc = parse("{\"a\": [1, 2, \"x\"]}", true);
