@@ -54,6 +54,16 @@ static const char *describe(const struct failure *failure, uint64_t k)
     return text;
 }
 
+#define LEAKS 77
+
+/* The sanitizer's, where there is one. */
+int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+
+static int leak_checked(int code)
+{
+    return __lsan_do_recoverable_leak_check != NULL && __lsan_do_recoverable_leak_check() != 0 ? LEAKS : code;
+}
+
 /* Run a life in a child with this plan; false when it came to its end before call k. */
 static bool live(int (*life)(const char *dir), const char *dir, const struct failure *failure, uint64_t k)
 {
@@ -67,7 +77,7 @@ static bool live(int (*life)(const char *dir), const char *dir, const struct fai
     assert_true(child >= 0);
     if (child == 0) {
         alarm(20);
-        _exit(life(dir));
+        _exit(leak_checked(life(dir)));
     }
     assert_int_equal(waitpid(child, &status, 0), child);
     uint64_t hits = report()->hits, syncs_after = report()->syncs_after;
@@ -77,6 +87,8 @@ static bool live(int (*life)(const char *dir), const char *dir, const struct fai
         fail_msg("%s: ended by signal %d", describe(failure, k), WTERMSIG(status));
     if (syncs_after != 0)
         fail_msg("%s: the data was synced again", describe(failure, k));
+    if (WEXITSTATUS(status) == LEAKS)
+        fail_msg("%s: memory was lost", describe(failure, k));
     if (WEXITSTATUS(status) != 0 && hits == 0)
         fail_msg("%s: failed without a reason: %s", describe(failure, k), told->err.text);
     return hits > 0;
