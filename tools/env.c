@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/env/env.h"
+#include "common/env/gl.h"
 #include "common/env/probe.h"
 #include "common/util/config.h"
 #include "common/util/log.h"
@@ -65,9 +66,20 @@ static void list_suites(void)
     end_suite(suite.suite_note, &missing);
 }
 
+static void list_drawing(void)
+{
+    struct error err = {0};
+    gl_t *gl;
+
+    if (gl_open(&gl, &err) != TD_OK)
+        printf("\nnot available: obs=rgb of DMControl's tasks: %s\n", err.text);
+    gl_close(&gl);
+}
+
 static int list(void)
 {
     list_suites();
+    list_drawing();
     printf("\nepisode: agent steps until it is cut off; repeat: environment steps in each, rewards summed.\n"
            "For tests of the system: toy[:LIMIT] and toy-episodic[:LIMIT], a point mass (obs 4, rgb, action 2).\n");
     return TD_EXIT_OK;

@@ -6,10 +6,12 @@
 
 #include "common/ckpt/checkpoint.h"
 #include "common/env/env.h"
+#include "common/env/watch.h"
 #include "common/model/dims.h"
 #include "common/net/channel.h"
 #include "common/net/process.h"
 #include "common/util/config.h"
+#include "common/util/log.h"
 #include "learner/csv.h"
 #include "learner/preflight.h"
 #include "learner/resume.h"
@@ -34,8 +36,11 @@ static int check_world(const struct config *config, struct env_spec *spec, struc
     struct env_options options = env_options(config->obs, config->render);
     struct model_dims dims;
     env_t *env = NULL;
-    int rc = env_create_with(&env, config->task, &options, 0, err);
+    int rc;
 
+    log_set_level(LOG_WARN); /* what an environment in Python prints is read in the actors' logs */
+    watch_deaths();
+    rc = env_create_with(&env, config->task, &options, 0, err);
     if (rc == TD_OK)
         *spec = *env_spec(env);
     env_close(&env);

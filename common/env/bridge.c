@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/env/bridge_link.h"
+#include "common/util/log.h"
 #include "common/util/rng.h"
 
 #define DIM_MAX    (1u << 20)
@@ -360,7 +361,8 @@ static int take_step(struct bridge *bridge, const struct bridge_reply *reply, st
     struct error why;
 
     if (!isfinite((float)reply->reward)) {
-        error_set(&why, TD_ELOST, "the reward is %g", reply->reward);
+        error_set(&why, TD_ELOST, "the reward is %g%s", reply->reward,
+                  isfinite(reply->reward) ? ", beyond a float32" : "");
         return lose(bridge, &why, err);
     }
     bridge->env_ns = reply->env_ns;
@@ -453,23 +455,33 @@ static size_t bridge_state_size(const struct env *env)
     return sizeof(struct bridge_state) + bridge->obs_bytes + bridge->state_bytes;
 }
 
-/* A process that cannot give its state leaves zeros, which bridge_state_set refuses. */
+/*
+ * Before the first reset a process has no state that matters: its seed is all. One that cannot give its state leaves
+ * zeros, which bridge_state_set refuses.
+ */
 static void bridge_state_get(struct env *env, void *bytes)
 {
     struct bridge *bridge = (struct bridge *)env;
-    struct bridge_state head = {STATE_MAGIC, bridge->seed, bridge->restarts, bridge->seeded,
+    struct bridge_state head = {STATE_MAGIC, bridge->seed, bridge->restarts, bridge->link != NULL && bridge->seeded,
                                 (uint32_t)bridge->state_bytes};
     struct bridge_request request = {.kind = BRIDGE_STATE_GET};
-    size_t obs_bytes = bridge->obs_bytes;
     struct bridge_reply reply = {0};
+    struct error why = {0};
     char *at = bytes;
 
     memset(bytes, 0, bridge_state_size(env));
-    if (call(bridge, &request, &reply, NULL) != TD_OK || reply.bulk_size != bridge->state_bytes)
+    head.restarts += bridge->link == NULL && bridge->begun; /* the next reset starts another */
+    if (head.seeded == 1 && call(bridge, &request, &reply, &why) == TD_OK && reply.bulk_size != bridge->state_bytes)
+        error_set(&why, TD_ELOST, "%s: a state of %zu bytes came, not %zu", env->spec.task, reply.bulk_size,
+                  bridge->state_bytes);
+    if (why.code != TD_OK) {
+        log_error("the environment gave no state", "why=\"%s\"", why.text);
         return;
+    }
     memcpy(at, &head, sizeof(head));
-    memcpy(at + sizeof(head), bridge->obs, obs_bytes);
-    memcpy(at + sizeof(head) + obs_bytes, reply.bulk, reply.bulk_size);
+    memcpy(at + sizeof(head), bridge->obs, bridge->obs_bytes);
+    if (head.seeded == 1)
+        memcpy(at + sizeof(head) + bridge->obs_bytes, reply.bulk, reply.bulk_size);
 }
 
 static int bridge_state_set(struct env *env, const void *bytes, struct error *err)
@@ -486,7 +498,7 @@ static int bridge_state_set(struct env *env, const void *bytes, struct error *er
 
     memcpy(&head, bytes, sizeof(head));
     if (head.magic != STATE_MAGIC || head.bytes != bridge->state_bytes || head.seeded > 1)
-        return error_set(err, TD_ECORRUPT, "the saved state of %s is none", env->spec.task);
+        return error_set(err, TD_ECORRUPT, "the saved state of %s is none: its get_state failed", env->spec.task);
     for (uint32_t i = 0; bridge->side == 0 && i < bridge->numbers; i++) {
         float value;
 
@@ -494,7 +506,7 @@ static int bridge_state_set(struct env *env, const void *bytes, struct error *er
         if (!isfinite(value))
             return error_set(err, TD_ECORRUPT, "the saved state of %s holds a value that is not finite", env->spec.task);
     }
-    if ((rc = call(bridge, &request, &reply, err)) != TD_OK)
+    if (head.seeded == 1 && (rc = call(bridge, &request, &reply, err)) != TD_OK)
         return rc;
     memcpy(bridge->obs, at + sizeof(head), obs_bytes);
     bridge->seed = head.seed;

@@ -46,6 +46,7 @@ struct bridge_link {
     size_t words_used;
     char line[LINE_MAX_TEXT + 1];
     size_t line_used;
+    char escape;    /* within a terminal's sequence: its first byte or two, ESC or [ */
     uint64_t lines_since_ms;
     unsigned lines, lines_dropped;
     size_t arena_used;
@@ -74,6 +75,22 @@ static void say_line(bridge_link_t *link)
         log_info("the environment printed", "pid=%d text=\"%s\"", (int)link->pid, link->line);
 }
 
+/* Colours and the like, ESC [ ... letter, are for terminals. */
+static bool in_escape(char *escape, unsigned char c)
+{
+    char before = *escape;
+
+    if (c == '\n' || (before == 0 && c != 0x1b))
+        *escape = 0;
+    else if (before == 0)
+        *escape = 0x1b;
+    else if (before == 0x1b)
+        *escape = c == '[' ? '[' : 0;
+    else if (c >= 0x40 && c < 0x7f)
+        *escape = 0;
+    return c != '\n' && (before != 0 || *escape != 0);
+}
+
 static void hear(bridge_link_t *link, const char *text, size_t size)
 {
     size_t keep = size < WORDS_MAX ? size : WORDS_MAX;
@@ -89,6 +106,8 @@ static void hear(bridge_link_t *link, const char *text, size_t size)
     for (size_t i = 0; i < size; i++) {
         unsigned char c = (unsigned char)text[i];
 
+        if (in_escape(&link->escape, c))
+            continue;
         if (c == '\n')
             say_line(link);
         else if (link->line_used < LINE_MAX_TEXT)
@@ -116,21 +135,33 @@ static void listen_to_it(bridge_link_t *link)
     }
 }
 
+/* Where a line of Python's own last report begins; what follows it lists modules. NULL: there is none. */
+static const char *fatal_line(const bridge_link_t *link)
+{
+    static const char sign[] = "Fatal Python error: ";
+
+    return memmem(link->words, link->words_used, sign, sizeof(sign) - 1);
+}
+
 /* Its last line that says something, made printable. */
 static const char *last_words(bridge_link_t *link, char out[LINE_MAX_TEXT])
 {
-    size_t end = link->words_used, start, length;
+    const char *fatal = fatal_line(link), *stop;
+    size_t end = link->words_used, start, length = 0;
+    char escape = 0;
 
+    if (fatal != NULL && (stop = memchr(fatal, '\n', (size_t)(link->words + end - fatal))) != NULL)
+        end = (size_t)(stop - link->words);
     while (end > 0 && (unsigned char)link->words[end - 1] <= ' ')
         end--;
     start = end;
     while (start > 0 && link->words[start - 1] != '\n')
         start--;
-    length = end - start < LINE_MAX_TEXT - 1 ? end - start : LINE_MAX_TEXT - 1;
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)link->words[start + i];
+    for (size_t i = start; i < end && length < LINE_MAX_TEXT - 1; i++) {
+        unsigned char c = (unsigned char)link->words[i];
 
-        out[i] = c < 0x20 || c == 0x7f ? ' ' : (char)c;
+        if (!in_escape(&escape, c))
+            out[length++] = c < 0x20 || c == 0x7f ? ' ' : c == '"' ? '\'' : (char)c;
     }
     out[length] = '\0';
     return out;
@@ -175,8 +206,8 @@ static int lost(bridge_link_t *link, struct error *err, const char *what)
     kill_it(link);
     listen_to_it(link);
     last_words(link, words);
-    return error_set(err, TD_ELOST, "the environment's process %s%s%s%s", what, words[0] != '\0' ? "; it said: \"" : "",
-                     words, words[0] != '\0' ? "\"" : "");
+    return error_set(err, TD_ELOST, "the environment's process %s%s%s%s", what, words[0] != '\0' ? "; it said: '" : "",
+                     words, words[0] != '\0' ? "'" : "");
 }
 
 /* The socket is closed: how did it end? */
@@ -429,13 +460,13 @@ static int receive_frame(bridge_link_t *link, uint32_t *header, uint32_t *bulk, 
     return CARRY_OK;
 }
 
-/* Its own text: printable, cut to fit. */
+/* Its own text: printable, cut to fit, without the quotes that a line of the log is read by. */
 static void copy_text(char *out, size_t size, const char *in)
 {
     size_t i = 0;
 
     for (; in[i] != '\0' && i < size - 1; i++)
-        out[i] = (unsigned char)in[i] < 0x20 || in[i] == 0x7f ? ' ' : in[i];
+        out[i] = (unsigned char)in[i] < 0x20 || in[i] == 0x7f ? ' ' : in[i] == '"' ? '\'' : in[i];
     out[i] = '\0';
 }
 

@@ -167,12 +167,44 @@ static bool users_python(char python[FS_PATH_MAX])
     return active != NULL && active[0] != '\0' && place_join(python, active, "bin/python");
 }
 
+/* Its setup came to its end, which it marks by .setup, and the interpreter is there. */
+static bool suite_is_set_up(const struct suite *suite, const char *venvs, char python[FS_PATH_MAX])
+{
+    char name[64], stamp[FS_PATH_MAX];
+
+    snprintf(name, sizeof(name), "%s/.setup", suite->venv);
+    if (!place_join(stamp, venvs, name) || access(stamp, F_OK) != 0)
+        return false;
+    snprintf(name, sizeof(name), "%s/bin/python", suite->venv);
+    return place_join(python, venvs, name) && access(python, X_OK) == 0;
+}
+
+/* What a user downloads: its folder within that of ManiSkill2's data. NULL: the task needs none. */
+static const char *assets_of(const char *task)
+{
+    return strcmp(task, "pick-ycb") == 0      ? "mani_skill2_ycb"
+           : strcmp(task, "turn-faucet") == 0 ? "partnet_mobility/dataset"
+                                              : NULL;
+}
+
+static bool has_assets(const char *folder)
+{
+    const char *given = getenv("MS2_ASSET_DIR");
+    char run[FS_PATH_MAX], venvs[FS_PATH_MAX], data[FS_PATH_MAX], path[FS_PATH_MAX];
+
+    if (!find_places(run, venvs) || !place_join(data, venvs, "maniskill-data"))
+        return false;
+    if (given != NULL && given[0] != '\0')
+        snprintf(data, sizeof(data), "%s", given);
+    return place_join(path, data, folder) && place_exists(path);
+}
+
 int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX], char run[FS_PATH_MAX],
                        struct error *err)
 {
     const struct suite *suite = &suites[task->suite];
     bool own = task->spec.obs_dim == 0; /* gym: or python: */
-    char venvs[FS_PATH_MAX], name[64];
+    char venvs[FS_PATH_MAX];
 
     if (!find_places(run, venvs))
         return error_set(err, TD_ESETUP, "%s: the bridge's files are missing: run `make install` again, or start the "
@@ -183,8 +215,7 @@ int bridge_find_python(const struct bridge_task *task, char python[FS_PATH_MAX],
         strcpy(python, "python3");
         return TD_OK;
     }
-    snprintf(name, sizeof(name), "%s/bin/python", suite->venv);
-    if (!place_join(python, venvs, name) || access(python, X_OK) != 0)
+    if (!suite_is_set_up(suite, venvs, python))
         return error_set(err, TD_ESETUP, "%s: %s is not set up: run `%s`%s", task->spec.task, suite->name,
                          suite->command, own ? ", or name an interpreter that has it with TDMPC2_PYTHON" : "");
     return TD_OK;
@@ -199,7 +230,12 @@ void bridge_describe(const char *name, struct env_about *about)
     about->suite = bridge_suite_name(task.suite);
     if (bridge_suite_note(task.suite)[0] != '\0')
         about->suite_note = bridge_suite_note(task.suite);
-    if (strcmp(name, "pick-ycb") == 0 || strcmp(name, "turn-faucet") == 0)
-        about->note = "with assets that you download";
+    about->domain = about->suite;
     about->available = bridge_find_python(&task, python, run, &about->why) == TD_OK;
+    if (about->available && assets_of(name) != NULL && !has_assets(assets_of(name))) {
+        about->available = false;
+        about->note = "its assets are to be downloaded";
+        error_set(&about->why, TD_ESETUP, "%s: `tdmpc2 env check %s` names the command that downloads its assets", name,
+                  name);
+    }
 }

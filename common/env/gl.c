@@ -296,26 +296,39 @@ void gl_unbind(gl_t *gl)
         state.osmesa.OSMesaMakeCurrent(NULL, NULL, 0, 0, 0);
 }
 
+static void *find_function(const char *name)
+{
+    return state.platform == EGL ? state.egl.eglGetProcAddress(name) : state.osmesa.OSMesaGetProcAddress(name);
+}
+
 void *gl_function(const char *name)
 {
-    void *function = state.platform == EGL ? state.egl.eglGetProcAddress(name)
-                                           : state.osmesa.OSMesaGetProcAddress(name);
+    void *function = find_function(name);
 
     TD_ASSERT(function != NULL, "OpenGL has no %s", name);
     return function;
 }
 
-/* Ask the first context, bound to this thread for that. */
-static void describe(struct gl *gl)
+/* Ask the first context, bound to this thread for that. A library that cannot answer draws nothing either. */
+static int describe(struct gl *gl, struct error *err)
 {
     const unsigned char *(*get_string)(unsigned name);
+    const unsigned char *version = NULL;
+    int rc = gl_bind(gl, err);
 
-    if (gl_bind(gl, NULL) != TD_OK)
-        return;
-    get_string = (__typeof__(get_string))gl_function("glGetString");
-    snprintf(state.driver, sizeof(state.driver), "%s, %s, %s", state.platform == EGL ? "EGL" : "OSMesa",
-             (const char *)get_string(GL_VERSION), (const char *)get_string(GL_RENDERER));
+    if (rc != TD_OK)
+        return rc;
+    get_string = (__typeof__(get_string))find_function("glGetString");
+    if (get_string != NULL)
+        version = get_string(GL_VERSION);
+    if (version != NULL)
+        snprintf(state.driver, sizeof(state.driver), "%s, %s, %s", state.platform == EGL ? "EGL" : "OSMesa",
+                 (const char *)version, (const char *)get_string(GL_RENDERER));
     gl_unbind(gl);
+    return version != NULL ? TD_OK
+                           : error_set(err, TD_ESETUP, "the %s library that was found does not draw: install another "
+                                                       "(Debian: libosmesa6), or choose with MUJOCO_GL=egl or osmesa",
+                                       state.platform == EGL ? "EGL" : "OSMesa");
 }
 
 int gl_open(gl_t **out, struct error *err)
@@ -333,7 +346,7 @@ int gl_open(gl_t **out, struct error *err)
         rc = error_set(err, TD_ENOMEM, "%s gives no further OpenGL context",
                        state.platform == EGL ? "EGL" : "OSMesa");
     if (rc == TD_OK && state.driver[0] == '\0')
-        describe(gl);
+        rc = describe(gl, err);
     pthread_mutex_unlock(&state.lock);
     if (rc != TD_OK)
         gl_close(&gl); /* takes the lock */

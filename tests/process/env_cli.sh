@@ -46,6 +46,41 @@ expect 'nothing lacking' 0 'dog-run                      dog           223' "$wo
 expect 'no library' 2 'make setup' "$work/none/bin/tdmpc2" env replay "$golden"
 expect 'assets given' 2 'make setup' env TDMPC2_ASSETS="$work/usr/share/tdmpc2" "$work/none/bin/tdmpc2" env replay "$golden"
 
+# A suite is there when its setup came to its end, and so are its assets when they lie there.
+suites=(env TDMPC2_SUITES="$work/suites" MS2_ASSET_DIR="$work/assets")
+mkdir -p "$work"/suites/venv-{myosuite,maniskill}/bin
+ln -s /bin/true "$work/suites/venv-myosuite/bin/python"; ln -s /bin/true "$work/suites/venv-maniskill/bin/python"
+expect 'an empty venv' 0 'not available: myo-reach: MyoSuite is not set up: run `make setup-myosuite`' "${suites[@]}" "$tool" env list
+expect 'it is not used' 2 'make setup-myosuite' "${suites[@]}" "$tool" env check myo-reach
+touch "$work"/suites/venv-{myosuite,maniskill}/.setup
+row() { "${suites[@]}" "$tool" env list | grep "^$1 "; }
+expect 'its suite is its domain' 0 'MyoSuite' row myo-reach
+expect 'a whole one' 0 '    100  yes' row myo-reach
+expect 'no assets' 0 'no: its assets are to be downloaded' row pick-ycb
+expect 'what to run for them' 0 'not available: pick-ycb: `tdmpc2 env check pick-ycb` names' "${suites[@]}" "$tool" env list
+mkdir -p "$work/assets/mani_skill2_ycb"
+expect 'assets' 0 '    100  yes' row pick-ycb
+expect 'none of the other' 0 'no: its assets' row turn-faucet
+
+# A library that is called OSMesa and draws nothing.
+mkdir "$work/gl"
+cat > "$work/gl.c" <<'END'
+static int any;
+void *OSMesaCreateContextExt(unsigned a, int b, int c, int d, void *e) { return &any; }
+unsigned char OSMesaMakeCurrent(void *a, void *b, unsigned c, int d, int e) { return 1; }
+void OSMesaDestroyContext(void *a) {}
+void *OSMesaGetProcAddress(const char *name) { return 0; }
+END
+cc -w -shared -fPIC -o "$work/gl/libOSMesa.so.8" "$work/gl.c"
+fake=(env MUJOCO_GL=osmesa LD_LIBRARY_PATH="$work/gl")
+expect 'no OpenGL' 2 'does not draw: install another' "${fake[@]}" "$tool" env check walker-walk obs=rgb
+expect 'no OpenGL in the list' 0 'not available: obs=rgb of DMControl'"'"'s tasks: the OSMesa library' "${fake[@]}" "$tool" env list
+
+# Words that are no task.
+expect 'a bare prefix' 2 'gym:ID or gym:MODULE:ID' "$tool" env check gym:
+expect 'a long name' 2 'too long: at most 191' "$tool" env check "./$(printf '%0200d' 0).so"
+expect 'lines in a name' 2 "unknown task 'a?b'" "$tool" env check $'a\nb'
+
 # A suite's Python that is gone is made anew, whatever the stamp says. Its packages are not installed here.
 mkdir -p "$work/tree/deploy" "$work/path"
 cp deploy/setup-suite "$work/tree/deploy"

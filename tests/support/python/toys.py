@@ -229,6 +229,87 @@ class TextReward(Faulty):
         return (obs, "1.0") + rest
 
 
+class HugeReward(Faulty):
+    def fault(self, obs, reward, *rest):
+        return (obs, 1e300) + rest
+
+
+class LateFields(Good):
+    """Makes what it consists of in reset."""
+
+    def __init__(self):
+        pass
+
+    def reset(self, seed=None, options=None):
+        if not hasattr(self, "random"):
+            self.random = random.Random(0)
+        return super().reset(seed)
+
+
+class Wrapped:
+    """As Gymnasium's wrappers are: of what is inside only spaces, reset and step are seen."""
+    observation_space, action_space = Good.observation_space, Good.action_space
+
+    def __init__(self):
+        self.env, self.steps = LateFields(), None
+        self.unwrapped = self.env
+
+    def get_wrapper_attr(self, name):
+        return getattr(self, name) if name in dir(self) else getattr(self.env, name)
+
+    def reset(self, seed=None, options=None):
+        self.steps = 0
+        return self.env.reset(seed=seed)
+
+    def step(self, action):
+        if self.steps is None:
+            raise AssertionError("reset first")
+        self.steps += 1
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return obs, reward, terminated, truncated or self.steps >= 20, info
+
+
+class BadState(Good):
+    def get_state(self):
+        raise KeyError('no "state" today')
+
+
+class TextState(Good):
+    def get_state(self):
+        return "state"
+
+
+class Integers(Good):
+    class Kind:
+        kind = "i"
+
+        def __str__(self):
+            return "int32"
+
+    action_space = Box(0, 5, (2,))
+    action_space.dtype = Kind()
+
+
+class OnePoint(Good):
+    action_space = Box([-1.0, 1.0], [1.0, 1.0], (2,))
+
+
+class EndlessLimit(Good):
+    max_episode_steps = float("inf")
+
+
+class TextLimit(Good):
+    max_episode_steps = "x"
+
+
+class Colours(Exit):
+    """Dies with words in colour and in quotes."""
+
+    def fault(self, *result):
+        print('\x1b[31;1mthe "motor"\x1b[0m is hot')
+        os._exit(9)
+
+
 class BadReset(Good):
     def reset(self, seed=None, options=None):
         return self.observe()

@@ -97,17 +97,21 @@ static void seeds_name_sequences_of_episodes(void **state)
     env_close(&c);
 }
 
-static void a_saved_state_continues_elsewhere(void **state)
+static void saved_state_continues(const char *task)
 {
-    env_t *a = make(TOY("Good"), 3), *b = make(TOY("Good"), 99);
+    env_t *a = make(task, 3), *b = make(task, 99);
     size_t size = env_state_size(a);
     unsigned char *bytes = malloc(size);
     float x[3], y[3];
     struct env_result result;
     struct error err = {0};
 
-    (void)state;
+    assert_true(env_spec(a)->exact_state);
     for (int moment = 0; moment < 3; moment++) { /* before the first reset, within an episode, again */
+        if (moment == 2) { /* into one that has not begun */
+            env_close(&b);
+            b = make(task, 98);
+        }
         env_state_get(a, bytes);
         assert_ok(env_state_set(b, bytes, size, &err), err);
         for (int i = 0; i < 7; i++) {
@@ -126,6 +130,63 @@ static void a_saved_state_continues_elsewhere(void **state)
     free(bytes);
     env_close(&a);
     env_close(&b);
+}
+
+static void a_saved_state_continues_elsewhere(void **state)
+{
+    (void)state;
+    saved_state_continues(TOY("Good"));
+    saved_state_continues(TOY("LateFields"));
+    saved_state_continues(TOY("Wrapped"));
+}
+
+/* It says why in the log; what it left is refused. */
+static void a_state_that_cannot_be_had_is_explained(void **state)
+{
+    static const char *const tasks[] = {TOY("BadState"), TOY("TextState")};
+    static const char *const why[] = {"KeyError: 'no 'state' today'", "TypeError: get_state returned str, not bytes"};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(tasks); i++) {
+        env_t *env = make(tasks[i], 1);
+        size_t size = env_state_size(env);
+        unsigned char *bytes = malloc(size);
+        char said[4096];
+        struct error err = {0};
+        float obs[3];
+        int pipes[2];
+        ssize_t got;
+
+        assert_ok(env_reset(env, obs, &err), err);
+        assert_int_equal(pipe(pipes), 0);
+        log_set_level(LOG_ERROR);
+        log_init("tdmpc2", -1, 0, pipes[1]);
+        env_state_get(env, bytes);
+        log_init("tdmpc2", -1, 0, STDERR_FILENO);
+        log_set_level(LOG_INFO);
+        got = read(pipes[0], said, sizeof(said) - 1);
+        said[got > 0 ? got : 0] = '\0';
+        if (strstr(said, why[i]) == NULL)
+            fail_msg("%s: %s", tasks[i], said);
+        assert_int_equal(env_state_set(env, bytes, size, &err), TD_ECORRUPT);
+        assert_non_null(strstr(err.text, "its get_state failed"));
+        close(pipes[0]);
+        close(pipes[1]);
+        free(bytes);
+        env_close(&env);
+    }
+}
+
+static void a_file_may_have_the_name_of_a_module(void **state)
+{
+    env_t *env = make("python:tests/support/python/shadow/random.py:Shadow", 1);
+    struct error err = {0};
+    float obs[2];
+
+    (void)state;
+    assert_ok(env_reset(env, obs, &err), err);
+    assert_true(obs[0] > 0 && obs[0] < 1);
+    env_close(&env);
 }
 
 struct fault {
@@ -163,8 +224,8 @@ static void faults_are_noticed_and_survived(void **state)
     static const struct fault faults[] = {
         {TOY("Sleep"), "did not answer within"},
         {TOY("HoldsGil"), "did not answer within"},
-        {TOY("Exit"), "exit code 7; it said: \"going away\""},
-        {TOY("Abort"), "signal 6"},
+        {TOY("Exit"), "exit code 7; it said: 'going away'"},
+        {TOY("Abort"), "signal 6 (Aborted); it said: 'Fatal Python error: Aborted'"},
         {TOY("Raise"), "raised RuntimeError: the robot fell over (toys.py line"},
         {TOY("NanObs"), "component 1 of the observation is nan"},
         {TOY("InfReward"), "the reward is inf"},
@@ -172,6 +233,8 @@ static void faults_are_noticed_and_survived(void **state)
         {TOY("BadType"), "ValueError"},
         {TOY("BadReward"), "TypeError"},
         {TOY("TextReward"), "the reward is '1.0', not a number"},
+        {TOY("HugeReward"), "the reward is 1e+300, beyond a float32"},
+        {TOY("Colours"), "exit code 9; it said: 'the 'motor' is hot'"},
         {TOY("BadFlag"), "terminated is 'no', not a truth value"},
         {TOY("FourValues"), "step returned 4 values"},
         {TOY("Garbage"), "no message"},
@@ -342,14 +405,20 @@ static void what_cannot_be_used_is_refused_in_a_sentence(void **state)
     } wrong[] = {
         {TOY("Discrete"), TD_EINVAL, "continuous"},
         {TOY("Unbounded"), TD_EINVAL, "component 0 of the action box is [-inf, inf]"},
+        {TOY("OnePoint"), TD_EINVAL, "component 1 of the action box is [1, 1]: low must be below high"},
+        {TOY("Integers"), TD_EINVAL, "a Box of int32: TD-MPC2 plans continuous actions"},
+        {TOY("EndlessLimit"), TD_EINVAL, "max_episode_steps is inf, not a number of steps"},
+        {TOY("TextLimit"), TD_EINVAL, "max_episode_steps is 'x', not a number of steps"},
         {TOY("OldMethods"), TD_EINVAL, "no method step"},
         {TOY("Nothing"), TD_EINVAL, "has no class or function Nothing"},
         {TOY("FailsToStart"), TD_ELOST, "OSError: no robot is connected"},
         {"python:tests/support/python/none.py:Good", TD_EINVAL, "there is no file"},
         {"python:no_such_module:Good", TD_ESETUP, "TDMPC2_PYTHON"},
         {"python:Good", TD_EINVAL, "is expected"},
-        {"gym:", TD_ENOTFOUND, "unknown task"},
-        {"python:", TD_ENOTFOUND, "unknown task"},
+        {"gym:", TD_ENOTFOUND, "gym:ID or gym:MODULE:ID"},
+        {"python:", TD_ENOTFOUND, "python:MODULE:CLASS"},
+        {"mw-", TD_ENOTFOUND, "as mw-reach"},
+        {"walker\nwalk", TD_ENOTFOUND, "'walker?walk': did you mean walker-walk"},
     };
 
     (void)state;
@@ -797,6 +866,8 @@ int main(void)
         cmocka_unit_test(a_good_one_steps_and_maps_its_actions),
         cmocka_unit_test(seeds_name_sequences_of_episodes),
         cmocka_unit_test(a_saved_state_continues_elsewhere),
+        cmocka_unit_test(a_state_that_cannot_be_had_is_explained),
+        cmocka_unit_test(a_file_may_have_the_name_of_a_module),
         cmocka_unit_test(faults_are_noticed_and_survived),
         cmocka_unit_test(a_killed_process_is_replaced),
         cmocka_unit_test(numbers_come_in_many_kinds),

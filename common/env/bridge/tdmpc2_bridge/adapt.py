@@ -6,6 +6,7 @@ has `shape`, `low` and `high`. NumPy is used where the environment brings it.
 import math
 import sys
 import time
+import warnings
 from array import array
 
 from . import pictures, wire
@@ -31,6 +32,17 @@ class Spec:
 def numpy():
     """The module, if the environment has imported it."""
     return sys.modules.get("numpy")
+
+
+def attribute(env, name):
+    """Of the environment, or of what its wrappers wrap; None where nothing has it."""
+    with warnings.catch_warnings():  # older wrappers warn of what they hand through
+        warnings.simplefilter("ignore")
+        look = getattr(env, "get_wrapper_attr", None)
+        try:
+            return look(name) if callable(look) else getattr(env, name, None)
+        except AttributeError:
+            return None
 
 
 def flat(value):
@@ -69,11 +81,17 @@ class ActionMap:
         self.shape = tuple(space.shape)
         self.low, self.high = self._bounds(space.low), self._bounds(space.high)
         for i, (low, high) in enumerate(zip(self.low, self.high)):
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            if not (math.isfinite(low) and math.isfinite(high)):
                 raise Refused("component %d of the action box is [%g, %g]: finite bounds are needed, "
                               "gymnasium.wrappers.RescaleAction or ClipAction may help" % (i, low, high))
+            if not low < high:
+                raise Refused("component %d of the action box is [%g, %g]: low must be below high; leave out what "
+                              "does not act" % (i, low, high))
         self.identity = direct or all(b == (-1.0, 1.0) for b in zip(self.low, self.high))
         self.dtype = getattr(space, "dtype", None)
+        if getattr(self.dtype, "kind", "f") in "iub":
+            raise Refused("the action space is a Box of %s: TD-MPC2 plans continuous actions, so a Box of floats is "
+                          "needed" % self.dtype)
         self.np = np = numpy()  # as it was when low, high and half were made
         if np is not None:
             self.base = np.array(self.low)
@@ -297,7 +315,7 @@ class Adapter:
         for name in ("reset", "step"):
             if not callable(getattr(env, name, None)):
                 raise Refused("%s has no method %s: a Gymnasium environment is needed" % (class_name(env), name))
-        vector = hasattr(env, "num_envs") and hasattr(env, "single_observation_space")
+        vector = attribute(env, "num_envs") is not None and attribute(env, "single_observation_space") is not None
         for name in ("single_observation_space" if vector else "observation_space",
                      "single_action_space" if vector else "action_space"):
             if getattr(env, name, None) is None:
@@ -310,6 +328,7 @@ class Adapter:
         self.next_obs = None   # SAME_STEP: the episode that has begun already
         self.ended = False     # NEXT_STEP: the next step is the reset
         self.total = 0.0       # return of the episode so far
+        self.begun = False     # there was a reset
         self.spec = self._spec(plan, env)
         self.picture = picture  # (width, height): observations are pictures; None: numbers
         if picture:
@@ -337,21 +356,33 @@ class Adapter:
     def _spec(self, plan, env):
         spec = Spec()
         spec.obs_dim, spec.action_dim = self.to_obs.size, self.to_action.size
-        limit = plan.limit or getattr(getattr(env, "spec", None), "max_episode_steps", None) or \
-            getattr(env, "max_episode_steps", None)
-        spec.episode_length = int(limit or DEFAULT_LIMIT)
-        if not 1 <= spec.episode_length <= 10 ** 9:
-            raise Refused("the time limit is %d steps" % spec.episode_length)
+        spec.episode_length = self._limit(plan, env)
         spec.action_repeat = plan.repeat
         spec.name = plan.name or class_name(env)
-        if self.mode == "disabled" and all(hasattr(env, name) for name in ("state_size", "get_state", "set_state")):
-            spec.state_size = int(env.state_size)
+        state = [attribute(env, name) for name in ("state_size", "get_state", "set_state")]
+        if self.mode == "disabled" and all(part is not None for part in state):
+            try:
+                spec.state_size = int(state[0])
+            except (TypeError, ValueError, OverflowError):
+                raise Refused("state_size is %.60r, not a number of bytes" % (state[0],)) from None
             if not 0 <= spec.state_size <= wire.BULK_MAX // 2:
                 raise Refused("state_size is %d" % spec.state_size)
+            self.get_state, self.set_state = state[1:]
         return spec
 
+    def _limit(self, plan, env):
+        limit = plan.limit or getattr(getattr(env, "spec", None), "max_episode_steps", None) or \
+            attribute(env, "max_episode_steps") or DEFAULT_LIMIT
+        try:
+            steps = int(limit)
+        except (TypeError, ValueError, OverflowError):
+            steps = 0
+        if steps != limit or not 1 <= steps <= 10 ** 9:
+            raise Refused("max_episode_steps is %.60r, not a number of steps from 1 to 10^9" % (limit,))
+        return steps
+
     def reset(self, seed):
-        self.total = 0.0
+        self.total, self.begun = 0.0, True
         if self.next_obs is not None and seed is None:
             obs, self.next_obs, self.ended = self.next_obs, None, False
         elif self.mode == "nextstep" and self.ended and seed is None:
@@ -400,13 +431,21 @@ class Adapter:
         return flags
 
     def state_get(self):
-        state = bytes(self.plan.env.get_state())
+        state = self.get_state()
+        try:
+            state = bytes(memoryview(state))
+        except TypeError:
+            raise TypeError("get_state returned %s, not bytes" % class_name(state)) from None
         if len(state) != self.spec.state_size:
             raise ValueError("get_state gave %d bytes, state_size is %d" % (len(state), self.spec.state_size))
         return state
 
     def state_set(self, state):
-        self.plan.env.set_state(state)
+        # many make their fields in reset, and wrappers count from there
+        if not self.begun or getattr(self.plan.env, "unwrapped", self.plan.env) is not self.plan.env:
+            self.one.reset(None)
+            self.begun = True
+        self.set_state(state)
         return b""
 
     def render(self, width, height):

@@ -1,5 +1,6 @@
 """From a task's name to an environment and how the reference wraps it (tdmpc2/envs/*.py)."""
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -58,7 +59,7 @@ MYOSUITE = {
 }
 
 
-def myosuite(task, _seed):
+def myosuite(task, seed):
     suite = package("myosuite", "make setup-myosuite")
     from myosuite.utils import gym
     name = task[4:]
@@ -67,6 +68,7 @@ def myosuite(task, _seed):
         name, kind = name[:-5], "Random"
     registered = "myoHand%s%s-v0" % (MYOSUITE[name], kind)
     env = gym.make(registered)
+    env.unwrapped.seed(seed)  # goals and objects are drawn from this; reset hands its seed to the robot alone
     return Plan(env, "MyoSuite %s, %s" % (getattr(suite, "__version__", "2.11.6"), registered), limit=100,
                 direct=True, never_ends=True, success=lambda info, _total: bool(info["solved"]))
 
@@ -117,7 +119,7 @@ def make_gym(name, **arguments):
         env = gymnasium.make(name, **arguments)
     except gymnasium.error.DependencyNotInstalled as error:
         raise Setup(str(error).replace("\n", " ")) from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except (gymnasium.error.Error, ModuleNotFoundError, ValueError) as error:
         raise Refused("Gymnasium %s cannot make %s: %s" % (version, name, str(error).replace("\n", " "))) from error
     return env, "Gymnasium %s, %s" % (version, name)
 
@@ -150,6 +152,29 @@ def takes_render_mode(made):
     return any(p.name == "render_mode" or p.kind == p.VAR_KEYWORD for p in parameters)
 
 
+def place_file(path):
+    """The name of the module that a file becomes. A file may be called random.py or gymnasium.py: what others mean
+    by that name stays what it was."""
+    folder, name = os.path.dirname(path), os.path.basename(path)[:-3]
+    rest = [place for place in sys.path if os.path.abspath(place) != folder]
+    if name in sys.modules or importlib.machinery.PathFinder.find_spec(name, rest) is not None:
+        sys.path[:] = rest + [folder]
+        return "tdmpc2_user_" + name
+    sys.path[:] = [folder] + rest
+    return name
+
+
+def other_python():
+    """What `make setup-gym` has made, if it is there and another than this."""
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    places = (os.environ.get("TDMPC2_SUITES", ""), os.path.join(here, os.pardir, os.pardir, "third_party"), here)
+    for place in places:
+        python = os.path.join(os.path.normpath(place), "venv-gym", "bin", "python")
+        if place and os.access(python, os.X_OK) and not sys.prefix.endswith("venv-gym"):
+            return ", such as %s" % python
+    return ""
+
+
 def python_class(task, _seed, pictures):
     """python:MODULE:CLASS or python:FILE.py:CLASS; called without arguments but, for pictures, render_mode."""
     where, _, name = task[len("python:"):].rpartition(":")
@@ -160,16 +185,16 @@ def python_class(task, _seed, pictures):
             path = os.path.abspath(where)
             if not os.path.exists(path):
                 raise Refused("there is no file %s" % path)
-            spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+            name_of = place_file(path)
+            spec = importlib.util.spec_from_file_location(name_of, path)
             module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            sys.path.insert(0, os.path.dirname(path))
+            sys.modules[name_of] = module
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(where)
     except ModuleNotFoundError as error:
-        raise Setup("%s, looked for with %s; TDMPC2_PYTHON names another interpreter"
-                    % (error, sys.executable)) from error
+        raise Setup("%s, looked for with %s; TDMPC2_PYTHON names another interpreter%s"
+                    % (error, sys.executable, other_python())) from error
     made = getattr(module, name, None)
     if not callable(made):
         raise Refused("%s has no class or function %s" % (where, name))
