@@ -133,8 +133,13 @@ static void no_thread_can_do_more_than_its_role(void **state)
     kill(live.pid, SIGTERM);
     live_expect(&live, 0, 30000);
     live_no_orphans(&live, 2000);
+}
+
+static int clean_up(void **state)
+{
     live_env("LD_PRELOAD", NULL);
     live_env("TD_PROBE", NULL);
+    return live_cleanup(state);
 }
 
 /* --- without a kernel that helps ------------------------------------------------- */
@@ -202,8 +207,8 @@ static void a_kernel_without_it_is_told_of_in_a_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(no_thread_can_do_more_than_its_role, live_cleanup),
-        cmocka_unit_test_teardown(a_kernel_without_it_is_told_of_in_a_line, live_cleanup),
+        cmocka_unit_test_teardown(no_thread_can_do_more_than_its_role, clean_up),
+        cmocka_unit_test_teardown(a_kernel_without_it_is_told_of_in_a_line, clean_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

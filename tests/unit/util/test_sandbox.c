@@ -188,8 +188,8 @@ static void *try_calls(void *waits)
 
     if (waits != NULL)
         pthread_barrier_wait(&filtered);
-    MUST(execve("/bin/true", nothing, nothing) != 0 && errno == EPERM);
-    MUST(syscall(SYS_execveat, AT_FDCWD, "/bin/true", nothing, nothing, 0) != 0 && errno == EPERM);
+    MUST(execve("/bin/false", nothing, nothing) != 0 && errno == EPERM);
+    MUST(syscall(SYS_execveat, AT_FDCWD, "/bin/false", nothing, nothing, 0) != 0 && errno == EPERM);
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     MUST(ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0 && errno == EPERM);
 #endif
