@@ -20,7 +20,12 @@
 #define TRIES     3
 #define COST_MAX  0.2
 #define ATTACK_SLOT 3
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MEMORY_MAX (1024.0 * (1 << 20)) /* what is freed is kept for a while */
+#else
 #define MEMORY_MAX (64.0 * (1 << 20))
+#endif
 
 /* --- the honest one ------------------------------------------------------------- */
 
