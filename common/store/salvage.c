@@ -331,7 +331,7 @@ static bool is_live(const struct salvage *salvage, uint64_t id)
     uint64_t first = wreck->record_count > 0 ? wreck->records[0].id : 0;
     uint64_t kept = wreck->episodes;
 
-    if (!salvage->live)
+    if (!salvage->live || wreck_record(wreck, id) != NULL) /* the counts found may be of an earlier state */
         return true;
     if (wreck->has_counts && id >= wreck->counts.sealed)
         return false; /* of a transaction that never was, or taken back */

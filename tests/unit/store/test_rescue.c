@@ -212,6 +212,45 @@ static void everything_whole_comes_back_and_the_old_file_stays(void **state)
     store_close(&store);
 }
 
+/* With the newest counts gone older ones are found; the index knows better what was sealed since. */
+static void older_counts_cost_no_episode(void **state)
+{
+    const char *dir = fresh();
+    struct store_config config = config_of(dir);
+    struct rescue_report report;
+    struct error err = {0};
+    char path[600], mark[600], *bytes, *at;
+    uint64_t first[3];
+    int found = 0, fd;
+    size_t length;
+    store_t *store;
+
+    (void)state;
+    (void)fill(dir);
+    assert_ok(store_open(&store, &config, &err), err);
+    append(store, 1, 50, ROW_TRUNCATED); /* in the last transaction */
+    assert_ok(store_commit(store, &err), err);
+    first[0] = store_counts(store)->rows;
+    first[1] = store_counts(store)->steps;
+    first[2] = store_counts(store)->sealed;
+    store_close(&store);
+    snprintf(mark, sizeof(mark), "%s/closed", dir);
+    assert_int_equal(unlink(mark), 0);
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    bytes = load(path, &length);
+    for (at = bytes; (at = memmem(at, (size_t)(bytes + length - at), first, sizeof(first))) != NULL; found++)
+        at[40] ^= 1, at++;
+    assert_true(found > 0);
+    fd = open(path, O_WRONLY);
+    assert_int_equal(write(fd, bytes, length), length);
+    close(fd);
+    free(bytes);
+    assert_int_equal(store_open(&store, &config, &err), TD_ECORRUPT);
+    assert_ok(store_rescue(&config, &report, &err), err);
+    assert_int_equal(report.salvaged.lost_rows + report.salvaged.unknown_episodes, 0);
+    assert_int_equal(report.salvaged.rows, 51 * EPISODE + 90 + 50);
+}
+
 static void what_is_lost_is_counted_by_stream(void **state)
 {
     const char *dir = fresh();
@@ -329,6 +368,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_whole_comes_back_and_the_old_file_stays),
+        cmocka_unit_test(older_counts_cost_no_episode),
         cmocka_unit_test(what_is_lost_is_counted_by_stream),
         cmocka_unit_test(without_room_nothing_changes),
         cmocka_unit_test(a_rescue_cut_short_begins_anew),
