@@ -282,6 +282,8 @@ static void check_records(struct wreck *wreck)
             wreck->records[kept++] = *found;
     }
     wreck->record_count = kept;
+    if (kept > 0 && wreck->counts.sealed <= wreck->records[kept - 1].id) /* the counts found are of an earlier state */
+        wreck->counts.sealed = wreck->records[kept - 1].id + 1;
 }
 
 /* An append from before the last transaction may be of an epoch that this transaction ended. */
