@@ -114,25 +114,39 @@ static int walk(const struct store *store, bool deep, store_progress *progress, 
     return rc != TD_OK ? rc : tree_check(path, &options, err);
 }
 
-/* LMDB writes two metas without a transaction first; a crash may leave any part of them. */
-static bool unfinished(const struct store *store)
+/* Zeros, or a meta as LMDB writes it before there is any transaction. */
+static bool empty_meta(const char *bytes)
 {
     static const char zeros[META_BYTES];
-    char path[FS_PATH_MAX], bytes[META_BYTES] = "";
     uint64_t transaction;
     uint32_t magic;
+
+    memcpy(&transaction, bytes + META_BYTES - sizeof(transaction), sizeof(transaction));
+    memcpy(&magic, bytes + META_MAGIC_AT, sizeof(magic));
+    return transaction == 0 && (magic == META_MAGIC || memcmp(bytes, zeros, META_BYTES) == 0);
+}
+
+/*
+ * LMDB writes two metas without a transaction first, and syncs them only with the pages of the first one: a
+ * crash may leave any part of all that. Neither meta knows a transaction then, the file is short, holds no
+ * segment, and was never closed.
+ */
+static bool unfinished(const struct store *store)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char path[FS_PATH_MAX], bytes[FRONT] = "";
     struct stat file;
     ssize_t got = -1;
     int fd;
 
-    if (data_path(path, store, NULL) != TD_OK || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+    if (page > FRONT / 2 || fs_join(path, store->dir, MARK_NAME, NULL) != TD_OK || access(path, F_OK) == 0 ||
+        data_path(path, store, NULL) != TD_OK || (fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         return false;
-    if (fstat(fd, &file) == 0 && (uint64_t)file.st_size <= 2 * (uint64_t)sysconf(_SC_PAGESIZE))
+    if (fstat(fd, &file) == 0 && file.st_size <= (off_t)FRONT)
         got = pread(fd, bytes, sizeof(bytes), 0);
     close(fd);
-    memcpy(&transaction, bytes + META_BYTES - sizeof(transaction), sizeof(transaction));
-    memcpy(&magic, bytes + META_MAGIC_AT, sizeof(magic));
-    return got >= 0 && transaction == 0 && (magic == META_MAGIC || memcmp(bytes, zeros, sizeof(bytes)) == 0);
+    return got >= 0 && empty_meta(bytes) && empty_meta(bytes + page) &&
+           memmem(bytes, (size_t)got, SEGMENT_MAGIC, strlen(SEGMENT_MAGIC)) == NULL;
 }
 
 void store_condemn(store_t *store, const struct error *why)
