@@ -37,15 +37,16 @@ static void __attribute__((noreturn)) child(struct trial *trial, pid_t parent,
     _exit(TD_EXIT_OK);
 }
 
+/* A call of its own that takes long, or how far the stage has come. */
 static void say_progress(const char *name, const struct trial *trial)
 {
-    const char *stage = trial->stage;
+    const char *phase = trial->phase, *stage = trial->stage;
 
-    if (stage != NULL)
-        fprintf(stderr, "%s: %s: %llu of %llu steps\n", name, stage, (unsigned long long)trial->done,
-                (unsigned long long)trial->total);
+    if (stage == NULL || (strcmp(phase, "step") != 0 && strcmp(phase, "reset") != 0))
+        fprintf(stderr, "%s: in %s\n", name, phase);
     else
-        fprintf(stderr, "%s: %s\n", name, trial->phase);
+        fprintf(stderr, "%s: %s, %llu of %llu steps\n", name, stage, (unsigned long long)trial->done,
+                (unsigned long long)trial->total);
 }
 
 /* Until it has ended: its status. False: the call under way takes too long. */

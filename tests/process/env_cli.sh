@@ -46,6 +46,13 @@ expect 'nothing lacking' 0 'dog-run                      dog           223' "$wo
 expect 'no library' 2 'make setup' "$work/none/bin/tdmpc2" env replay "$golden"
 expect 'assets given' 2 'make setup' env TDMPC2_ASSETS="$work/usr/share/tdmpc2" "$work/none/bin/tdmpc2" env replay "$golden"
 
+# One sentence for what is wrong; what the environment printed beside it on demand.
+toy=python:tests/support/python/toys.py
+expect 'an exception' 1 $'Raise\ntdmpc2 env: '"$toy:Raise: the environment raised RuntimeError: the robot fell over (toys.py line" "$tool" env check "$toy:Raise"
+expect 'and its trace' 1 'Traceback' "$tool" env check --verbose "$toy:Raise"
+expect 'an abort' 1 "signal 6 (Aborted); it said: 'Fatal Python error: Aborted'" "$tool" env check "$toy:Abort"
+expect 'a wrapped state' 0 'ok      saved state' "$tool" env check "$toy:Wrapped"
+
 # A suite is there when its setup came to its end, and so are its assets when they lie there.
 suites=(env TDMPC2_SUITES="$work/suites" MS2_ASSET_DIR="$work/assets")
 mkdir -p "$work"/suites/venv-{myosuite,maniskill}/bin
