@@ -56,6 +56,12 @@ static bool sane(const struct bridge_reply *reply)
            reply->action_repeat >= 1 && reply->action_repeat <= 1000 && reply->state_size <= BRIDGE_BULK_MAX / 2;
 }
 
+/* gym: and python: run in what the user names. */
+static bool own_choice(const struct bridge_task *task)
+{
+    return task->spec.obs_dim == 0;
+}
+
 /* Start a process and ask it to make the environment, which shows pictures with a side that is not 0. */
 static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t side, bridge_link_t **out,
                          struct error *err)
@@ -74,7 +80,22 @@ static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t
     if (rc == TD_OK)
         return TD_OK;
     bridge_link_close(out);
+    if (rc == TD_ESETUP)
+        return error_set(err, rc, own_choice(task) ? "%s: %s: name another with TDMPC2_PYTHON (`%s` makes one)"
+                                                   : "%s: %s: run `%s` again",
+                         task->spec.task, why.text, bridge_suite_command(task->suite));
     return explain(task, rc, &why, err);
+}
+
+/* It ended without a word: perhaps what was started is no Python. */
+static int said_nothing(const struct bridge_task *task, const struct error *why, struct error *err)
+{
+    char python[FS_PATH_MAX], run[FS_PATH_MAX];
+
+    if (bridge_find_python(task, python, run, NULL) != TD_OK)
+        return explain(task, TD_ELOST, why, err);
+    return error_set(err, TD_ELOST, "%s: %s without a word (is %s a Python 3 that works?)", task->spec.task, why->text,
+                     python);
 }
 
 /* Has it? TD_EAGAIN: not yet. The link is closed unless all is well or may be. */
@@ -83,6 +104,7 @@ static int finish_process(const struct bridge_task *task, bridge_link_t **link, 
 {
     struct error why = {0};
     int rc = bridge_link_finish(*link, reply, &why);
+    bool silent = rc == TD_ELOST && bridge_link_silent(*link);
 
     if (rc == TD_OK && !sane(reply))
         rc = error_set(&why, TD_ELOST, "its sizes make no sense: observation %u, action %u, limit %u", reply->obs_dim,
@@ -90,7 +112,7 @@ static int finish_process(const struct bridge_task *task, bridge_link_t **link, 
     if (rc == TD_OK || rc == TD_EAGAIN)
         return rc;
     bridge_link_close(link);
-    return explain(task, rc, &why, err);
+    return silent ? said_nothing(task, &why, err) : explain(task, rc, &why, err);
 }
 
 /* A running process that has made the environment. */

@@ -38,6 +38,7 @@ const char *bridge_task_name(int index);
 /* "Meta-World", and what the user must know about it; never NULL. */
 const char *bridge_suite_name(enum bridge_suite suite);
 const char *bridge_suite_note(enum bridge_suite suite);
+const char *bridge_suite_command(enum bridge_suite suite); /* that sets it up */
 
 /* What `env list` shows of a name that bridge_task_find finds. */
 void bridge_describe(const char *name, struct env_about *about);

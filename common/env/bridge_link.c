@@ -33,7 +33,7 @@ struct bridge_link {
     int socket;
     int printed;  /* the reading end of its stdout and stderr; -1: closed */
     uint64_t sequence;
-    bool dead;
+    bool dead, silent;
     /* the request under way */
     uint32_t asked;          /* its kind; 0: none is */
     uint64_t timeout_ms, until_ms;
@@ -222,6 +222,8 @@ static int lost_child(bridge_link_t *link, struct error *err)
                      strsignal(WTERMSIG(status)));
         else
             snprintf(what, sizeof(what), "ended with exit code %d", WEXITSTATUS(status));
+        listen_to_it(link);
+        link->silent = WIFEXITED(status) && link->frame_have == 0 && link->words_used == 0;
     }
     return lost(link, err, what);
 }
@@ -302,6 +304,11 @@ int bridge_link_adopt(bridge_link_t **out, int socket)
     link->printed = -1;
     fcntl(socket, F_SETFL, O_NONBLOCK);
     return TD_OK;
+}
+
+bool bridge_link_silent(const bridge_link_t *link)
+{
+    return link->silent;
 }
 
 pid_t bridge_link_pid(const bridge_link_t *link)

@@ -113,6 +113,9 @@ uint64_t bridge_link_due_ms(const bridge_link_t *link);
 /* Wait so, once. */
 void bridge_link_wait(const bridge_link_t *link);
 
+/* It has exited without a byte of a reply to the last request, and without having printed anything ever. */
+bool bridge_link_silent(const bridge_link_t *link);
+
 pid_t bridge_link_pid(const bridge_link_t *link);
 
 /*

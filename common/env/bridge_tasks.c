@@ -120,7 +120,7 @@ static const struct suite suites[] = {
     [SUITE_MANISKILL] = {"ManiSkill2", "venv-maniskill", "make setup-maniskill",
                          "`tdmpc2 env check pick-ycb` and turn-faucet name the command that downloads their assets"},
     [SUITE_GYM] = {"Gymnasium", "venv-gym", "make setup-gym", "LunarLander is version 3, the reference had version 2"},
-    [SUITE_PYTHON] = {"Python", "", "", ""},
+    [SUITE_PYTHON] = {"Python", "", "make setup-gym", ""},
 };
 
 const char *bridge_suite_name(enum bridge_suite suite)
@@ -131,6 +131,11 @@ const char *bridge_suite_name(enum bridge_suite suite)
 const char *bridge_suite_note(enum bridge_suite suite)
 {
     return suites[suite].note;
+}
+
+const char *bridge_suite_command(enum bridge_suite suite)
+{
+    return suites[suite].command;
 }
 
 /* --- who runs them -------------------------------------------------------------------------------- */

@@ -464,12 +464,27 @@ static void missing_interpreters_and_suites_say_what_to_run(void **state)
     assert_non_null(strstr(err.text, "make setup-gym"));
     setenv("TDMPC2_PYTHON", "/nonexistent/python", 1);
     assert_int_equal(env_find("gym:Pendulum-v1", &spec, &err), TD_ESETUP);
-    assert_non_null(strstr(err.text, "/nonexistent/python"));
+    assert_non_null(strstr(err.text, "cannot start /nonexistent/python: No such file or directory: name another with TDMPC2_PYTHON"));
     setenv("TDMPC2_PYTHON", "/bin/true", 1); /* starts, and says nothing */
     assert_int_equal(env_find("gym:Pendulum-v1", &spec, &err), TD_ELOST);
-    assert_non_null(strstr(err.text, "exit code 0"));
+    assert_non_null(strstr(err.text, "exit code 0 without a word (is /bin/true a Python 3 that works?)"));
     unsetenv("TDMPC2_PYTHON");
     unsetenv("TDMPC2_SUITES");
+}
+
+static void deadlines_come_from_the_environment(void **state)
+{
+    (void)state;
+    assert_int_equal(env_timeout_ms(), 60001);
+    assert_int_equal(env_start_timeout_ms(), 120002);
+    setenv("TDMPC2_ENV_TIMEOUT", "2", 1); /* starting takes long whatever a step takes */
+    assert_int_equal(env_timeout_ms(), 2001);
+    assert_int_equal(env_start_timeout_ms(), 20000);
+    setenv("TDMPC2_ENV_TIMEOUT", "600", 1);
+    assert_int_equal(env_start_timeout_ms(), 1200002);
+    setenv("TDMPC2_ENV_TIMEOUT", "nonsense", 1);
+    assert_int_equal(env_timeout_ms(), 60001);
+    unsetenv("TDMPC2_ENV_TIMEOUT");
 }
 
 static void the_suites_have_their_tasks(void **state)
@@ -877,6 +892,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_used_is_refused_in_a_sentence),
         cmocka_unit_test(a_bad_reset_is_lost),
         cmocka_unit_test(missing_interpreters_and_suites_say_what_to_run),
+        cmocka_unit_test(deadlines_come_from_the_environment),
         cmocka_unit_test(the_suites_have_their_tasks),
         cmocka_unit_test(pictures_are_made_64_by_64),
         cmocka_unit_test(a_saved_state_of_pictures_continues),
