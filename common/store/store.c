@@ -28,6 +28,7 @@ int store_check(struct store *store, int rc, const char *verb, struct error *err
     case EDQUOT:
     case EFBIG: code = TD_EFULL; break;
     case ENOMEM: code = TD_ENOMEM; break;
+    case MDB_NOTFOUND: /* of what must be there */
     case MDB_CORRUPTED:
     case MDB_PAGE_NOTFOUND:
     case MDB_INVALID: code = TD_ECORRUPT; break;

@@ -207,6 +207,27 @@ int store_load_episodes(struct store *store, MDB_txn *txn, struct error *err)
     return store_check(store, rc, "read", err);
 }
 
+/* Segments are put behind the last: one with too high a number would be in the way of all to come. */
+int episodes_check_last(struct store *store, MDB_txn *txn)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    uint64_t last;
+    int rc = mdb_cursor_open(txn, store->segments, &cursor);
+
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
+    if (rc == MDB_SUCCESS && key.mv_size != sizeof(last)) {
+        rc = MDB_CORRUPTED;
+    } else if (rc == MDB_SUCCESS) {
+        memcpy(&last, key.mv_data, sizeof(last));
+        rc = last < segment_key(store->counts.sealed, 0) ? MDB_SUCCESS : MDB_CORRUPTED;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
 /* --- reading --------------------------------------------------------------- */
 
 const struct store_episode *store_episode(const store_t *store, uint64_t id)

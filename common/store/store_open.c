@@ -327,6 +327,19 @@ int store_load(struct store *store, struct error *err)
     return rc;
 }
 
+/* Keys that no hash covers, before anything is written beside them. */
+static int check_keys(struct store *store, struct error *err)
+{
+    int rc = store_reader(store, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if ((rc = rows_check_open(store, store->reader)) == MDB_SUCCESS)
+        rc = episodes_check_last(store, store->reader);
+    store_rows_end(store);
+    return store_check(store, rc, "open", err);
+}
+
 static int adopt_identity(struct store *store, struct error *err)
 {
     struct store_identity *identity = &store->identity;
@@ -451,7 +464,8 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
                                                      : rc;
     if (rc != TD_OK || (rc = adopt_identity(store, err)) != TD_OK ||
         (rc = make_packer(store, config, err)) != TD_OK ||
-        (rc = store_load(store, err)) != TD_OK || (!store->read_only && (rc = clean_forget(store, err)) != TD_OK))
+        (rc = store_load(store, err)) != TD_OK || (!config->reading && (rc = check_keys(store, err)) != TD_OK) ||
+        (!store->read_only && (rc = clean_forget(store, err)) != TD_OK))
         goto fail;
     store_measure_room(store);
     if (store->identity.created)

@@ -30,7 +30,8 @@
 
 #define STORE_MAGIC   "TDSTORE1"
 #define STORE_CONDEMNED "condemned" /* a file that says why the data file must not be written to any more */
-#define STORE_VERSION 2u /* 1 had no hashes in counts, streams and episodes; it is read and kept as it is */
+/* 1 had no hashes in counts, streams and episodes, 2 none of the keys of appends; both are read and kept as they are */
+#define STORE_VERSION 3u
 
 struct manifest_value {
     char magic[8];
@@ -56,9 +57,9 @@ struct stream_value {
 
 /* In front of the rows of one append. */
 struct open_value {
-    uint64_t hash; /* of the rows */
+    uint64_t hash; /* of the key and all that follows; before version 3: of the rows */
     uint32_t rows;
-    uint32_t reserved;
+    uint32_t epoch; /* of the stream, its low half; before version 3: 0 */
 };
 
 struct stream_key {
@@ -199,12 +200,23 @@ uint64_t episode_rows_max(const struct store *store); /* of the longest */
 int rows_drop_open(struct store *store, const struct store_stream *stream, struct error *err);
 
 /*
+ * One append by itself: is its value [size] whole, of whole rows, and, from version 3 on, of this key? `head`
+ * gets what is in front of the rows.
+ */
+bool append_holds(uint32_t version, size_t stride, const struct open_key *name, const void *value, size_t size,
+                  struct open_value *head);
+
+/* Do the appends belong to their streams and follow each other, by their keys and sizes? An LMDB code. */
+int rows_check_open(struct store *store, MDB_txn *txn);
+
+/*
  * store_episodes.c. record_take: the index record that a value is; one that fails its hash is made again
  * from its episode's first segment (*mended, may be NULL). An LMDB code.
  */
 int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *value,
                 struct store_record *record, bool *mended);
 bool record_holds(uint64_t id, const struct store_record *record); /* its check, from version 2 on */
+int episodes_check_last(struct store *store, MDB_txn *txn); /* no segment is numbered like one to come? */
 int episodes_push(struct store *store, const struct store_record *record, struct error *err);
 uint32_t episode_segments(const struct store *store, uint32_t rows);
 uint64_t episode_bytes(const struct store *store, uint32_t rows);

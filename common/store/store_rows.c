@@ -1,5 +1,6 @@
 /* Rows in: small appends while an episode is open, segments when it ends. */
 #include <endian.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,12 +49,35 @@ static uint32_t flags_of(const void *row)
 
 /* --- appending ------------------------------------------------------------- */
 
+static uint64_t append_hash(uint32_t version, const struct open_key *name, const void *value, size_t size)
+{
+    size_t front = version >= 3 ? offsetof(struct open_value, rows) : sizeof(struct open_value);
+    const char *bytes = (const char *)value + front;
+
+    return version >= 3 ? value_hash(name, sizeof(*name), bytes, size - front) : XXH3_64bits(bytes, size - front);
+}
+
+/* Of how many rows, by its head and its size? 0: it makes no sense. */
+static uint32_t append_rows(size_t stride, const void *value, size_t size, struct open_value *head)
+{
+    if (size < sizeof(*head))
+        return 0;
+    memcpy(head, value, sizeof(*head));
+    return size == sizeof(*head) + head->rows * (uint64_t)stride ? head->rows : 0;
+}
+
+bool append_holds(uint32_t version, size_t stride, const struct open_key *name, const void *value, size_t size,
+                  struct open_value *head)
+{
+    return append_rows(stride, value, size, head) != 0 && append_hash(version, name, value, size) == head->hash;
+}
+
 static int append_open(struct store *store, struct store_stream *stream, const void *rows,
                        uint32_t count, struct error *err)
 {
     struct open_key name = open_key(stream, stream->next);
     size_t length = count * store->stride;
-    struct open_value head = {.hash = XXH3_64bits(rows, length), .rows = count};
+    struct open_value head = {.rows = count, .epoch = store->version >= 3 ? (uint32_t)stream->epoch : 0};
     MDB_val key = {sizeof(name), &name}, value = {sizeof(head) + length, NULL};
     int rc = mdb_put(store->txn, store->open, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
@@ -63,6 +87,8 @@ static int append_open(struct store *store, struct store_stream *stream, const v
         return store_check(store, rc, "write to", err);
     memcpy(value.mv_data, &head, sizeof(head));
     memcpy((char *)value.mv_data + sizeof(head), rows, length);
+    head.hash = append_hash(store->version, &name, value.mv_data, value.mv_size);
+    memcpy(value.mv_data, &head.hash, sizeof(head.hash));
     stream->open_rows += count;
     store->counts.open_rows += count;
     store->spent += value.mv_size + 2 * store->page;
@@ -76,6 +102,7 @@ struct gather {
     struct store *store;
     MDB_cursor *cursor;
     struct open_key prefix; /* the stream's */
+    uint32_t epoch;
     uint64_t sequence;      /* of the next row */
     uint64_t open_left;     /* rows still among the appends */
     const char *rows;       /* what is at hand; NULL: zeros */
@@ -92,22 +119,21 @@ static void gather_open(struct gather *gather, const MDB_val *key, const MDB_val
 {
     struct open_key name;
     struct open_value head;
-    size_t stride = gather->store->stride;
+    const struct store *store = gather->store;
 
-    if (key->mv_size != sizeof(name) || value->mv_size < sizeof(head))
+    if (key->mv_size != sizeof(name) || append_rows(store->stride, value->mv_data, value->mv_size, &head) == 0)
         return;
     memcpy(&name, key->mv_data, sizeof(name));
-    memcpy(&head, value->mv_data, sizeof(head));
     if (name.slot != gather->prefix.slot || name.env != gather->prefix.env ||
-        be64toh(name.sequence) != gather->sequence || head.rows == 0 ||
-        head.rows > gather->open_left || value->mv_size != sizeof(head) + head.rows * stride)
+        be64toh(name.sequence) != gather->sequence || head.rows > gather->open_left)
         return;
     gather->rows = (const char *)value->mv_data + sizeof(head);
     gather->count = head.rows;
     gather->taken = 0;
     gather->appended = true;
     gather->open_left -= head.rows;
-    if (XXH3_64bits(gather->rows, head.rows * stride) != head.hash)
+    if (append_hash(store->version, &name, value->mv_data, value->mv_size) != head.hash ||
+        (store->version >= 3 && head.epoch != gather->epoch))
         gather->damaged = true;
 }
 
@@ -192,6 +218,7 @@ static int gather_init(struct gather *gather, struct store *store, const struct 
 
     gather->store = store;
     gather->prefix = name;
+    gather->epoch = (uint32_t)stream->epoch;
     gather->sequence = stream->next - stream->open_rows;
     gather->open_left = stream->open_rows;
     if ((rc = mdb_cursor_open(store->txn, store->open, &gather->cursor)) != MDB_SUCCESS)
@@ -310,6 +337,56 @@ int rows_drop_open(struct store *store, const struct store_stream *stream, struc
     }
     mdb_cursor_close(cursor);
     return store_check(store, rc == MDB_NOTFOUND ? MDB_SUCCESS : rc, "write to", err);
+}
+
+/* Which stream's appends are being read, and what must come next. */
+struct open_check {
+    const struct store_stream *stream;
+    uint64_t next, rows;
+};
+
+static bool append_follows(struct store *store, struct open_check *check, const MDB_val *key, const MDB_val *value)
+{
+    const struct store_stream *stream;
+    struct open_key name;
+    uint64_t rows;
+
+    if (key->mv_size != sizeof(name) || value->mv_size <= sizeof(struct open_value) ||
+        (value->mv_size - sizeof(struct open_value)) % store->stride != 0)
+        return false;
+    rows = (value->mv_size - sizeof(struct open_value)) / store->stride;
+    memcpy(&name, key->mv_data, sizeof(name));
+    if ((stream = store_stream(store, be32toh(name.slot), be32toh(name.env))) == NULL)
+        return false;
+    if (check->stream != stream)
+        *check = (struct open_check){stream, stream->next - stream->open_rows, check->rows};
+    if (be64toh(name.sequence) != check->next || rows > stream->next - check->next)
+        return false;
+    check->next += rows;
+    check->rows += rows;
+    return true;
+}
+
+/*
+ * One under another's key would be sealed by nobody, and be in the way of rows to come. Reads leaves only:
+ * a value's size stands there.
+ */
+int rows_check_open(struct store *store, MDB_txn *txn)
+{
+    struct open_check check = {0};
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    int rc = mdb_cursor_open(txn, store->open, &cursor);
+
+    if (rc != MDB_SUCCESS)
+        return rc;
+    while ((rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == MDB_SUCCESS)
+        if (!append_follows(store, &check, &key, &value))
+            break;
+    mdb_cursor_close(cursor);
+    if (rc == MDB_SUCCESS || (rc == MDB_NOTFOUND && check.rows != store->counts.open_rows))
+        return MDB_CORRUPTED;
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
 static uint32_t count_steps(const struct store *store, const void *rows, uint32_t count)

@@ -3,8 +3,6 @@
 #include <endian.h>
 #include <string.h>
 
-#include <xxhash.h>
-
 #include "common/store/store_parts.h"
 
 bool verify_clean(const struct verify_report *report)
@@ -118,15 +116,13 @@ static bool append_good(const struct store *store, struct open_check *check, con
     struct open_value head;
     const struct store_stream *stream;
 
-    if (key->mv_size != sizeof(name) || value->mv_size < sizeof(head))
+    if (key->mv_size != sizeof(name))
         return false;
     memcpy(&name, key->mv_data, sizeof(name));
-    memcpy(&head, value->mv_data, sizeof(head));
-    if (head.rows == 0 || value->mv_size != sizeof(head) + head.rows * store->stride ||
-        XXH3_64bits((const char *)value->mv_data + sizeof(head), head.rows * store->stride) != head.hash)
+    if (!append_holds(store->version, store->stride, &name, value->mv_data, value->mv_size, &head))
         return false;
     stream = store_stream(store, be32toh(name.slot), be32toh(name.env));
-    if (stream == NULL)
+    if (stream == NULL || (store->version >= 3 && head.epoch != (uint32_t)stream->epoch))
         return false;
     if (check->stream != stream)
         *check = (struct open_check){stream, stream->next - stream->open_rows};

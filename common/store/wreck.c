@@ -265,6 +265,23 @@ static int by_id(const void *x, const void *y)
     return (a->id > b->id) - (a->id < b->id);
 }
 
+/* Its place among the streams; their count when it is not known. */
+static size_t stream_index(const struct wreck *wreck, uint32_t slot, uint32_t env)
+{
+    for (size_t low = 0, high = wreck->stream_count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        const struct wreck_stream *stream = &wreck->streams[middle];
+
+        if (stream->slot == slot && stream->env == env)
+            return middle;
+        if (stream->slot < slot || (stream->slot == slot && stream->env < env))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return wreck->stream_count;
+}
+
 /* Records whose check holds, one of each id. Version 1 has none to be checked. */
 static void check_records(struct wreck *wreck)
 {
@@ -286,12 +303,35 @@ static void check_records(struct wreck *wreck)
         wreck->counts.sealed = wreck->records[kept - 1].id + 1;
 }
 
-/* An append from before the last transaction may be of an epoch that this transaction ended. */
-static bool same_epoch(const struct reader *reader, const struct leaf_item *item)
+/*
+ * Is the append of its stream's epoch? It says so itself. The stream's record that was found may be of an earlier
+ * state: the append knows better.
+ */
+static bool fits_epoch(const struct wreck *wreck, const struct wreck_append *append)
 {
-    uint32_t slot = be32toh(item->key.slot), env = be32toh(item->key.env);
+    size_t index = stream_index(wreck, append->slot, append->env);
+    struct wreck_stream *stream = &wreck->streams[index];
+
+    if (index == wreck->stream_count)
+        return append->live;
+    if (append->live && (int32_t)(append->epoch - (uint32_t)stream->epoch) > 0) {
+        stream->epoch += append->epoch - (uint32_t)stream->epoch;
+        stream->next = stream->open_rows = 0;
+    }
+    return (uint32_t)stream->epoch == append->epoch;
+}
+
+/*
+ * Before version 3 it does not. One from before the last transaction may be of an epoch that this transaction
+ * ended.
+ */
+static bool same_epoch(const struct reader *reader, const struct wreck_append *append)
+{
+    uint32_t slot = append->slot, env = append->env;
     const struct wreck_stream *now = wreck_stream(reader->wreck, slot, env);
 
+    if (append->live)
+        return true;
     for (size_t i = 0; i < reader->former_count; i++)
         if (reader->former[i].next == 1 && reader->former[i].slot == slot && reader->former[i].env == env)
             return now != NULL && now->epoch == reader->former[i].epoch;
@@ -303,6 +343,7 @@ static int check_appends(struct reader *reader)
 {
     struct wreck *wreck = reader->wreck;
     size_t stride = row_stride(&wreck->manifest.schema);
+    uint32_t version = wreck->manifest.version;
 
     if (reader->item_count == 0 || !wreck->has_manifest)
         return TD_OK;
@@ -310,26 +351,26 @@ static int check_appends(struct reader *reader)
         return TD_ENOMEM;
     for (size_t i = 0; i < reader->item_count; i++) {
         const struct leaf_item *item = &reader->items[i];
-        const char *rows = reader->bytes + item->at + sizeof(struct open_value);
+        struct wreck_append append = {
+            .slot = be32toh(item->key.slot), .env = be32toh(item->key.env), .sequence = be64toh(item->key.sequence),
+            .offset = (size_t)(item->at + sizeof(struct open_value)), .live = !item->older};
         struct open_value head;
 
-        if (item->older && !same_epoch(reader, item))
+        if (!append_holds(version, stride, &item->key, reader->bytes + item->at, item->size, &head))
             continue;
-        memcpy(&head, reader->bytes + item->at, sizeof(head));
-        if (head.rows == 0 || item->size != sizeof(head) + head.rows * (uint64_t)stride ||
-            XXH3_64bits(rows, head.rows * stride) != head.hash)
-            continue;
-        wreck->appends[wreck->append_count++] = (struct wreck_append){
-            .slot = be32toh(item->key.slot), .env = be32toh(item->key.env),
-            .sequence = be64toh(item->key.sequence), .rows = head.rows,
-            .offset = (size_t)(item->at + sizeof(head)), .live = !item->older};
+        append.rows = head.rows;
+        append.epoch = version >= 3 ? head.epoch : 0;
+        if (version >= 3 ? fits_epoch(wreck, &append) : same_epoch(reader, &append))
+            wreck->appends[wreck->append_count++] = append;
     }
     return TD_OK;
 }
 
-/* Does the tree name this stream, whatever its record is worth? */
+/* Does the tree name this stream, whatever its record is worth? From version 3 on the append's hash does. */
 static bool is_named(const struct reader *reader, const struct wreck_append *append)
 {
+    if (reader->wreck->manifest.version >= 3)
+        return true;
     for (size_t i = 0; i < reader->former_count; i++)
         if (reader->former[i].next == 0 && reader->former[i].slot == append->slot &&
             reader->former[i].env == append->env)
@@ -355,7 +396,8 @@ static void name_nameless(struct reader *reader)
                               sizeof(*wreck->streams));
         if (reader->no_memory)
             return;
-        wreck->streams[wreck->stream_count++] = (struct wreck_stream){.slot = append->slot, .env = append->env};
+        wreck->streams[wreck->stream_count++] = (struct wreck_stream){
+            .slot = append->slot, .env = append->env, .epoch = append->epoch};
     }
     newest_streams(wreck);
 }
@@ -380,7 +422,7 @@ static bool overlap(const struct wreck_append *a, const struct wreck_append *b)
            b->sequence < a->sequence + a->rows;
 }
 
-/* A name carries no hash: of appends that claim the same rows none is believed. */
+/* Before version 3 a name carries no hash: of appends that claim the same rows none is believed. */
 static void drop_overlaps(struct wreck *wreck)
 {
     struct wreck_append *list = wreck->appends;
@@ -390,7 +432,8 @@ static void drop_overlaps(struct wreck *wreck)
         return;
     qsort(list, wreck->append_count, sizeof(*list), by_append);
     for (size_t i = 0; i < wreck->append_count; i++)
-        if (count == 0 || list[count - 1].sequence != list[i].sequence || !overlap(&list[count - 1], &list[i]))
+        if (count == 0 || list[i].live || list[count - 1].sequence != list[i].sequence ||
+            !overlap(&list[count - 1], &list[i]))
             list[count++] = list[i];
     for (size_t i = 1; i < count; i++)
         if (overlap(&list[i - 1], &list[i]))
@@ -454,18 +497,9 @@ void wreck_release(struct wreck *wreck)
 
 const struct wreck_stream *wreck_stream(const struct wreck *wreck, uint32_t slot, uint32_t env)
 {
-    for (size_t low = 0, high = wreck->stream_count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        const struct wreck_stream *stream = &wreck->streams[middle];
+    size_t index = stream_index(wreck, slot, env);
 
-        if (stream->slot == slot && stream->env == env)
-            return stream;
-        if (stream->slot < slot || (stream->slot == slot && stream->env < env))
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return NULL;
+    return index == wreck->stream_count ? NULL : &wreck->streams[index];
 }
 
 const struct store_record *wreck_record(const struct wreck *wreck, uint64_t id)

@@ -29,7 +29,7 @@ struct wreck_record {
 struct wreck_append {
     uint32_t slot, env;
     uint64_t sequence;
-    uint32_t rows;
+    uint32_t rows, epoch; /* epoch: its low half; 0 before version 3 */
     size_t offset; /* of them, in the file */
     bool clash;    /* another claims some of its rows: none of them is believed, none is kept */
     bool live;     /* the newest state has it; else only that before the last transaction */

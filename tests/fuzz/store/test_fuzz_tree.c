@@ -601,7 +601,7 @@ static void endure_all(struct oracle *oracle, const struct damage *damages, long
     printf("%ld rescued: %ld sealed rows and %ld rows under way lost of %ld and %ld each, %ld evicted rows back\n",
            diary->toll.rescues, diary->toll.sealed_lost, diary->toll.open_lost, (long)oracle->counts.held_rows,
            (long)oracle->counts.open_rows, diary->toll.evicted_back);
-    assert_true(diary->found[1] > 0 && diary->found[2] > 0);
+    assert_true(count == 1 || (diary->found[1] > 0 && diary->found[2] > 0));
     munmap(diary, sizeof(*diary));
 }
 
@@ -624,10 +624,21 @@ static size_t choose(const struct oracle *oracle, uint32_t kind)
     }
 }
 
+/* TD_FLIP=BYTE:BIT, of a file made from TD_SEED: that flip alone. */
+static long named_flip(struct damage *damage)
+{
+    const char *name = getenv("TD_FLIP");
+
+    if (name == NULL || sscanf(name, "%zu:%d", &damage->at, &damage->bit) != 2)
+        return 0;
+    damage->inflict = flip;
+    return 1;
+}
+
 static void every_flip_is_met(void **state)
 {
     static const uint32_t kinds[] = {0, 1, 1, 1, 2, 3};
-    long flips = (test_long() ? 100000 : 2000) / SLOW;
+    long flips = (test_long() ? 100000 : 2000) / SLOW, named;
     struct damage *damages = calloc((size_t)flips, sizeof(*damages));
     struct oracle oracle = {0};
 
@@ -635,7 +646,8 @@ static void every_flip_is_met(void **state)
     make_oracle(&oracle, "flips");
     for (long i = 0; i < flips; i++)
         damages[i] = (struct damage){flip, choose(&oracle, kinds[i % 6]), (int)below(8)};
-    endure_all(&oracle, damages, flips, "flips");
+    named = named_flip(damages);
+    endure_all(&oracle, damages, named != 0 ? named : flips, "flips");
     drop_oracle(&oracle);
     free(damages);
 }
@@ -688,15 +700,29 @@ static void salvage_needs_no_tree(void **state)
     drop_oracle(&oracle);
 }
 
+/* Each test draws from the beginning of the seed's stream: alone it does what it does among the others. */
+static int begin_stream(void **state)
+{
+    struct rng_key key = {.purpose = RNG_TEST};
+    const char *seed = getenv("TD_SEED");
+
+    (void)state;
+    key.seed = seed == NULL ? 1 : strtoull(seed, NULL, 10);
+    rng_init(test_rng(), &key);
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(no_false_alarm),
-        cmocka_unit_test(every_flip_is_met),
-        cmocka_unit_test(every_truncation_is_met),
-        cmocka_unit_test(salvage_needs_no_tree),
+        cmocka_unit_test_setup(no_false_alarm, begin_stream),
+        cmocka_unit_test_setup(every_flip_is_met, begin_stream),
+        cmocka_unit_test_setup(every_truncation_is_met, begin_stream),
+        cmocka_unit_test_setup(salvage_needs_no_tree, begin_stream),
     };
 
+    if (getenv("TD_ONLY") != NULL)
+        cmocka_set_test_filter(getenv("TD_ONLY"));
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */
         setenv("TMPDIR", "/dev/shm", 0);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 /*
- * Stores of version 1, which had no hashes in counts, streams and index: read, served, written on as they are,
- * verified and salvaged. The fixture is written here with LMDB, byte by byte as version 1 did.
+ * Stores of version 1, which had no hashes in counts, streams and index, and of version 2, whose appends' hashes
+ * did not cover their keys: read, served, written on as they are, verified and salvaged. The fixture is written
+ * here with LMDB, byte by byte as they did.
  */
 #include <endian.h>
 #include <sys/stat.h>
@@ -33,6 +34,19 @@ struct counts1 {
 struct stream1 {
     uint64_t epoch, next, steps, holder, open_rows, waiting;
 };
+struct counts2 {
+    struct counts1 counts;
+    uint64_t hash;
+};
+struct stream2 {
+    struct stream1 stream;
+    uint64_t hash;
+};
+
+static uint64_t named_hash(const void *key, size_t key_size, const void *value, size_t size)
+{
+    return XXH3_64bits_withSeed(value, size, XXH3_64bits(key, key_size));
+}
 
 static void put(MDB_txn *txn, const char *table, unsigned flags, const void *key, size_t key_size, const void *value,
                 size_t size)
@@ -55,7 +69,7 @@ static void fill_rows(char *rows, uint64_t first, uint32_t count, bool ends)
     }
 }
 
-static void put_episode(MDB_txn *txn, uint64_t id)
+static void put_episode(MDB_txn *txn, uint64_t id, uint32_t version)
 {
     struct segment_head head = {.schema = schema, .rows = ROWS, .slot = 4, .flags = EPISODE_TRUNCATED,
                                 .episode_rows = ROWS, .run_id = 6, .store_id = 12, .epoch = 2, .episode = id,
@@ -66,6 +80,8 @@ static void put_episode(MDB_txn *txn, uint64_t id)
     uint64_t name = id << 16;
     char *bytes = calloc(1, size);
 
+    if (version == 2)
+        record.check = (uint32_t)named_hash(&id, sizeof(id), &record, offsetof(struct store_record, check)) | 3u;
     fill_rows(segment_begin(bytes, &head), id * ROWS, ROWS, true);
     segment_finish(bytes, &head);
     put(txn, "segments", MDB_INTEGERKEY, &name, sizeof(name), bytes, size);
@@ -99,6 +115,8 @@ static void write_fixture(const char *dir, uint32_t version)
     struct stream1 stream = {.epoch = 2, .next = EPISODES * ROWS + UNDER_WAY, .steps = EPISODES * (ROWS - 1) + UNDER_WAY - 1,
                              .holder = 9, .open_rows = UNDER_WAY, .waiting = UINT64_MAX};
     uint32_t name[2] = {htobe32(4), 0};
+    struct counts2 counts2 = {counts, named_hash("counts", 6, &counts, sizeof(counts))};
+    struct stream2 stream2 = {stream, named_hash(name, sizeof(name), &stream, sizeof(stream))};
     MDB_env *env;
     MDB_txn *txn;
 
@@ -110,11 +128,11 @@ static void write_fixture(const char *dir, uint32_t version)
     assert_int_equal(mdb_env_open(env, dir, 0, 0644), 0);
     assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
     put(txn, "meta", 0, "manifest", 8, &manifest, sizeof(manifest));
-    put(txn, "meta", 0, "counts", 6, &counts, sizeof(counts));
-    put(txn, "streams", 0, name, sizeof(name), &stream, sizeof(stream));
+    put(txn, "meta", 0, "counts", 6, &counts2, version == 2 ? sizeof(counts2) : sizeof(counts));
+    put(txn, "streams", 0, name, sizeof(name), &stream2, version == 2 ? sizeof(stream2) : sizeof(stream));
     put_open(txn);
     for (uint64_t id = 0; id < EPISODES; id++)
-        put_episode(txn, id);
+        put_episode(txn, id, version);
     assert_int_equal(mdb_txn_commit(txn), 0);
     mdb_env_close(env);
 }
@@ -146,7 +164,7 @@ static void expect_episode(store_t *store, uint64_t id, uint64_t first, uint32_t
     store_rows_end(store);
 }
 
-static void it_is_read_and_written_on(void **state)
+static void is_read_and_written_on(uint32_t version)
 {
     const char *dir = fresh();
     struct store_config config = config_of(dir);
@@ -155,8 +173,7 @@ static void it_is_read_and_written_on(void **state)
     char rows[3 * 256];
     store_t *store;
 
-    (void)state;
-    write_fixture(dir, 1);
+    write_fixture(dir, version);
     for (int round = 0; round < 2; round++) {
         assert_ok(store_open(&store, &config, &err), err);
         assert_false(store_identity(store)->created);
@@ -182,7 +199,19 @@ static void it_is_read_and_written_on(void **state)
     }
 }
 
-static void it_is_rescued(void **state)
+static void version_1_is_read_and_written_on(void **state)
+{
+    (void)state;
+    is_read_and_written_on(1);
+}
+
+static void version_2_is_read_and_written_on(void **state)
+{
+    (void)state;
+    is_read_and_written_on(2);
+}
+
+static void is_rescued(uint32_t version)
 {
     const char *dir = fresh();
     struct store_config config = config_of(dir);
@@ -190,8 +219,7 @@ static void it_is_rescued(void **state)
     struct error err = {0};
     store_t *store;
 
-    (void)state;
-    write_fixture(dir, 1);
+    write_fixture(dir, version);
     assert_ok(store_rescue(&config, &report, &err), err);
     assert_int_equal(report.salvaged.lost_rows, 0);
     assert_int_equal(report.salvaged.rows, EPISODES * ROWS + UNDER_WAY);
@@ -202,6 +230,18 @@ static void it_is_rescued(void **state)
     store_close(&store);
 }
 
+static void version_1_is_rescued(void **state)
+{
+    (void)state;
+    is_rescued(1);
+}
+
+static void version_2_is_rescued(void **state)
+{
+    (void)state;
+    is_rescued(2);
+}
+
 static void versions_to_come_are_refused_by_name(void **state)
 {
     const char *dir = fresh();
@@ -210,16 +250,18 @@ static void versions_to_come_are_refused_by_name(void **state)
     store_t *store;
 
     (void)state;
-    write_fixture(dir, 3);
+    write_fixture(dir, 4);
     assert_int_equal(store_open(&store, &config, &err), TD_EFOREIGN);
-    assert_non_null(strstr(err.text, "store version 3, this program reads up to version 2"));
+    assert_non_null(strstr(err.text, "store version 4, this program reads up to version 3"));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(it_is_read_and_written_on),
-        cmocka_unit_test(it_is_rescued),
+        cmocka_unit_test(version_1_is_read_and_written_on),
+        cmocka_unit_test(version_2_is_read_and_written_on),
+        cmocka_unit_test(version_1_is_rescued),
+        cmocka_unit_test(version_2_is_rescued),
         cmocka_unit_test(versions_to_come_are_refused_by_name),
     };
 
