@@ -314,7 +314,8 @@ static int check_init(struct check *check, const char *task, struct error *err)
     return TD_OK;
 }
 
-int env_check_task(const char *task, const struct env_options *options, FILE *out, struct trial *trial, struct error *err)
+int env_check_task(const char *task, const struct env_options *options, FILE *out, struct trial *trial,
+                   struct error *err)
 {
     struct trial nobody = {0};
     struct check check = {.out = out, .options = *options, .trial = trial != NULL ? trial : &nobody};

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/env/watch.h"
 #include "common/model/dims.h"
 #include "common/tensor/gemm.h"
 #include "common/util/cores.h"
@@ -310,6 +311,7 @@ int cmd_eval(int argc, char **argv)
         usage(stdout);
         return TD_EXIT_OK;
     }
+    watch_deaths();
     given = options_given();
     rc = given == NULL ? error_set(&err, TD_ENOMEM, "out of memory") : run(&eval, argc - 1, argv + 1, given, &err);
     free(given);

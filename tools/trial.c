@@ -77,12 +77,13 @@ static int explain(const char *name, const struct trial *trial, bool ended, int 
     const char *phase = trial->phase;
 
     if (!ended)
-        return error_set(err, TD_ELOST, "%s: %s did not come back within %.3g s: it hangs, or TDMPC2_ENV_TIMEOUT must be longer",
-                         name, phase, (double)trial->limit_ms / 1000);
+        return error_set(err, TD_ELOST, "%s: %s did not come back within %.3g s: it hangs, or TDMPC2_ENV_TIMEOUT must be "
+                                        "longer", name, phase, (double)trial->limit_ms / 1000);
     if (WIFSIGNALED(status))
         return error_set(err, TD_ELOST, "%s: killed by signal %d (%s) in %s", name, WTERMSIG(status),
                          strsignal(WTERMSIG(status)), phase);
-    return error_set(err, TD_ELOST, "%s: it ended the process, with exit code %d, in %s", name, WEXITSTATUS(status), phase);
+    return error_set(err, TD_ELOST, "%s: it ended the process, with exit code %d, in %s", name, WEXITSTATUS(status),
+                     phase);
 }
 
 int trial_run(const char *name, int (*work)(void *context, struct trial *trial), void *context, struct error *err)

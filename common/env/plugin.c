@@ -217,7 +217,8 @@ static int plugin_step(struct env *env, const float *action, struct env_result *
     if (rc != 0)
         return lose(plugin, err, "step returned ", rc);
     if (!isfinite((float)step.reward))
-        return lose(plugin, err, isfinite(step.reward) ? "a float32 cannot hold the reward " : "the reward is ", step.reward);
+        return lose(plugin, err, isfinite(step.reward) ? "a float32 cannot hold the reward " : "the reward is ",
+                    step.reward);
     if (step.terminated != 0 && plugin->table->terminates == 0)
         return lose(plugin, err, "step set terminated, although the table's `terminates` is ", 0);
     result->reward = step.reward;
