@@ -419,6 +419,8 @@ static void visit_leaf(struct walk *walk, const struct table *table, uint64_t nu
         const char *key = page + offset + sizeof(node);
         uint64_t at = number * walk->page + (uint64_t)(key + node.key_size - page), run;
 
+        if (!key_fits(table, node.key_size))
+            continue;
         if (node.flags & NODE_BIG) {
             memcpy(&run, key + node.key_size, sizeof(run));
             at = run * walk->page + sizeof(struct page_head);
@@ -427,27 +429,47 @@ static void visit_leaf(struct walk *walk, const struct table *table, uint64_t nu
     }
 }
 
+/* A fault in the order of keys, or below it: what follows has no neighbour to be compared with. */
+static int bear_hole(struct walk *walk, struct table *table, int rc)
+{
+    if (rc != TD_ECORRUPT)
+        return rc;
+    table->holes = true;
+    if (walk->options->unordered)
+        table->has_key = table->has_floor = false;
+    return bear(walk, rc);
+}
+
+static int check_record(struct walk *walk, struct table *table, enum role role, uint64_t number, const char *page,
+                        unsigned index)
+{
+    unsigned offset;
+    struct node_head node = node_at(page, index, &offset);
+    const char *key = page + offset + sizeof(node), *value = key + node.key_size;
+    uint64_t size = node_value_size(&node), run = NO_PAGE;
+
+    if ((node.flags & ~NODE_BIG) != (role == ROLE_MAIN ? NODE_TABLE : 0))
+        return damaged(walk, table->name, number, "a record of an unknown kind");
+    if (!leaf_key_follows(table, key, node.key_size))
+        return damaged(walk, table->name, number, "keys out of order");
+    if (node.flags & NODE_BIG)
+        memcpy(&run, value, sizeof(run));
+    table->found.entries++;
+    return role == ROLE_FREE   ? free_value(walk, table, number, value, size, run)
+           : role == ROLE_MAIN ? main_value(walk, table, number, value, size)
+                               : table_value(walk, table, size, run);
+}
+
 static int walk_leaf(struct walk *walk, struct table *table, enum role role, uint64_t number, char *page)
 {
-    unsigned count, offset;
+    unsigned count;
     int rc = load_page(walk, table->name, number, true, page, &count);
 
     table->found.leaves++;
     for (unsigned i = 0; rc == TD_OK && i < count; i++) {
-        struct node_head node = node_at(page, i, &offset);
-        const char *key = page + offset + sizeof(node), *value = key + node.key_size;
-        uint64_t size = node_value_size(&node), run = NO_PAGE;
-
-        if ((node.flags & ~NODE_BIG) != (role == ROLE_MAIN ? NODE_TABLE : 0))
-            return damaged(walk, table->name, number, "a record of an unknown kind");
-        if (!leaf_key_follows(table, key, node.key_size))
-            return damaged(walk, table->name, number, "keys out of order");
-        if (node.flags & NODE_BIG)
-            memcpy(&run, value, sizeof(run));
-        table->found.entries++;
-        rc = role == ROLE_FREE   ? free_value(walk, table, number, value, size, run)
-             : role == ROLE_MAIN ? main_value(walk, table, number, value, size)
-                                 : table_value(walk, table, size, run);
+        rc = check_record(walk, table, role, number, page, i);
+        if (walk->options->unordered)
+            rc = bear_hole(walk, table, rc);
     }
     if (rc == TD_OK && role == ROLE_TABLE && walk->options->visit != NULL)
         visit_leaf(walk, table, number, page, count);
@@ -470,11 +492,14 @@ static int walk_page(struct walk *walk, struct table *table, enum role role, uin
         struct node_head node = node_at(page, i, &offset);
         uint64_t child = node_value_size(&node) | (uint64_t)node.flags << 32;
 
-        if (i > 0 && !separator_follows(table, page + offset + sizeof(node), node.key_size))
-            return damaged(walk, table->name, number, "separators out of order");
-        rc = walk_page(walk, table, role, child, level + 1);
-        table->holes |= rc == TD_ECORRUPT;
-        rc = bear(walk, rc);
+        if (i > 0 && !separator_follows(table, page + offset + sizeof(node), node.key_size)) {
+            rc = damaged(walk, table->name, number, "separators out of order");
+            if (!walk->options->unordered)
+                return rc;
+            rc = bear_hole(walk, table, rc);
+        }
+        if (rc == TD_OK)
+            rc = bear_hole(walk, table, walk_page(walk, table, role, child, level + 1));
     }
     return rc;
 }

@@ -40,6 +40,7 @@ struct tree_options {
      * to the other. Each record of the tables whose page is whole is told: where its value lies in the file.
      */
     bool patient;
+    bool unordered; /* patient: nor does a key out of order cost more; each record has a hash of its own */
     bool older; /* patient: from the other meta, the state before the last transaction */
     void (*visit)(void *context, int table, const void *key, uint64_t at, uint64_t size);
     uint64_t *entries; /* out, per table: records by the main tree's word, where that can be read; may be NULL */

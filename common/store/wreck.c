@@ -12,13 +12,15 @@
 
 #include "common/store/tree.h"
 
-#define PAGE ((size_t)4096) /* LMDB's on this machine */
+#define PAGE     ((size_t)4096) /* LMDB's on this machine */
+#define RUN_HEAD 16u            /* in front of the value in an overflow run */
 
 /* An append as the tree has it, before the schema is known. */
 struct leaf_item {
     struct open_key key;
     uint64_t at, size;
     bool older; /* known before the last transaction only */
+    bool scanned; /* found without the tree: perhaps of long ago */
 };
 
 struct reader {
@@ -111,6 +113,27 @@ static void take_stream(struct reader *reader, const char *key, const char *valu
         .open_rows = found.open_rows};
 }
 
+/* From version 3 on rows under way say themselves whose they are, and when. */
+static void scan_append(struct reader *reader, const char *key, bool big, uint32_t size)
+{
+    struct leaf_item item = {.at = (uint64_t)(key + sizeof(item.key) - reader->bytes), .size = size, .older = true,
+                             .scanned = true};
+    uint64_t run;
+
+    memcpy(&item.key, key, sizeof(item.key));
+    if (big) {
+        memcpy(&run, key + sizeof(item.key), sizeof(run));
+        if (run > reader->length / PAGE)
+            return;
+        item.at = run * PAGE + RUN_HEAD;
+    }
+    if (size <= sizeof(struct open_value) || !inside(reader, item.at, size))
+        return;
+    reader->items = grow(reader, reader->items, reader->item_count, &reader->item_capacity, sizeof(item));
+    if (!reader->no_memory)
+        reader->items[reader->item_count++] = item;
+}
+
 /* Whatever looks like the records of a leaf page: only a hash decides. */
 static void scan_page(struct reader *reader, const char *page)
 {
@@ -123,6 +146,7 @@ static void scan_page(struct reader *reader, const char *page)
     for (size_t pointer = 16; pointer + 2 <= PAGE && pointer < lower; pointer += 2) {
         const char *key;
         uint32_t size;
+        bool big;
 
         memcpy(&at, page + pointer, sizeof(at));
         if (at < 16 || at > PAGE - sizeof(node))
@@ -130,9 +154,14 @@ static void scan_page(struct reader *reader, const char *page)
         memcpy(node, page + at, sizeof(node));
         size = (uint32_t)node[0] | (uint32_t)node[1] << 16;
         key = page + at + sizeof(node);
-        if (node[3] > 8 || at + sizeof(node) + node[3] + size > PAGE)
+        big = (node[2] & 1) != 0;
+        if (node[3] > sizeof(struct open_key) || at + sizeof(node) + node[3] + (big ? sizeof(uint64_t) : size) > PAGE)
             continue;
-        if (node[3] == 6 && size == sizeof(struct counts_value) && memcmp(key, "counts", 6) == 0)
+        if (node[3] == sizeof(struct open_key))
+            scan_append(reader, key, big, size);
+        else if (big)
+            continue;
+        else if (node[3] == 6 && size == sizeof(struct counts_value) && memcmp(key, "counts", 6) == 0)
             take_counts(reader->wreck, key + 6);
         else if (node[3] == 8 && size == sizeof(struct manifest_value) && memcmp(key, "manifest", 8) == 0)
             take_manifest(reader->wreck, key + 8);
@@ -233,6 +262,7 @@ static int walk_patiently(struct reader *reader, const char *path, bool older, s
     if (fd < 0)
         return error_set_errno(err, TD_EIO, errno, "cannot open %s", path);
     options.patient = true;
+    options.unordered = reader->wreck->has_manifest && reader->wreck->manifest.version >= 3;
     options.older = reader->older = older;
     options.visit = on_leaf;
     options.context = reader;
@@ -338,30 +368,47 @@ static bool same_epoch(const struct reader *reader, const struct wreck_append *a
     return false;
 }
 
-/* Appends whose rows hold their hash. Called when the schema is known. */
+static void take_append(struct reader *reader, const struct leaf_item *item)
+{
+    struct wreck *wreck = reader->wreck;
+    uint32_t version = wreck->manifest.version;
+    struct wreck_append append = {
+        .slot = be32toh(item->key.slot), .env = be32toh(item->key.env), .sequence = be64toh(item->key.sequence),
+        .offset = (size_t)(item->at + sizeof(struct open_value)), .live = !item->older};
+    struct open_value head;
+
+    if (!append_holds(version, row_stride(&wreck->manifest.schema), &item->key, reader->bytes + item->at, item->size,
+                      &head))
+        return;
+    append.rows = head.rows;
+    append.epoch = version >= 3 ? head.epoch : 0;
+    if (version >= 3 ? fits_epoch(wreck, &append) : same_epoch(reader, &append))
+        wreck->appends[wreck->append_count++] = append;
+}
+
+/*
+ * Appends whose hash holds, the newest state's first: they know their streams' epochs. Called when the schema is
+ * known.
+ */
 static int check_appends(struct reader *reader)
 {
     struct wreck *wreck = reader->wreck;
-    size_t stride = row_stride(&wreck->manifest.schema);
-    uint32_t version = wreck->manifest.version;
+    uint64_t budget = 4 * (uint64_t)reader->length; /* pages of nonsense may all lead to one long run */
 
     if (reader->item_count == 0 || !wreck->has_manifest)
         return TD_OK;
     if ((wreck->appends = calloc(reader->item_count, sizeof(*wreck->appends))) == NULL)
         return TD_ENOMEM;
+    for (size_t i = 0; i < reader->item_count; i++)
+        if (!reader->items[i].older)
+            take_append(reader, &reader->items[i]);
     for (size_t i = 0; i < reader->item_count; i++) {
         const struct leaf_item *item = &reader->items[i];
-        struct wreck_append append = {
-            .slot = be32toh(item->key.slot), .env = be32toh(item->key.env), .sequence = be64toh(item->key.sequence),
-            .offset = (size_t)(item->at + sizeof(struct open_value)), .live = !item->older};
-        struct open_value head;
 
-        if (!append_holds(version, stride, &item->key, reader->bytes + item->at, item->size, &head))
+        if (!item->older || (item->scanned && (wreck->manifest.version < 3 || item->size > budget)))
             continue;
-        append.rows = head.rows;
-        append.epoch = version >= 3 ? head.epoch : 0;
-        if (version >= 3 ? fits_epoch(wreck, &append) : same_epoch(reader, &append))
-            wreck->appends[wreck->append_count++] = append;
+        budget -= item->scanned ? item->size : 0;
+        take_append(reader, item);
     }
     return TD_OK;
 }
@@ -425,6 +472,7 @@ static bool overlap(const struct wreck_append *a, const struct wreck_append *b)
 /* Before version 3 a name carries no hash: of appends that claim the same rows none is believed. */
 static void drop_overlaps(struct wreck *wreck)
 {
+    bool named = wreck->has_manifest && wreck->manifest.version >= 3;
     struct wreck_append *list = wreck->appends;
     size_t kept = 0, count = 0;
 
@@ -435,7 +483,7 @@ static void drop_overlaps(struct wreck *wreck)
         if (count == 0 || list[i].live || list[count - 1].sequence != list[i].sequence ||
             !overlap(&list[count - 1], &list[i]))
             list[count++] = list[i];
-    for (size_t i = 1; i < count; i++)
+    for (size_t i = 1; i < count && !named; i++)
         if (overlap(&list[i - 1], &list[i]))
             list[i - 1].clash = list[i].clash = true;
     for (size_t i = 0; i < count; i++)

@@ -3,9 +3,10 @@
  * which episodes it kept, which rows of episodes under way.
  *
  * Two ways lead there. Counts, streams and the manifest carry a hash over their name and value, so any page
- * that holds one is believed, the newest of each; nothing needs to lead to it. Index records and rows of
- * episodes under way are taken only where a patient walk of the tree (tree.h) reaches them: a page that was
- * let go may hold others under the same name.
+ * that holds one is believed, the newest of each; nothing needs to lead to it. So have
+ * rows of episodes under way from version 3 on, over stream, epoch and sequence: found anywhere they fill gaps of
+ * what a stream says it had. Else index records and rows under way are taken only where a patient walk of the
+ * tree (tree.h) reaches them: a page that was let go may hold others under the same name.
  *
  * Owns:    its lists. Borrows the bytes.
  * Thread:  any.
@@ -32,7 +33,7 @@ struct wreck_append {
     uint32_t rows, epoch; /* epoch: its low half; 0 before version 3 */
     size_t offset; /* of them, in the file */
     bool clash;    /* another claims some of its rows: none of them is believed, none is kept */
-    bool live;     /* the newest state has it; else only that before the last transaction */
+    bool live;     /* the tree has it; else only the tree before the last transaction, or a page by itself */
 };
 
 struct wreck {

@@ -146,7 +146,7 @@ struct oracle {
     struct store_stream streams[STREAMS];
     struct store_record *records;
     uint64_t **hashes; /* per episode and row */
-    const char *why;   /* of the child: what went wrong */
+    char why[768];     /* of the child: what went wrong */
 };
 
 static uint64_t row_hash(const void *row)
@@ -192,6 +192,12 @@ static void make_oracle(struct oracle *oracle, const char *name)
     }
     commit(store);
     for (int i = 0; i < 150; i++) {
+        if (i % 10 == 5) { /* epochs differ, so that a row of another one is another row */
+            uint32_t slot = i % 20 == 5 ? below(4) : below(STREAMS);
+
+            assert_ok(store_grant(store, slot, 0, store_stream(store, slot, 0)->epoch + 1 + below(3), 7, &err), err);
+            append(store, slot, 1 + below(30), 0);
+        }
         append(store, below(4), 1 + below(i < 100 ? 400 : 80), ROW_TRUNCATED);
         if (i % 4 == 3)
             commit(store);
@@ -254,7 +260,7 @@ static bool same_streams(const struct oracle *oracle, store_t *store)
 
 static enum outcome wrong(struct oracle *oracle, const char *why)
 {
-    oracle->why = why;
+    snprintf(oracle->why, sizeof(oracle->why), "%s", why);
     return WRONG;
 }
 
@@ -340,9 +346,10 @@ static enum outcome judge(struct oracle *oracle)
     enum outcome outcome = UNHARMED;
     struct error err = {0};
     store_t *store;
+    int rc;
 
-    if (store_open(&store, &config, &err) != TD_OK)
-        return err.text[0] != '\0' ? REFUSED : wrong(oracle, "no sentence");
+    if ((rc = store_open(&store, &config, &err)) != TD_OK)
+        return err.text[0] == '\0' ? wrong(oracle, "no sentence") : rc != TD_ECORRUPT ? wrong(oracle, err.text) : REFUSED;
     if (store_identity(store)->created)
         return wrong(oracle, "made anew");
     if (!same_counts(store_counts(store), &oracle->counts) || !same_streams(oracle, store))
@@ -350,8 +357,8 @@ static enum outcome judge(struct oracle *oracle)
     outcome = read_all(oracle, store, outcome);
     if (outcome >= REFUSED)
         return outcome;
-    if (work(oracle, store) != TD_OK)
-        return REFUSED;
+    if ((rc = work(oracle, store)) != TD_OK) /* only damage is rescued */
+        return rc == TD_ECORRUPT ? REFUSED : wrong(oracle, "refused as something else than damage");
     if (!sealed_honestly(oracle, store))
         return wrong(oracle, "what was sealed is not what was written");
     outcome = read_all(oracle, store, outcome);
@@ -397,7 +404,7 @@ static const char *recount(struct oracle *oracle, store_t *store, long *sealed, 
 {
     static struct {
         uint32_t slot;
-        uint64_t sequence;
+        uint64_t epoch, sequence;
     } seen[1 << 17];
     static uint8_t taken[1 << 17]; /* by episode and row, or by stream and row under way */
     const uint32_t mask = (1 << 17) - 1;
@@ -410,7 +417,7 @@ static const char *recount(struct oracle *oracle, store_t *store, long *sealed, 
             return "a record of the new store";
         for (uint32_t row = 0; row < record.rows; row++) {
             uint64_t sequence = record.sequence + row, was;
-            uint32_t count = 1, place = (record.slot * 7919 + (uint32_t)sequence) & mask;
+            uint32_t count = 1, place = (record.slot * 7919 + (uint32_t)record.epoch * 65539 + (uint32_t)sequence) & mask;
             const char *bytes = store_rows(store, id, row, &count);
             const uint64_t *hash = expected_hash(oracle, &record, sequence, &was);
             const struct store_stream *stream = &oracle->streams[record.slot % STREAMS];
@@ -418,10 +425,11 @@ static const char *recount(struct oracle *oracle, store_t *store, long *sealed, 
             if (bytes == NULL || !is_genuine(&record, sequence, bytes) || (hash != NULL && *hash != row_hash(bytes)))
                 return "another row in the new store";
             for (; taken[place]; place = (place + 1) & mask)
-                if (seen[place].slot == record.slot && seen[place].sequence == sequence)
+                if (seen[place].slot == record.slot && seen[place].epoch == record.epoch && seen[place].sequence == sequence)
                     return "a row twice in the new store";
             taken[place] = 1;
             seen[place].slot = record.slot;
+            seen[place].epoch = record.epoch;
             seen[place].sequence = sequence;
             if (hash != NULL)
                 ++*sealed;
