@@ -49,7 +49,11 @@ expect 'it hangs' 1 './hang.so: step did not come back within 1 s' env TDMPC2_EN
 expect 'it ends though it says it does not' 1 "\`terminates\` is 0" "$tool" env check ./ends.so
 
 # The same while training: the part that it takes along is started again, and its reason told.
-bad_run() { TDMPC2_ENV_TIMEOUT=1 timeout --preserve-status -s TERM -k 20 6 "$tool" train env=./$1.so work_dir="$work/run-$1" steps=90000 evaluator=off "${tiny[@]}" > "$1.out" 2>&1; }
+bad_run() {
+    TDMPC2_ENV_TIMEOUT=1 "$tool" train env=./$1.so work_dir="$work/run-$1" steps=90000 evaluator=off "${tiny[@]}" > "$1.out" 2>&1 &
+    for ((left = 800; left > 0; left--)); do grep -q 'starting actor-0 again' "$1.out" && break; sleep 0.05; done
+    kill $!; sleep 0.2; kill $! 2>/dev/null; wait $! # asked twice it kills them all
+}
 for which in exit gone crash hang; do bad_run $which & done
 wait
 expect 'train: it exits' 0 './exit.so: it called exit' cat exit.out
