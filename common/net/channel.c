@@ -139,9 +139,11 @@ static void set_limits(void *socket, const struct channel_options *options)
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, queue);
     set_int(socket, ZMQ_RCVHWM, options->queue_in > 0 ? options->queue_in : queue);
-    set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS);
-    set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, SILENCE_MS);
-    set_int(socket, ZMQ_HEARTBEAT_TTL, SILENCE_MS);
+    set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 5);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 5);
+    set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, 2);
+    set_int(socket, ZMQ_TCP_MAXRT, SILENCE_MS);
     set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS);
     set_int(socket, ZMQ_CONNECT_TIMEOUT, 5000);
     set_int(socket, ZMQ_RECONNECT_IVL, 50);
