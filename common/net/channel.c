@@ -20,7 +20,6 @@
 #define BUDGET 64      /* messages read before other callbacks have their turn */
 #define RETRY_MS 2     /* a ROUTER cannot say which queue has room: ask again this often */
 #define IDENTITY 9     /* 'P' and the process id; ZeroMQ reserves a leading zero */
-#define HEARTBEAT_MS 5000
 #define SILENCE_MS 15000
 #define HANDSHAKE_MS 10000
 #define KNOCK_MS 3000  /* the same where keys are asked for: one that is not let in knocks again after it */
@@ -139,6 +138,7 @@ static void set_limits(void *socket, const struct channel_options *options)
     set_int(socket, ZMQ_LINGER, 0);
     set_int(socket, ZMQ_SNDHWM, queue);
     set_int(socket, ZMQ_RCVHWM, options->queue_in > 0 ? options->queue_in : queue);
+    /* not ZMQ_HEARTBEAT_IVL: libzmq 4.3.4 aborts when it is due on a line whose peer went while input waited */
     set_int(socket, ZMQ_TCP_KEEPALIVE, 1);
     set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, 5);
     set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, 5);

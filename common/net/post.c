@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/net/admission.h"
+#include "common/util/clock.h"
 #include "common/util/log.h"
 #include "common/wire/codec.h"
 
@@ -12,6 +13,7 @@
 #define LINES_MAX 72 /* a learner has one to each of its shards */
 #define QUEUE_IN 16  /* messages of one peer that wait to be read: what is beyond them waits at the peer */
 #define SLACK 4096   /* bytes that ZeroMQ's limit allows beyond the message's own */
+#define SILENCE_MS 10000 /* a question unanswered for so long is asked over a new connection */
 
 /* One socket: bound (a port, over ipc or tcp) or connected (a port and an id). */
 struct line {
@@ -19,6 +21,7 @@ struct line {
     channel_t *channel;
     struct peer peer;            /* bound: port and local */
     char address[ADDRESS_MAX];
+    uint64_t asked_ms;           /* connected: when the first message unanswered so far was sent; 0: none is */
     bool dropped;                /* while a message that came over it was handled */
 };
 
@@ -127,6 +130,7 @@ static void on_frames(void *context, uint64_t id, const struct channel_frame *fr
         bytes += frames[i].length;
     }
     count(post, METRIC_received_bytes, bytes);
+    line->asked_ms = 0;
     rc = codec_decode(post->codec, bulks, (size_t)count_, &message, &err);
     if (rc != TD_OK) {
         refuse(line, &peer, rc, err.text);
@@ -289,6 +293,24 @@ static void send_over(post_t *post, struct line *line, uint64_t id, const struct
         count(post, METRIC_sent_bytes, parts[i].length);
 }
 
+/*
+ * All that DEALERs say is answered, or followed by heartbeats. A connection may be dead and not know it: its
+ * peer's ROUTER was told the same routing id by another, or the way is cut; so it is not trusted for ever.
+ */
+static void renew_silent(post_t *post, struct line *line)
+{
+    uint64_t now = clock_ms();
+    struct error err;
+
+    if (line->asked_ms == 0)
+        line->asked_ms = now;
+    if (now - line->asked_ms < SILENCE_MS || line == post->speaking)
+        return;
+    line->asked_ms = now;
+    if (channel_reconnect(line->channel, line->address, &err) != TD_OK)
+        log_warn("no new connection", "port=%s to=%s why=\"%s\"", port_name(line->peer.port), line->address, err.text);
+}
+
 void post_send(post_t *post, const struct peer *peer, const struct message *message)
 {
     struct channel_part parts[1 + WIRE_BULK_MAX] = {{.bytes = post->header}};
@@ -300,6 +322,7 @@ void post_send(post_t *post, const struct peer *peer, const struct message *mess
         parts[1 + i] =
             (struct channel_part){.bytes = message->bulk[i].data, .length = message->bulk[i].size};
     if (index >= 0) {
+        renew_silent(post, post->connected[index]);
         send_over(post, post->connected[index], 0, parts, parts_count);
         return;
     }

@@ -65,7 +65,10 @@ void post_disconnect(post_t *post, const struct peer *peer);
 /* Is there one, and to where? NULL: no. */
 const char *post_connected(const post_t *post, const struct peer *peer);
 
-/* Send to a peer: to the DEALER of that port and id if there is one, else over the bound port. */
+/*
+ * Send to a peer: to the DEALER of that port and id if there is one, else over the bound port. A DEALER that
+ * was sent to and has heard nothing for 10 s gets a new connection first, and loses what waits in the old one.
+ */
 void post_send(post_t *post, const struct peer *peer, const struct message *message);
 
 /* Inside on_message: keep the memory of bulk frame `bulk` beyond it. NULL when out of memory. */
