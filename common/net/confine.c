@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/env/places.h"
 #include "common/net/address.h"
@@ -62,6 +63,7 @@ static void keep_common(struct sandbox *keep, const struct config *config)
     sandbox_system(keep);
     sandbox_read(keep, config->keys);
     runtime_base(base);
+    mkdir(base, 0700); /* a rule binds to what is there; runtime_folder says what is wrong with it */
     sandbox_write(keep, base);
 }
 

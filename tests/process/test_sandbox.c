@@ -147,6 +147,7 @@ static int clean_up(void **state)
     live_env("LD_PRELOAD", NULL);
     live_env("ASAN_OPTIONS", NULL);
     live_env("TD_PROBE", NULL);
+    live_env("TDMPC2_RUNTIME_DIR", NULL);
     return live_cleanup(state);
 }
 
@@ -212,10 +213,35 @@ static void a_kernel_without_it_is_told_of_in_a_line(void **state)
     expect_in_child("old-require", "require", false, "sandbox=require, but this kernel offers no");
 }
 
+/* --- where nothing ran before ---------------------------------------------------- */
+
+static void a_first_run_makes_the_folder_of_its_sockets(void **state)
+{
+    char folder[] = "/tmp/tdmpc2-new-XXXXXX", base[sizeof(folder) + 8];
+    struct error err = {0};
+    struct live live;
+
+    (void)state;
+    skip_without_kernel();
+    assert_non_null(mkdtemp(folder));
+    snprintf(base, sizeof(base), "%s/sockets", folder);
+    live_init(&live, "first", false);
+    live_env("TDMPC2_RUNTIME_DIR", base);
+    live_train(&live, "task=toy", "steps=100000000", "seed_steps=200", "evaluator=off", "actors=1", "sandbox=require",
+               NULL);
+    live_await(&live, "learner", 0, "updates", 220, LIVE_START_MS);
+    assert_int_equal(access(base, F_OK), 0);
+    kill(live.pid, SIGTERM);
+    live_expect(&live, 0, 30000);
+    live_no_orphans(&live, 2000);
+    assert_ok(fs_remove_tree(folder, &err), err);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(no_thread_can_do_more_than_its_role, clean_up),
+        cmocka_unit_test_teardown(a_first_run_makes_the_folder_of_its_sockets, clean_up),
         cmocka_unit_test_teardown(a_kernel_without_it_is_told_of_in_a_line, clean_up),
     };
 
