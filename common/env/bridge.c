@@ -62,31 +62,6 @@ static bool own_choice(const struct bridge_task *task)
     return task->spec.obs_dim == 0;
 }
 
-/* Start a process and ask it to make the environment, which shows pictures with a side that is not 0. */
-static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t side, bridge_link_t **out,
-                         struct error *err)
-{
-    struct bridge_request request = {
-        .kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed, .width = side, .height = side};
-    char python[FS_PATH_MAX], run[FS_PATH_MAX];
-    struct error why = {0};
-    int rc;
-
-    *out = NULL;
-    if ((rc = bridge_find_python(task, python, run, err)) != TD_OK)
-        return rc;
-    if ((rc = bridge_link_open(out, python, run, &why)) == TD_OK)
-        rc = bridge_link_begin(*out, &request, env_start_timeout_ms(), &why);
-    if (rc == TD_OK)
-        return TD_OK;
-    bridge_link_close(out);
-    if (rc == TD_ESETUP)
-        return error_set(err, rc, own_choice(task) ? "%s: %s: name another with TDMPC2_PYTHON (`%s` makes one)"
-                                                   : "%s: %s: run `%s` again",
-                         task->spec.task, why.text, bridge_suite_command(task->suite));
-    return explain(task, rc, &why, err);
-}
-
 /* It ended without a word: perhaps what was started is no Python. */
 static int said_nothing(const struct bridge_task *task, const struct error *why, struct error *err)
 {
@@ -96,6 +71,33 @@ static int said_nothing(const struct bridge_task *task, const struct error *why,
         return explain(task, TD_ELOST, why, err);
     return error_set(err, TD_ELOST, "%s: %s without a word (is %s a Python 3 that works?)", task->spec.task, why->text,
                      python);
+}
+
+/* Start a process and ask it to make the environment, which shows pictures with a side that is not 0. */
+static int begin_process(const struct bridge_task *task, uint32_t seed, uint32_t side, bridge_link_t **out,
+                         struct error *err)
+{
+    struct bridge_request request = {
+        .kind = BRIDGE_OPEN, .task = task->spec.task, .seed = seed, .width = side, .height = side};
+    char python[FS_PATH_MAX], run[FS_PATH_MAX];
+    struct error why = {0};
+    bool silent;
+    int rc;
+
+    *out = NULL;
+    if ((rc = bridge_find_python(task, python, run, err)) != TD_OK)
+        return rc;
+    if ((rc = bridge_link_open(out, python, run, &why)) == TD_OK)
+        rc = bridge_link_begin(*out, &request, env_start_timeout_ms(), &why);
+    if (rc == TD_OK)
+        return TD_OK;
+    silent = rc == TD_ELOST && bridge_link_silent(*out);
+    bridge_link_close(out);
+    if (rc == TD_ESETUP)
+        return error_set(err, rc, own_choice(task) ? "%s: %s: name another with TDMPC2_PYTHON (`%s` makes one)"
+                                                   : "%s: %s: run `%s` again",
+                         task->spec.task, why.text, bridge_suite_command(task->suite));
+    return silent ? said_nothing(task, &why, err) : explain(task, rc, &why, err);
 }
 
 /* Has it? TD_EAGAIN: not yet. The link is closed unless all is well or may be. */
