@@ -89,11 +89,11 @@ void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak)
 
 static void watch(void)
 {
+    static char room[1 << 16]; /* for the handler, should the stack itself be what ran out */
     struct sigaction action = {.sa_handler = fell, .sa_flags = SA_ONSTACK};
-    stack_t stack = {.ss_size = 1 << 16};
+    stack_t stack = {.ss_sp = room, .ss_size = sizeof(room)};
 
-    stack.ss_sp = malloc(stack.ss_size); /* for the handler, should the stack itself be what ran out */
-    TD_ASSERT(stack.ss_sp != NULL && sigaltstack(&stack, NULL) == 0);
+    TD_ASSERT(sigaltstack(&stack, NULL) == 0);
     for (size_t i = 0; i < TD_LEN(signals); i++)
         sigaction(signals[i], &action, NULL);
     if (__sanitizer_set_death_callback != NULL)
