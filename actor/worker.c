@@ -109,6 +109,31 @@ int worker_make_env(worker_t *worker, struct seat *seat, uint64_t seed, bool lat
     return rc;
 }
 
+/*
+ * What a state holds: the environment's, then the mean that the planner's next plan starts from, float
+ * [horizon][A]. An episode's first plan forgets it, but the first plan after the random steps may fall into the
+ * middle of an episode and start from what the last evaluation left.
+ */
+static void *mean_in(const worker_t *worker, const struct work *work)
+{
+    return (char *)work->state + work->state_size - worker->mean_size;
+}
+
+static int restore_mean(worker_t *worker, const struct seat *seat, const struct work *work, struct error *err)
+{
+    float *mean = mppi_previous_mean(worker->planner, (int)seat->number);
+
+    if (work->state_size == 0) {
+        memset(mean, 0, worker->mean_size);
+        return TD_OK;
+    }
+    memcpy(mean, mean_in(worker, work), worker->mean_size);
+    for (size_t i = 0; i < worker->mean_size / sizeof(*mean); i++)
+        if (!(mean[i] >= -1.0f && mean[i] <= 1.0f))
+            return error_set(err, TD_ECORRUPT, "the planner's mean in the saved state is no action");
+    return TD_OK;
+}
+
 static void restore(worker_t *worker, struct seat *seat, const struct work *work)
 {
     struct worker_result *result = &seat->answer->result;
@@ -119,18 +144,24 @@ static void restore(worker_t *worker, struct seat *seat, const struct work *work
         rc = worker_make_env(worker, seat, work->restore.seed, false, &err);
         if (rc != TD_OK)
             worker_fail(worker, seat, rc, &err);
+    } else if (work->state_size != worker->state_size) {
+        rc = error_set(&result->err, TD_ECORRUPT, "the saved state has %zu bytes, %zu are expected", work->state_size,
+                       worker->state_size);
     } else {
-        rc = env_state_set(seat->env, work->state, work->state_size, &result->err);
+        rc = env_state_set(seat->env, work->state, work->state_size - worker->mean_size, &result->err);
         seat->env_untouched = false;
     }
+    if (rc == TD_OK)
+        rc = restore_mean(worker, seat, work, &result->err);
     result->ok = rc == TD_OK;
 }
 
-void worker_capture(struct seat *seat, const struct work *work)
+void worker_capture(worker_t *worker, struct seat *seat, const struct work *work)
 {
     if (work->state_size == 0)
         return;
     env_state_get(seat->env, work->state);
+    memcpy(mean_in(worker, work), mppi_previous_mean(worker->planner, (int)seat->number), worker->mean_size);
     seat->answer->result.state = (struct bulk){work->state, work->state_size};
 }
 
@@ -190,7 +221,7 @@ static void carry_out(worker_t *worker, const struct work *work)
         restore(worker, seat, work);
         break;
     case COMMAND_CAPTURE:
-        worker_capture(seat, work);
+        worker_capture(worker, seat, work);
         break;
     case COMMAND_EVALUATE:
         worker_evaluate(worker, seat, work);
@@ -294,6 +325,7 @@ static int make_agent(worker_t *worker, struct error *err)
         (rc = gemm_start(pool_threads(worker->pool), err)) != TD_OK)
         return rc;
     worker_usual_threads(worker);
+    worker->mean_size = (size_t)plan_config.horizon * worker->spec.action_dim * sizeof(float);
     metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
     return mppi_create(&worker->planner, &plan_config, &dims, worker->seat_count, worker->pool, err);
 }
@@ -318,6 +350,8 @@ static bool make_everything(worker_t *worker)
                   worker->spec.action_dim == env_spec(seat->env)->action_dim,
               "env_find and env_create differ on %s", worker->spec.task);
     worker->state_size = env_state_size(seat->env);
+    if (worker->state_size > 0)
+        worker->state_size += worker->mean_size;
     result->snapshot_bytes = model_acting_floats(&worker->acting->layout) * sizeof(float);
     result->spec = (struct message_spec){
         .obs_type = worker->spec.obs_type,

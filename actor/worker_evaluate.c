@@ -124,7 +124,7 @@ void worker_evaluate(worker_t *worker, struct seat *seat, const struct work *wor
     result->evaluation.has_success = sum.has_success;
     result->evaluation.success = episodes > 0 ? sum.success / episodes : 0;
     if (going && work->evaluate.in_place) {
-        worker_capture(seat, work);
+        worker_capture(worker, seat, work);
         result->evaluation.state = result->state;
     }
 }

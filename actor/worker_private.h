@@ -73,7 +73,8 @@ struct seat {
 struct worker {
     struct worker_options options;
     struct env_spec spec;
-    size_t state_size;  /* of the environment; set before WORKER_READY is sent */
+    size_t state_size;  /* of environment and planner, 0: it has none; set before WORKER_READY is sent */
+    size_t mean_size;   /* of these, the planner's */
     queue_t *commands, *results;
     int wake;           /* eventfd: commands have come, or the end has */
     pthread_t thread;
@@ -112,7 +113,7 @@ uint64_t work_token(const struct work *work);
 
 /* An environment whose random state begins with this seed; `later`: what takes long is left to its reset. */
 int worker_make_env(worker_t *worker, struct seat *seat, uint64_t seed, bool later, struct error *err);
-void worker_capture(struct seat *seat, const struct work *work);
+void worker_capture(worker_t *worker, struct seat *seat, const struct work *work);
 
 /* Those it was given; the evaluator, beside whom others compute, one. */
 void worker_usual_threads(worker_t *worker);

@@ -154,13 +154,32 @@ void rewrite_counter(struct rewrite *rewrite, const char *name, const char *valu
     assert_true(cJSON_ReplaceItemInObjectCaseSensitive(rewrite->manifest.progress, name, item));
 }
 
+/* Behind the environment's own state lies the mean of the last plan. */
+static size_t mean_size(const struct rewrite *rewrite)
+{
+    const struct config *config = &rewrite->manifest.config;
+    struct env_spec spec;
+    struct error err = {0};
+
+    assert_ok(env_find(config->task, &spec, &err), err);
+    return (size_t)config->horizon * spec.action_dim * sizeof(float);
+}
+
 void rewrite_environment(struct rewrite *rewrite)
 {
     struct error err = {0};
     env_t *env;
 
     assert_ok(env_create(&env, rewrite->manifest.config.task, (uint32_t)rewrite->manifest.config.seed, &err), err);
-    assert_int_equal(env_state_size(env), rewrite->state_size);
+    assert_int_equal(env_state_size(env) + mean_size(rewrite), rewrite->state_size);
     env_state_get(env, rewrite->state);
     env_close(&env);
+}
+
+void rewrite_plan(struct rewrite *rewrite)
+{
+    size_t size = mean_size(rewrite);
+
+    assert_true(size < rewrite->state_size);
+    memset(rewrite->state + rewrite->state_size - size, 0, size);
 }

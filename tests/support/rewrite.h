@@ -36,4 +36,7 @@ void rewrite_counter(struct rewrite *rewrite, const char *name, const char *valu
 /* The environment's state as it is before the first reset. */
 void rewrite_environment(struct rewrite *rewrite);
 
+/* Forget the plan that the next one would start from. */
+void rewrite_plan(struct rewrite *rewrite);
+
 #endif

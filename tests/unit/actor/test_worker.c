@@ -13,6 +13,7 @@
 
 #define OBS    4 /* of the toy task */
 #define ACTION 2
+#define MEAN_BYTES (3 * ACTION * sizeof(float)) /* of the plan, behind the environment's state: horizon 3 */
 
 static sem_t answered;
 
@@ -346,6 +347,15 @@ static void a_captured_state_is_gone_back_to(void **state)
     result = ask(worker, &restore);
     assert_false(result->ok);
     assert_int_equal(result->err.code, TD_ECORRUPT);
+    bytes[restore.restore.state.size / 2] ^= 1;
+    memset(bytes + restore.restore.state.size - sizeof(float), 0xff, sizeof(float)); /* a mean that is no number */
+    result = ask(worker, &restore);
+    assert_false(result->ok);
+    assert_int_equal(result->err.code, TD_ECORRUPT);
+    restore.restore.state.size--;
+    result = ask(worker, &restore);
+    assert_false(result->ok);
+    assert_non_null(strstr(result->err.text, "are expected"));
     restore.restore.state.size = 0; /* made anew from the seed */
     assert_true(ask(worker, &restore)->ok);
     assert_memory_equal(reset(worker)->step.obs, first, sizeof(first));
@@ -442,7 +452,7 @@ static void an_evaluation_in_place_moves_the_training_environment(void **state)
     reward = play(&options, model, env, &output, &length);
     result = ask(worker, &output);
     assert_true(result->evaluation.reward == reward && result->evaluation.length == 30);
-    assert_int_equal(result->evaluation.state.size, env_state_size(env));
+    assert_int_equal(result->evaluation.state.size, env_state_size(env) + MEAN_BYTES);
     env_state_get(env, bytes);
     assert_memory_equal(result->evaluation.state.data, bytes, env_state_size(env));
     assert_ok(env_reset(env, obs, &err), err);
