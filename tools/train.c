@@ -67,7 +67,13 @@ static int check_place(const struct run *run, const struct env_spec *spec, struc
         if ((rc = guard_probe(run->config.keys, &actor, err)) != TD_OK)
             return rc;
     }
-    return preflight_replay(replay, run, spec, STORE_LOCK_WAIT_MS, err);
+    rc = preflight_replay(replay, run, spec, STORE_LOCK_WAIT_MS, err);
+    if (rc != TD_ECORRUPT || !run->resumed || run->config.lockstep)
+        return rc;
+    /* the shard sees to it; lock-step could not go on exactly */
+    printf("note: %s\nnote: the shard saves what is whole into a new store and keeps the damaged file beside it\n", err->text);
+    replay->outlook.exists = true;
+    return TD_OK;
 }
 
 /* The last evaluation in eval.csv, as a sentence. */
@@ -119,9 +125,10 @@ static void print_plan(const struct run *run, const struct preflight_replay *rep
            console_format_count(steps, sizeof(steps), (double)run->config.steps),
            run->config.lockstep ? "lock-step, " : "", run->config.actors, run->config.actors == 1 ? "" : "s",
            run->config.seed);
-    printf("replay in %s: %s rows need %s, %s are free\n", replay->dir,
-           console_format_count(rows, sizeof(rows), (double)replay->rows), bytes(needed, replay->outlook.needed_bytes),
-           bytes(left, replay->outlook.free_bytes));
+    if (replay->outlook.needed_bytes > 0)
+        printf("replay in %s: %s rows need %s, %s are free\n", replay->dir,
+               console_format_count(rows, sizeof(rows), (double)replay->rows),
+               bytes(needed, replay->outlook.needed_bytes), bytes(left, replay->outlook.free_bytes));
     fflush(stdout);
 }
 
