@@ -310,6 +310,25 @@ static void the_front_dies(void **state)
     live_checkpoint(&live);
 }
 
+/* The same command goes on with what is whole of a file that was cut short. */
+static void a_damaged_replay_does_not_end_a_run(void **state)
+{
+    static const char *const words[] = {"task=toy", "seed_steps=200", "evaluator=off", "actors=1"};
+    char path[FS_PATH_MAX];
+    struct live live;
+
+    (void)state;
+    live_init(&live, "damaged", false);
+    live_train(&live, words[0], words[1], words[2], words[3], "steps=500", NULL);
+    live_expect(&live, 0, 60000);
+    snprintf(path, sizeof(path), "%s/replay/data.mdb", live.dir);
+    assert_int_equal(truncate(path, 40960), 0);
+    live_train(&live, words[0], words[1], words[2], words[3], "steps=700", NULL);
+    live_expect(&live, 0, 60000);
+    live_check(&live, live_says(live.out, "keeps the damaged file beside it"), "train does not tell of the damage");
+    live_check(&live, live_count(&live, "replay.log", "the damaged file is kept as") == 1, "nothing was set aside");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -321,6 +340,7 @@ int main(void)
         cmocka_unit_test_teardown(a_last_checkpoint_that_cannot_be_written, live_cleanup),
         cmocka_unit_test_teardown(a_last_checkpoint_that_can_be_written_later, live_cleanup),
         cmocka_unit_test_teardown(the_front_dies, live_cleanup),
+        cmocka_unit_test_teardown(a_damaged_replay_does_not_end_a_run, live_cleanup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
