@@ -8,7 +8,9 @@
  * a shard can take, is what bounds it, so a busy machine slows both windows alike, and the attacker is nice.
  */
 #include <math.h>
+#include <netinet/in.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "tests/support/keyed.h"

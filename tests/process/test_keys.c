@@ -425,7 +425,7 @@ static void train_hands_the_keys_on(void **state)
 
     (void)state;
     prepare(&scene, "trained");
-    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", free_port());
+    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", live_free_port());
     live_train(&scene.live, "task=toy", "steps=100000000", "seed_steps=200", "actors=2", "evaluator=off", listen,
                scene.keys_word, NULL);
     address_of(&scene, "learner.log", "actors_join_with=learner=", scene.doors[CONTROL]);

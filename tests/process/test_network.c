@@ -2,10 +2,7 @@
  * A run put together by hand over tcp on the loopback, as over two machines: actors join and leave, the
  * learner is killed and started again, a second shard runs by itself.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -14,19 +11,6 @@
 #include "tests/support/test.h"
 
 #define GO_ON_MS 30000
-
-/* A port that nobody listens on. */
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 static pid_t start_learner(const struct live *live, int port, const char *more)
 {
@@ -75,7 +59,7 @@ static void actors_come_and_go_and_the_learner_comes_back(void **state)
     pid_t learner, first, second, late;
     char notes[500];
     struct live live;
-    int port = free_port();
+    int port = live_free_port();
 
     (void)state;
     live_init(&live, "net", false);
@@ -120,7 +104,7 @@ static void a_second_shard_runs_by_itself(void **state)
     char control[64], place[500], folder[500], notes[500];
     pid_t learner, shard, actors[2];
     struct live live;
-    int port = free_port();
+    int port = live_free_port();
 
     (void)state;
     live_init(&live, "shards", false);

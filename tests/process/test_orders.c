@@ -3,10 +3,7 @@
  * started in one order and stopped (SIGTERM) in another, again and again on one run: each time it trains, each
  * time all leave with 0, nothing acknowledged is lost. All orders on the virtual clock: tests/sim.
  */
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -21,18 +18,6 @@ static const char *const names[PARTS] = {"learner", "shard 1", "actor 0", "actor
 static struct live live;
 static char listen_word[64], learner_word[64], place[500], folder[500];
 static pid_t pids[PARTS];
-
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 static void permute(int n, int order[PARTS])
 {
@@ -100,7 +85,7 @@ static void stop_all(int n)
 static void any_order_of_starts_and_stops(void **state)
 {
     static const char *const stores[] = {"replay", "elsewhere"};
-    int rounds = test_long() ? ORDERS : 5, port = free_port();
+    int rounds = test_long() ? ORDERS : 5, port = live_free_port();
     char notes[500], store[500];
 
     (void)state;

@@ -1,27 +1,12 @@
 /* crew.c - parts of a run, started by hand, killed, and started again. */
 #include "tests/support/crew.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/net/process.h"
 #include "common/util/clock.h"
 #include "tests/support/test.h"
-
-static int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
 
 static void start_learner(struct crew *crew)
 {
@@ -41,7 +26,7 @@ static void start_actor(struct crew *crew, int which)
 
 void crew_start(struct crew *crew, const char *name, int buffer, int slow_disk_ms, bool noted)
 {
-    int port = free_port();
+    int port = live_free_port();
     char slow[16];
 
     memset(crew, 0, sizeof(*crew));

@@ -5,10 +5,7 @@
 #ifndef TD_TEST_KEYED_H
 #define TD_TEST_KEYED_H
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -163,18 +160,6 @@ struct scene {
     const char *extra, *extra2; /* other words for the learner, or NULL */
 };
 
-static MAYBE int free_port(void)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, size), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 /* `tdmpc2 keys DIR word`. */
 static MAYBE void run_keys(const struct scene *scene, const char *word)
 {
@@ -221,7 +206,7 @@ static MAYBE void start_learner(struct scene *scene)
 {
     char listen[64], out[80];
 
-    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", free_port());
+    snprintf(listen, sizeof(listen), "bind=tcp://127.0.0.1:%d", live_free_port());
     snprintf(out, sizeof(out), "../%s.out", scene->live.name);
     scene->learner = live_spawn("tdmpc2-learner", scene->live.out, live_tiny, "task=toy", "seed_steps=200",
                                 "heartbeat=0.25", "steps=100000000", "eval_freq=1000", scene->place, listen,

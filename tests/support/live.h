@@ -98,6 +98,9 @@ char live_state(pid_t pid);
 
 void live_sleep(int ms);
 
+/* A port of loopback that nobody listens on. */
+int live_free_port(void);
+
 /* --- what is left ----------------------------------------------------------- */
 
 /* The newest checkpoint loads, its numbers are finite; its step. Fails the test. */
