@@ -193,7 +193,15 @@ struct fault {
     const char *task, *says;
 };
 
-#define SLEEPER "31536000.25" /* what the toy's own child is told, to find it by */
+/* What the toys' own children are told: the word to find them by, and nobody else's. */
+static const char *sleeper(void)
+{
+    static char word[32];
+
+    snprintf(word, sizeof(word), "31536000.%d", (int)getpid());
+    setenv("TOY_SLEEP", word, 1);
+    return word;
+}
 
 /* Processes, zombies apart, that have this word on their command line. */
 static int processes_with(const char *word)
@@ -242,10 +250,10 @@ static void faults_are_noticed_and_survived(void **state)
         {TOY("ClosesSocket"), "the environment's process"},
         {TOY("Children"), "exit code 7"},
     };
+    const char *word = sleeper();
 
     (void)state;
     setenv("TDMPC2_ENV_TIMEOUT", "2.5", 1);
-    setenv("TOY_SLEEP", SLEEPER, 1);
     for (size_t i = 0; i < TD_LEN(faults); i++) {
         struct error err = {0};
         struct env_result result;
@@ -269,7 +277,7 @@ static void faults_are_noticed_and_survived(void **state)
             assert_int_equal(rc, TD_ELOST);
         }
         env_close(&env);
-        for (int left = 200; processes_with(SLEEPER) > 0; left--, usleep(10000))
+        for (int left = 200; processes_with(word) > 0; left--, usleep(10000))
             assert_int_not_equal(left, 0);
     }
     unsetenv("TOY_SLEEP");
@@ -324,39 +332,39 @@ static void numbers_come_in_many_kinds(void **state)
     env_close(&odd);
 }
 
-static void await_nothing_left(pid_t owner)
+static void await_nothing_left(pid_t owner, const char *its_children)
 {
     char word[64];
 
     snprintf(word, sizeof(word), "run.py 3 %d ", (int)owner);
-    for (int left = 300; processes_with(SLEEPER) + processes_with(word) > 0; left--, usleep(10000))
+    for (int left = 1000; processes_with(its_children) + processes_with(word) > 0; left--, usleep(10000))
         assert_int_not_equal(left, 0);
 }
 
 /* The process is killed, or closed in order, or its owner is killed: nothing is left of its session. */
 static void what_an_environment_started_ends_with_it(void **state)
 {
+    const char *word = sleeper();
     pid_t owner;
     env_t *env;
     int status;
 
     (void)state;
-    setenv("TOY_SLEEP", SLEEPER, 1);
     env = make(TOY("Leaves"), 1);
-    assert_int_equal(processes_with(SLEEPER), 1);
+    assert_int_equal(processes_with(word), 1);
     kill(bridge_env_pid(env), SIGKILL);
-    await_nothing_left(getpid());
+    await_nothing_left(getpid(), word);
     env_close(&env);
     env = make(TOY("Leaves"), 1);
     env_close(&env);
-    await_nothing_left(getpid());
+    await_nothing_left(getpid(), word);
     if ((owner = fork()) == 0) {
         make(TOY("Leaves"), 1);
         raise(SIGKILL);
     }
     assert_int_equal(waitpid(owner, &status, 0), owner);
     assert_true(WIFSIGNALED(status));
-    await_nothing_left(owner);
+    await_nothing_left(owner, word);
     unsetenv("TOY_SLEEP");
 }
 
