@@ -406,7 +406,7 @@ static int open_stats(actor_t *actor, struct error *err)
     int rc;
 
     if ((rc = runtime_folder(folder, key, err)) != TD_OK ||
-        (rc = runtime_address(address, folder, actor->role, process, err)) != TD_OK ||
+        (rc = rundir_address(address, folder, actor->role, process, err)) != TD_OK ||
         (rc = stats_open(&actor->stats, actor->loop, actor->metrics, &options, err)) != TD_OK)
         return rc;
     memcpy(actor->part.stats, address, sizeof(actor->part.stats));

@@ -16,7 +16,7 @@
 static int bind_ipc(learner_t *learner, enum port port, const char *name, uint64_t process, struct error *err)
 {
     char address[ADDRESS_MAX];
-    int rc = runtime_address(address, learner->folder, name, process, err);
+    int rc = rundir_address(address, learner->folder, name, process, err);
 
     return rc != TD_OK ? rc : post_bind(learner->post, port, address, err);
 }
@@ -73,8 +73,8 @@ static int open_stats(learner_t *learner, struct error *err)
             return rc;
         options.network_address = network;
     }
-    if ((rc = runtime_address(address, learner->folder, "lstat", learner->process, err)) != TD_OK ||
-        (rc = runtime_address(publish, learner->folder, "lpub", learner->process, err)) != TD_OK)
+    if ((rc = rundir_address(address, learner->folder, "lstat", learner->process, err)) != TD_OK ||
+        (rc = rundir_address(publish, learner->folder, "lpub", learner->process, err)) != TD_OK)
         return rc;
     if ((rc = stats_open(&learner->stats, learner->loop, learner->metrics, &options, err)) != TD_OK)
         return rc;

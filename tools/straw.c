@@ -446,7 +446,7 @@ static int open_all(straw_t *straw, struct error *err)
     int rc;
 
     if ((rc = runtime_folder(folder, runtime_key(straw->dir), err)) != TD_OK ||
-        (rc = runtime_address(straw->control, folder, "straw", straw->process, err)) != TD_OK ||
+        (rc = rundir_address(straw->control, folder, "straw", straw->process, err)) != TD_OK ||
         (rc = loop_create(&straw->loop, err)) != TD_OK ||
         (rc = post_open(&straw->post, straw->loop, &options, err)) != TD_OK ||
         (rc = post_bind(straw->post, PORT_CONTROL, straw->control, err)) != TD_OK)

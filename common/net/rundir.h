@@ -1,6 +1,6 @@
 /*
- * rundir.h - where the parts of a run are found: addresses recorded in the run directory, and the
- * private folder for ipc sockets.
+ * rundir.h - where the parts of a run are found: addresses recorded in the run directory, and those in the
+ * private folder for ipc sockets (util/runtime.h).
  *
  * <run directory>/run/<role>-<id>.addr is a small JSON file, written whole by the part it names when
  * it has bound its sockets and removed when it leaves. A part that was killed leaves its file behind:
@@ -16,10 +16,9 @@
 
 #include "common/net/channel.h"
 #include "common/util/error.h"
+#include "common/util/runtime.h"
 
 #define RUNDIR_ROLE_MAX 16
-#define RUNTIME_BASE_MAX 192
-#define RUNTIME_PATH_MAX 96 /* a folder; with a socket's name it must fit sun_path (108) */
 
 struct rundir_part {
     char role[RUNDIR_ROLE_MAX];         /* "learner", "replay", "actor", "evaluator" */
@@ -54,22 +53,8 @@ int rundir_newest(const char *root, char *out, size_t size, struct error *err);
 /* Is there a run in this directory (a config.yaml or a run/ folder)? */
 int rundir_check(const char *run_dir, struct error *err);
 
-/* The folder above those: $TDMPC2_RUNTIME_DIR or /tmp/tdmpc2-<uid>. */
-void runtime_base(char out[RUNTIME_BASE_MAX]);
-
-/*
- * A private folder (0700, owned by this user, checked) with a short path for the ipc sockets of one
- * run: $TDMPC2_RUNTIME_DIR or /tmp/tdmpc2-<uid>, then 16 digits of key.
- * Sockets there that nobody listens on, and empty folders, are removed. Returns TD_OK, or TD_EIO / TD_EINVAL with a
- * sentence when the folder belongs to someone else or its path is too long.
- */
-int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err);
-
-/* The key of a run directory: the same for every process that names it, by whatever path. */
-uint64_t runtime_key(const char *run_dir);
-
 /* "ipc://<folder>/<name>-<8 digits of process>"; process 0: no digits, an address that stays put. */
-int runtime_address(char out[CHANNEL_ADDRESS_MAX], const char *folder, const char *name,
+int rundir_address(char out[CHANNEL_ADDRESS_MAX], const char *folder, const char *name,
                     uint64_t process, struct error *err);
 
 #endif

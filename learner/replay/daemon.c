@@ -234,7 +234,7 @@ static int open_stats(struct daemon *daemon, const char *folder, struct error *e
     int rc;
 
     snprintf(name, sizeof(name), "replay%u-stats", daemon->config.shard.shard);
-    if ((rc = runtime_address(address, folder, name, daemon->config.shard.process, err)) != TD_OK)
+    if ((rc = rundir_address(address, folder, name, daemon->config.shard.process, err)) != TD_OK)
         return rc;
     options.address = address;
     if ((rc = stats_open(&daemon->stats, daemon->loop, daemon->metrics, &options, err)) != TD_OK)
@@ -301,11 +301,11 @@ static int bind_ipc(struct daemon *daemon, const char *folder, struct error *err
     int rc;
 
     snprintf(name, sizeof(name), "replay%u-ingest", shard->shard);
-    if ((rc = runtime_address(shard->ingest_ipc, folder, name, shard->process, err)) != TD_OK ||
+    if ((rc = rundir_address(shard->ingest_ipc, folder, name, shard->process, err)) != TD_OK ||
         (rc = post_bind(daemon->post, PORT_INGEST, shard->ingest_ipc, err)) != TD_OK)
         return rc;
     snprintf(name, sizeof(name), "replay%u-sample", shard->shard);
-    if ((rc = runtime_address(shard->sample, folder, name, shard->process, err)) != TD_OK)
+    if ((rc = rundir_address(shard->sample, folder, name, shard->process, err)) != TD_OK)
         return rc;
     return post_bind(daemon->post, PORT_SAMPLE, shard->sample, err);
 }
