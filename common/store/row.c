@@ -74,6 +74,8 @@ const char *row_check(const void *row, const struct row_schema *schema)
     memcpy(&head, row, sizeof(head));
     if (head.flags & ~ROW_FLAGS_KNOWN)
         return "unknown flags";
+    if (head.task >= ROW_TASKS_MAX)
+        return "a task that no run has";
     if ((head.flags & ROW_FIRST) && (head.flags & ROW_ENDS))
         return "a first row cannot end an episode";
     if (!isfinite(head.reward))

@@ -35,7 +35,13 @@ enum episode_flags {
     EPISODE_ABORTED = 1u << 2,    /* cut short by its actor's end; sampled as a time limit */
     EPISODE_DAMAGED = 1u << 3,    /* rows failed their hash before they were sealed: never sampled */
 };
-#define EPISODE_FLAGS_KNOWN 15u
+#define EPISODE_TASK_SHIFT  16 /* the upper half is the task's index, that of its first row */
+#define EPISODE_FLAGS_KNOWN (15u | UINT32_MAX << EPISODE_TASK_SHIFT)
+
+static inline uint32_t episode_task(uint32_t flags)
+{
+    return flags >> EPISODE_TASK_SHIFT;
+}
 
 /* How its rows lie there. */
 enum segment_packing { SEGMENT_PLAIN = 0, SEGMENT_ZSTD = 1 };

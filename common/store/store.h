@@ -174,6 +174,7 @@ struct store_stream {
     uint64_t holder;    /* process id; 0: closed */
     uint64_t open_rows; /* of the episode under way */
     uint64_t waiting;   /* sealed episode not yet published, or STORE_NONE */
+    uint32_t task;      /* of the episode under way and one; 0: not known since opening */
 };
 
 /* Known streams in order of (slot, env); pointers are good until the next change. */
@@ -197,8 +198,8 @@ int store_learner_epoch(store_t *store, uint32_t epoch, struct error *err);
 /* --- rows in --------------------------------------------------------------- */
 
 /*
- * Would these rows continue the stream: ROW_FIRST exactly where an episode begins, no episode longer
- * than the store holds? NULL, or what is wrong with row *which.
+ * Would these rows continue the stream: ROW_FIRST exactly where an episode begins, one task in an episode, no
+ * episode longer than the store holds? NULL, or what is wrong with row *which.
  */
 const char *store_rows_check(const store_t *store, const struct store_stream *stream,
                              const void *rows, uint32_t count, uint32_t *which);
@@ -218,7 +219,7 @@ struct store_record {
     uint64_t sequence; /* of its first row */
     uint32_t rows;
     uint32_t steps; /* rows that are agent steps */
-    uint32_t flags; /* enum episode_flags */
+    uint32_t flags; /* enum episode_flags, and the task: the store's, from the first row */
     uint32_t check; /* the store's */
 };
 
@@ -231,7 +232,7 @@ int store_insert(store_t *store, const struct store_record *record, const void *
 /* In memory, for every episode first..sealed-1. */
 struct store_episode {
     uint32_t rows;
-    uint32_t flags; /* enum episode_flags and the two below */
+    uint32_t flags; /* enum episode_flags, its task (episode_task) and the two below */
 };
 #define STORE_PUBLISHED   (1u << 8)
 #define STORE_QUARANTINED (1u << 9) /* a segment failed its hash since opening */

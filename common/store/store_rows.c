@@ -47,6 +47,14 @@ static uint32_t flags_of(const void *row)
     return head.flags;
 }
 
+static uint32_t task_of(const void *row)
+{
+    struct row_head head;
+
+    memcpy(&head, row, sizeof(head));
+    return head.task;
+}
+
 /* --- appending ------------------------------------------------------------- */
 
 static uint64_t append_hash(uint32_t version, const struct open_key *name, const void *value, size_t size)
@@ -240,6 +248,17 @@ static void mark_damage(struct segment_head *head, const struct gather *gather)
         head->flags |= EPISODE_DAMAGED;
 }
 
+/* The whole episode is of its first row's task. */
+static void mark_task(struct segment_head *head, const char *rows)
+{
+    struct row_head first;
+
+    if (head->index != 0)
+        return;
+    memcpy(&first, rows, sizeof(first));
+    head->flags = (head->flags & ~(UINT32_MAX << EPISODE_TASK_SHIFT)) | first.task << EPISODE_TASK_SHIFT;
+}
+
 /* The same packed, or plain where that is not shorter. Made beside the map: its length is not known before. */
 static int put_packed(struct store *store, struct segment_head *head, struct gather *gather)
 {
@@ -252,6 +271,7 @@ static int put_packed(struct store *store, struct segment_head *head, struct gat
         (rc = gather_copy(gather, rows, head->rows)) != MDB_SUCCESS)
         return rc;
     mark_damage(head, gather);
+    mark_task(head, rows);
     if ((value.mv_size = segment_pack(packed, head, rows, store->packer)) == 0) {
         segment_finish(plain, head);
         value = (MDB_val){segment_bytes(&head->schema, head->rows), plain};
@@ -269,15 +289,18 @@ static int put_segment(struct store *store, struct segment_head *head, struct ga
     MDB_val key = {sizeof(name), &name};
     MDB_val value = {segment_bytes(&head->schema, head->rows), NULL};
     int rc = mdb_put(store->txn, store->segments, &key, &value, MDB_RESERVE | MDB_APPEND);
+    char *rows;
 
     if (rc == MDB_KEYEXIST)
         return MDB_CORRUPTED;
     if (rc != MDB_SUCCESS)
         return rc;
+    rows = segment_begin(value.mv_data, head);
     if ((rc = gather_refresh(gather)) != MDB_SUCCESS ||
-        (rc = gather_copy(gather, segment_begin(value.mv_data, head), head->rows)) != MDB_SUCCESS)
+        (rc = gather_copy(gather, rows, head->rows)) != MDB_SUCCESS)
         return rc;
     mark_damage(head, gather);
+    mark_task(head, rows);
     segment_finish(value.mv_data, head);
     store->spent += value.mv_size + 2 * store->page;
     return MDB_SUCCESS;
@@ -308,6 +331,7 @@ static int put_segments(struct store *store, struct store_record *record, struct
         if (rc != MDB_SUCCESS)
             return rc;
     }
+    record->flags = head.flags; /* with the task, and damage where there was any */
     return MDB_SUCCESS;
 }
 
@@ -420,12 +444,11 @@ int rows_seal(struct store *store, struct stream_entry *entry, const void *rows,
         mdb_cursor_close(gather.cursor);
     if ((rc = store_check(store, rc, "write to", err)) != TD_OK)
         return rc;
-    if (gather.damaged)
-        record.flags |= EPISODE_DAMAGED;
     if (stream->open_rows != 0 && (rc = rows_drop_open(store, stream, err)) != TD_OK)
         return rc;
     store->counts.open_rows -= stream->open_rows;
     stream->open_rows = 0;
+    stream->task = 0;
     stream->waiting = store->counts.sealed;
     entry->dirty = true;
     return episodes_push(store, &record, err);
@@ -447,15 +470,20 @@ const char *store_rows_check(const store_t *store, const struct store_stream *st
                              const void *rows, uint32_t count, uint32_t *which)
 {
     uint64_t open = stream->open_rows;
+    uint32_t task = stream->task;
 
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t flags = flags_of((const char *)rows + i * store->stride);
+        const char *row = (const char *)rows + i * store->stride;
+        uint32_t flags = flags_of(row), own = task_of(row) + 1;
 
         *which = i;
         if (open == 0 && !(flags & ROW_FIRST))
             return "an episode must begin with its reset row";
         if (open != 0 && (flags & ROW_FIRST))
             return "a reset row before the episode's end";
+        if (open != 0 && task != 0 && own != task)
+            return "the task changes within an episode";
+        task = own;
         if (++open > episode_rows_max(store))
             return "the episode is longer than the replay store can hold";
         if (flags & ROW_ENDS)
@@ -495,6 +523,7 @@ static int append_run(struct store *store, struct stream_entry *entry, const cha
                    : append_open(store, stream, rows, count, err);
     if (rc != TD_OK)
         return rc;
+    stream->task = ends != 0 ? 0 : task_of(rows) + 1;
     stream->next += count;
     stream->steps += steps;
     store->counts.rows += count;
