@@ -382,7 +382,8 @@ static int step_model(struct update *update, struct update_stats *stats)
     stats->grad_norm = (float)gradient_norm(update, 0, part[MODEL_PI], &factor);
     if (!isfinite(stats->total_loss) || !isfinite(stats->grad_norm))
         return TD_EDIVERGED;
-    descend(update, &model_adam, config->lr * config->enc_lr_scale, factor, 0, part[MODEL_DYNAMICS]);
+    descend(update, &model_adam, config->lr, factor, part[MODEL_TASK], part[MODEL_ENCODER]);
+    descend(update, &model_adam, config->lr * config->enc_lr_scale, factor, part[MODEL_ENCODER], part[MODEL_DYNAMICS]);
     descend(update, &model_adam, config->lr, factor, part[MODEL_DYNAMICS], part[MODEL_PI]);
     return TD_OK;
 }

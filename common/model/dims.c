@@ -3,10 +3,12 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/model/task_set.h"
 #include "common/nn/layer.h"
 #include "common/nn/pixels.h"
 
-#define INPUTS_MAX 65536 /* observations; everything else is some layer's output */
+#define INPUTS_MAX   65536 /* observations; everything else is some layer's output */
+#define TASK_DIM_MAX 4096
 
 struct model_size {
     int size, enc_dim, mlp_dim, latent_dim, enc_layers, num_q; /* num_q 0: the option's */
@@ -35,6 +37,12 @@ int model_dims_check(const struct model_dims *dims, struct error *err)
                          "enc_dim, mlp_dim, latent_dim, num_bins: at most %d; num_q: at most 64", NN_DIM_MAX);
     if (dims->enc_layers > 16)
         return error_set(err, TD_EINVAL, "num_enc_layers=%d: at most 16", dims->enc_layers);
+    if (dims->num_tasks < 0 || dims->num_tasks > TASKS_MAX || dims->task_dim < 0 || dims->task_dim > TASK_DIM_MAX ||
+        (dims->num_tasks == 0) != (dims->task_dim == 0))
+        return error_set(err, TD_EINVAL, "%d tasks with embeddings of task_dim=%d values: up to %d tasks and %d values, "
+                                         "or none of both", dims->num_tasks, dims->task_dim, TASKS_MAX, TASK_DIM_MAX);
+    if (dims->num_tasks > 0 && dims->episodic)
+        return error_set(err, TD_EINVAL, "episodic=true: terminations are not learned for several tasks together");
     if (dims->rgb && (dims->obs_dim != PIXEL_FRAME_BYTES || dims->task_dim != 0))
         return error_set(err, TD_EINVAL, "obs=rgb: frames are 3 x 64 x 64 = %d bytes and tasks are not "
                                          "embedded, got %d bytes and task_dim=%d",
@@ -60,8 +68,9 @@ int model_dims_check(const struct model_dims *dims, struct error *err)
     return TD_OK;
 }
 
-int model_dims_init(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
-                    struct error *err)
+/* Sizes from the options, not yet checked. */
+static int take_options(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
+                        struct error *err)
 {
     *dims = (struct model_dims){
         .obs_dim = obs_dim,
@@ -95,6 +104,32 @@ int model_dims_init(struct model_dims *dims, const struct config *config, int ob
         if (sizes[i].num_q != 0)
             dims->num_q = sizes[i].num_q;
         break;
+    }
+    return TD_OK;
+}
+
+int model_dims_init(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
+                    struct error *err)
+{
+    int rc = take_options(dims, config, obs_dim, action_dim, err);
+
+    return rc != TD_OK ? rc : model_dims_check(dims, err);
+}
+
+int model_dims_init_tasks(struct model_dims *dims, const struct config *config, const struct task_set *set,
+                          struct error *err)
+{
+    bool mt30 = strcmp(config->tasks[0] != '\0' ? config->tasks : config->task, "mt30") == 0;
+    bool narrow = mt30 && config->model_size != 1 && config->model_size != 317;
+    int rc = take_options(dims, config, set->obs_dim, set->action_dim, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if (set->multitask) {
+        dims->num_tasks = set->count;
+        dims->task_dim = config->task_dim > 0 ? (int)config->task_dim : narrow ? 64 : 96;
+        if (mt30 && config->model_size == 19)
+            dims->latent_dim = 512;
     }
     return model_dims_check(dims, err);
 }

@@ -16,7 +16,8 @@ struct model_dims {
     int obs_dim, action_dim; /* obs_dim: floats of a state, or bytes of one frame [3, 64, 64] */
     bool rgb;                /* observations are three stacked frames, seen by convolutions */
     int num_channels;        /* of those; latent_dim is 16 times as much */
-    int task_dim; /* width of the task embedding between z and the action; 0 in single-task runs */
+    int num_tasks; /* rows of the table of task embeddings; 0 in single-task runs */
+    int task_dim;  /* width of the task embedding between z and the action; 0 in single-task runs */
     int enc_dim, enc_layers; /* enc_layers as the option num_enc_layers */
     int mlp_dim, latent_dim, simnorm_dim;
     int num_q, num_bins;
@@ -32,6 +33,15 @@ struct model_dims {
  */
 int model_dims_init(struct model_dims *dims, const struct config *config, int obs_dim, int action_dim,
                     struct error *err);
+
+/*
+ * As model_dims_init for a list of tasks: their widest observations and actions, and for several tasks
+ * (set->multitask) their number and an embedding: option task_dim, or if that is 0 the reference's (96; 64
+ * for mt30 of other sizes than 1 and 317). mt30 of size 19 has latent_dim 512, as in the reference.
+ */
+struct task_set;
+int model_dims_init_tasks(struct model_dims *dims, const struct config *config, const struct task_set *set,
+                          struct error *err);
 
 /* The same checks on sizes that came from elsewhere (a file). */
 int model_dims_check(const struct model_dims *dims, struct error *err);

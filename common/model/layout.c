@@ -36,6 +36,7 @@ static struct shape shape_of(const struct model_dims *dims, enum model_part part
         return (struct shape){"_Qs.params", dims->num_q, za, mlp, 2, bins, NN_IDENTITY};
     case MODEL_TARGET_Q:
         return (struct shape){"_target_Qs_params", dims->num_q, za, mlp, 2, bins, NN_IDENTITY};
+    case MODEL_TASK:
     case MODEL_PARTS:
         break;
     }
@@ -44,12 +45,12 @@ static struct shape shape_of(const struct model_dims *dims, enum model_part part
 
 static bool part_exists(const struct model_dims *dims, enum model_part part)
 {
-    return part != MODEL_TERMINATION || dims->episodic;
+    return (part != MODEL_TERMINATION || dims->episodic) && (part != MODEL_TASK || dims->num_tasks > 0);
 }
 
 static bool is_chain(const struct model_dims *dims, enum model_part part)
 {
-    return part_exists(dims, part) && !(part == MODEL_ENCODER && dims->rgb);
+    return part != MODEL_TASK && part_exists(dims, part) && !(part == MODEL_ENCODER && dims->rgb);
 }
 
 static size_t aligned(size_t floats)
@@ -57,7 +58,7 @@ static size_t aligned(size_t floats)
     return (floats + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
 }
 
-/* One tensor at *end, which moves on; sizes 0 are left out. */
+/* One tensor at *end, which moves on; sizes 0 are left out, and a layer below 0 from the name. */
 static void add_tensor(struct model_layout *layout, enum model_part part, const char *prefix, int layer,
                        const char *field, const int sizes[4], size_t *end)
 {
@@ -65,7 +66,10 @@ static void add_tensor(struct model_layout *layout, enum model_part part, const 
 
     TD_ASSERT(layout->tensors <= MODEL_TENSORS_MAX, "%d", layout->tensors);
     *tensor = (struct model_tensor){.part = part, .offset = *end, .count = 1};
-    snprintf(tensor->name, sizeof(tensor->name), "%s.%d.%s", prefix, layer, field);
+    if (layer < 0)
+        snprintf(tensor->name, sizeof(tensor->name), "%s.%s", prefix, field);
+    else
+        snprintf(tensor->name, sizeof(tensor->name), "%s.%d.%s", prefix, layer, field);
     for (int i = 0; i < 4; i++)
         if (sizes[i] > 0) {
             tensor->shape[tensor->dims++] = (uint64_t)sizes[i];
@@ -117,9 +121,11 @@ void model_layout_init(struct model_layout *layout, const struct model_dims *dim
     *layout = (struct model_layout){.dims = *dims};
     for (int part = 0; part < MODEL_PARTS; part++) {
         layout->part[part] = end;
-        if (part == MODEL_ENCODER && dims->rgb)
+        if (part == MODEL_TASK && dims->num_tasks > 0)
+            add_tensor(layout, MODEL_TASK, "_task_emb", -1, "weight", (int[4]){dims->num_tasks, dims->task_dim}, &end);
+        else if (part == MODEL_ENCODER && dims->rgb)
             add_pixels(layout, &end);
-        else if (part_exists(dims, (enum model_part)part))
+        else if (part != MODEL_TASK && part_exists(dims, (enum model_part)part))
             add_part(layout, (enum model_part)part, &end);
     }
     layout->part[MODEL_PARTS] = end;

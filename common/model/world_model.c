@@ -28,8 +28,9 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
     floats = targets ? model_all_floats(&model->layout) : model_acting_floats(&model->layout);
     bytes = floats * sizeof(float); /* a multiple of 64: tensors are aligned */
     model->parameters = aligned_alloc(64, bytes);
+    model->task = calloc((size_t)dims->num_tasks + 1, sizeof(*model->task));
     model->support = calloc((size_t)dims->num_bins, sizeof(float));
-    if (model->parameters == NULL || model->support == NULL) {
+    if (model->parameters == NULL || model->support == NULL || model->task == NULL) {
         world_model_destroy(&model);
         return error_set(err, TD_ENOMEM, "no memory for the %zu MB of a model's parameters", bytes >> 20);
     }
@@ -56,7 +57,37 @@ void world_model_destroy(world_model_t **pointer)
         return;
     free(model->parameters);
     free(model->support);
+    free(model->task);
     free(model);
+}
+
+void world_model_set_tasks(world_model_t *model, const struct task_set *set)
+{
+    const struct model_dims *dims = &model->layout.dims;
+
+    if (dims->num_tasks == 0)
+        return;
+    TD_ASSERT(set->count == dims->num_tasks && set->action_dim == dims->action_dim, "%d tasks for a model of %d",
+              set->count, dims->num_tasks);
+    for (int i = 0; i < set->count; i++)
+        model->task[i] = (struct model_task){.action_dim = set->task[i].action_dim,
+                                             .discount = (float)set->task[i].discount};
+}
+
+bool embedding_renorm(float *row, int task_dim)
+{
+    double squares = 0;
+    float norm, factor;
+
+    for (int i = 0; i < task_dim; i++)
+        squares += (double)row[i] * (double)row[i];
+    norm = (float)sqrt(squares);
+    if (!(norm > 1.0f))
+        return false;
+    factor = 1.0f / (norm + 1e-7f);
+    for (int i = 0; i < task_dim; i++)
+        row[i] *= factor;
+    return true;
 }
 
 /* Reward and Q end in zero weights: "_reward.2.weight", "_Qs.params.2.weight". */
@@ -94,7 +125,9 @@ void world_model_init(world_model_t *model, uint64_t seed)
         if (tensor->part == MODEL_TARGET_Q)
             continue;
         rng_fork(&rng, &whole, (uint64_t)i);
-        if (inputs > 0)
+        if (tensor->part == MODEL_TASK)
+            rng_uniform(&rng, values, tensor->count, -INIT_DEVIATION, INIT_DEVIATION);
+        else if (inputs > 0)
             rng_uniform(&rng, values, tensor->count, -1.0f / sqrtf((float)inputs), 1.0f / sqrtf((float)inputs));
         else if (weight && strstr(tensor->name, ".ln.") != NULL)
             init_constant(values, tensor->count, 1.0f);

@@ -2,8 +2,8 @@
  * world_model.h - the latent world model: encoder, dynamics, reward, termination, Q ensemble, policy.
  *
  * All parameters lie in one float array, described by a table of named tensors (the official
- * state-dict names, Q tensors stacked over heads). Order: encoder, dynamics, reward, [termination],
- * Qs, policy | target Qs. What acting needs is a prefix: that prefix is the broadcast snapshot.
+ * state-dict names, Q tensors stacked over heads). Order: [task embeddings], encoder, dynamics, reward,
+ * [termination], Qs, policy | target Qs. What acting needs is a prefix: that prefix is the broadcast snapshot.
  * What the model optimiser trains (all but the policy) is a prefix of that. Tensors begin at
  * multiples of 16 floats; the gaps are zero and stay zero.
  *
@@ -20,6 +20,7 @@
 
 #include "common/model/dims.h"
 #include "common/model/policy_head.h"
+#include "common/model/task_set.h"
 #include "common/model/two_hot.h"
 #include "common/nn/mlp.h"
 #include "common/nn/pixels.h"
@@ -28,6 +29,7 @@
 #define MODEL_NAME_MAX    48
 
 enum model_part {
+    MODEL_TASK, /* the table of task embeddings: one tensor, no chain; nothing in single-task runs */
     MODEL_ENCODER,
     MODEL_DYNAMICS,
     MODEL_REWARD,
@@ -91,8 +93,15 @@ void model_gradients(const struct model_layout *layout, float *memory,
 void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net);
 void model_pixel_gradients(const struct model_layout *layout, float *memory, struct pixel_net_grad *grad);
 
+/* What the model must know of each of several tasks. */
+struct model_task {
+    int action_dim; /* the others are padding: the task's action mask has so many ones, then zeros */
+    float discount;
+};
+
 typedef struct world_model {
     struct model_layout layout;
+    struct model_task *task; /* [num_tasks]; all of world_model_set_tasks */
     struct two_hot two_hot;
     struct policy_head head;
     float *parameters; /* [acting or all floats] */
@@ -110,10 +119,25 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
                        struct error *err);
 void world_model_destroy(world_model_t **model);
 
+/* The tasks behind the embeddings, dims.num_tasks of them; needed before updates and plans. Copied. */
+void world_model_set_tasks(world_model_t *model, const struct task_set *set);
+
+/* The embeddings [num_tasks, task_dim] among parameters, gradients or moments. */
+static inline float *model_embeddings(const struct model_layout *layout, float *memory)
+{
+    return memory + layout->part[MODEL_TASK];
+}
+
+/*
+ * A row of the embeddings as every lookup in the reference leaves it: of an L2 norm above 1, rescaled by
+ * 1 / (norm + 1e-7). Returns whether it was.
+ */
+bool embedding_renorm(float *row, int task_dim);
+
 /*
  * Initialise as the reference does: Linear weights truncated normal 0.02, biases 0, LayerNorm 1 and
  * 0, last-layer weights of reward and Qs zero, targets a copy; convolutions' weights and biases uniform
- * within 1/sqrt(inputs of one output). Depends on the seed alone.
+ * within 1/sqrt(inputs of one output); task embeddings uniform within 0.02. Depends on the seed alone.
  */
 void world_model_init(world_model_t *model, uint64_t seed);
 

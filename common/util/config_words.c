@@ -9,8 +9,7 @@ static const struct {
     const char *name, *sentence;
 } foreign[] = {
     {"task_title", "is the task's name in words, made from task"},
-    {"multitask", "follows from task: it is true for mt30 and mt80"},
-    {"tasks", "follows from task: its one task, or the list behind mt30 and mt80"},
+    {"multitask", "follows from the tasks: it is true for more than one, for mt30 and for mt80"},
     {"obs_shape", "follows from the task's observations"},
     {"obs_shapes", "follows from the tasks' observations"},
     {"action_dim", "follows from the task's actions"},
@@ -18,7 +17,6 @@ static const struct {
     {"episode_length", "is the time limit of the task's environment, in agent steps"},
     {"episode_lengths", "are the time limits of the tasks' environments, in agent steps"},
     {"bin_size", "is (vmax - vmin) / (num_bins - 1)"},
-    {"task_dim", "follows from task: it is 0 for a single task"},
     {"wandb_project", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
     {"wandb_entity", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
     {"wandb_silent", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
@@ -27,7 +25,6 @@ static const struct {
     {"save_video", "is not offered: no video is recorded"},
     {"save_agent", "is not needed: the final checkpoint is always written"},
     {"data_dir", "belongs to offline multi-task training, which is not offered"},
-    {"num_channels", "belongs to pixel observations, which are not offered"},
     {"capacity", "is called buffer_size"},
     {"num_envs", "is not offered: actors=N starts N environments"},
     {"hydra", "belongs to Hydra, which is not used: options are plain key=value words"},

@@ -185,7 +185,7 @@ static void derived_and_foreign_keys_say_why(void **state)
     (void)state;
     assert_refused("obs_shape=24", "obs_shape", "observations");
     assert_refused("bin_size=0.2", "bin_size", "vmax - vmin");
-    assert_refused("task_dim=96", "task_dim", "follows from task");
+    assert_refused("multitask=true", "multitask", "follows from the tasks");
     assert_refused("episode_length=500", "episode_length", "time limit");
     assert_refused("action_dims=6", "action_dims", "actions");
     assert_refused("multitask=true", "multitask", "mt30");
