@@ -100,13 +100,16 @@ int golden_report_print(const struct golden_report *report, FILE *out)
 
 /* --- tensors ----------------------------------------------------------------------------------- */
 
-/* malloc'd room for tensor `name`: what the file holds, its size has been checked against its length. */
+/* malloc'd room for the tensor of that name: what the file holds, its size has been checked against its length. */
 static int read_tensor(const struct golden_case *recorded, void **out, enum safetensors_type type, int dims,
-                       const uint64_t *shape, const char *name, struct error *err)
+                       const uint64_t *shape, struct error *err, const char *format, va_list arguments)
 {
-    const struct safetensors_tensor *tensor = safetensors_find(recorded->file, name);
+    const struct safetensors_tensor *tensor;
+    char name[160];
     int rc;
 
+    vsnprintf(name, sizeof(name), format, arguments);
+    tensor = safetensors_find(recorded->file, name);
     *out = malloc(tensor == NULL || tensor->bytes == 0 ? sizeof(float) : (size_t)tensor->bytes);
     if (*out == NULL)
         return error_set(err, TD_ENOMEM, "out of memory reading %s", recorded->path);
@@ -121,15 +124,13 @@ static int read_tensor(const struct golden_case *recorded, void **out, enum safe
 int golden_floats(const struct golden_case *recorded, float **out, int dims, const uint64_t *shape,
                   struct error *err, const char *format, ...)
 {
-    char name[160];
     va_list arguments;
     void *memory;
     int rc;
 
     va_start(arguments, format);
-    vsnprintf(name, sizeof(name), format, arguments);
+    rc = read_tensor(recorded, &memory, SAFETENSORS_F32, dims, shape, err, format, arguments);
     va_end(arguments);
-    rc = read_tensor(recorded, &memory, SAFETENSORS_F32, dims, shape, name, err);
     *out = memory;
     return rc;
 }
@@ -137,15 +138,13 @@ int golden_floats(const struct golden_case *recorded, float **out, int dims, con
 int golden_bytes(const struct golden_case *recorded, uint8_t **out, int dims, const uint64_t *shape,
                  struct error *err, const char *format, ...)
 {
-    char name[160];
     va_list arguments;
     void *memory;
     int rc;
 
     va_start(arguments, format);
-    vsnprintf(name, sizeof(name), format, arguments);
+    rc = read_tensor(recorded, &memory, SAFETENSORS_U8, dims, shape, err, format, arguments);
     va_end(arguments);
-    rc = read_tensor(recorded, &memory, SAFETENSORS_U8, dims, shape, name, err);
     *out = memory;
     return rc;
 }
@@ -156,20 +155,20 @@ int golden_shifts(const struct golden_case *recorded, float *out, int count, str
     uint64_t shape[4] = {(uint64_t)count, 1, 1, 2};
     char name[160];
     va_list arguments;
-    void *memory;
+    float *recorded_shifts;
     int rc;
 
     va_start(arguments, format);
     vsnprintf(name, sizeof(name), format, arguments);
     va_end(arguments);
-    rc = read_tensor(recorded, &memory, SAFETENSORS_F32, 4, shape, name, err);
+    rc = golden_floats(recorded, &recorded_shifts, 4, shape, err, "%s", name);
     for (int i = 0; rc == TD_OK && i < 2 * count; i++) {
-        out[i] = ((const float *)memory)[i];
+        out[i] = recorded_shifts[i];
         if (!(out[i] >= 0 && out[i] < PIXEL_SHIFTS && out[i] == floorf(out[i])))
             rc = error_set(err, TD_EINVAL, "%s: %s holds more than the shifts 0 to %d", recorded->path, name,
                            PIXEL_SHIFTS - 1);
     }
-    free(memory);
+    free(recorded_shifts);
     return rc;
 }
 

@@ -17,6 +17,7 @@
 #include "common/wire/codec.h"
 #include "tests/support/live.h"
 #include "tests/support/messages.h"
+#include "tests/support/raw_peer.h"
 #include "tests/support/tap.h"
 #include "tests/support/test.h"
 
@@ -54,40 +55,12 @@ static void *open_dealer(const char *address)
 
 static void say(void *socket, const struct message *message)
 {
-    uint8_t header[WIRE_HEADER_MAX];
-    size_t length = codec_encode(codec, message, header);
-
-    zmq_send(socket, header, length, message->bulks > 0 ? ZMQ_SNDMORE : 0);
-    for (uint32_t i = 0; i < message->bulks; i++)
-        zmq_send(socket, message->bulk[i].data, message->bulk[i].size, i + 1 < message->bulks ? ZMQ_SNDMORE : 0);
+    raw_say(codec, socket, message);
 }
 
-/* The next answer of this kind. */
 static bool hear(void *socket, uint32_t kind, struct message *message, int ms)
 {
-    static uint64_t frames[1 + WIRE_BULK_MAX][WIRE_STATE_MAX / 8];
-    uint64_t end = clock_ms() + (uint64_t)ms;
-
-    while (clock_ms() < end) {
-        struct bulk bulks[1 + WIRE_BULK_MAX];
-        size_t count = 0;
-        struct error err;
-        int more = 1;
-
-        while (more && count <= WIRE_BULK_MAX) {
-            size_t size = sizeof(more);
-            int length = zmq_recv(socket, frames[count], sizeof(frames[count]), 0);
-
-            if (length < 0)
-                break;
-            bulks[count] = (struct bulk){frames[count], (size_t)length};
-            count++;
-            zmq_getsockopt(socket, ZMQ_RCVMORE, &more, &size);
-        }
-        if (count > 0 && codec_decode(codec, bulks, count, message, &err) == TD_OK && message->kind == kind)
-            return true;
-    }
-    return false;
+    return raw_hear(codec, socket, kind, message, ms);
 }
 
 /* --- a run to annoy ---------------------------------------------------------- */

@@ -69,3 +69,20 @@ uint64_t test_used_bytes(const char *dir)
     close(fd);
     return (uint64_t)end;
 }
+
+void test_rows_append(store_t *store, const struct row_schema *schema, uint32_t slot, uint32_t count, uint32_t ends)
+{
+    const struct store_stream *stream = store_stream(store, slot, 0);
+    size_t stride = row_stride(schema);
+    char *rows = malloc(count * stride);
+    struct error err = {0};
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct test_row_id id = {slot, 0, stream->epoch, stream->next + i};
+
+        test_row_fill(rows + i * stride, schema, &id,
+                      (i == 0 && stream->open_rows == 0 ? (uint32_t)ROW_FIRST : 0u) | (i + 1 == count ? ends : 0u));
+    }
+    assert_ok(store_append(store, slot, 0, rows, count, &err), err);
+    free(rows);
+}

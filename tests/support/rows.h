@@ -5,6 +5,7 @@
 #define TD_TEST_ROWS_H
 
 #include "common/store/row.h"
+#include "common/store/store.h"
 
 /* Rows of this schema fit rows_fill: at least 4 observations, at least 1 action. */
 struct test_row_id {
@@ -19,6 +20,9 @@ void test_row_fill(void *row, const struct row_schema *schema, const struct test
 /* Assert that `row` is exactly what test_row_fill wrote. */
 void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,
                      uint32_t flags);
+
+/* Append `count` such rows to the stream (slot, 0) after what it has; `ends`: flags of the last. */
+void test_rows_append(store_t *store, const struct row_schema *schema, uint32_t slot, uint32_t count, uint32_t ends);
 
 /* Bytes of the store's file in `dir` up to the last page that is not all zeros. */
 uint64_t test_used_bytes(const char *dir);

@@ -42,18 +42,7 @@ static struct store_config config_for(const char *dir)
 
 static void append(store_t *store, uint32_t slot, uint32_t count, uint32_t ends)
 {
-    const struct store_stream *stream = store_stream(store, slot, 0);
-    char *rows = malloc(count * STRIDE);
-    struct error err = {0};
-
-    for (uint32_t i = 0; i < count; i++) {
-        struct test_row_id id = {slot, 0, stream->epoch, stream->next + i};
-
-        test_row_fill(rows + i * STRIDE, &schema, &id,
-                      (i == 0 && stream->open_rows == 0 ? (uint32_t)ROW_FIRST : 0u) | (i + 1 == count ? ends : 0u));
-    }
-    assert_ok(store_append(store, slot, 0, rows, count, &err), err);
-    free(rows);
+    test_rows_append(store, &schema, slot, count, ends);
 }
 
 static void commit(store_t *store)

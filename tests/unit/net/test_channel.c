@@ -9,9 +9,9 @@
 #include "common/net/channel.h"
 #include "common/net/process.h"
 #include "common/util/clock.h"
+#include "tests/support/loops.h"
 
 #define LIMIT (64u << 10)
-#define DEADLINE_MS 20000
 
 /* --- one end of a wire ------------------------------------------------------ */
 
@@ -124,27 +124,6 @@ static int send_text(struct end *end, uint64_t peer, const char *text)
     return channel_send(end->channel, peer, &part, 1);
 }
 
-/* Run the loop until *value reaches wanted; fails after the deadline. */
-static void pump(loop_t *loop, const int *value, int wanted)
-{
-    uint64_t start = clock_ms();
-
-    while (*value < wanted) {
-        if (clock_ms() - start > DEADLINE_MS)
-            fail_msg("waited %d ms: %d of %d", DEADLINE_MS, *value, wanted);
-        loop_run_for(loop, 20);
-    }
-}
-
-static const char *ipc_address(void)
-{
-    static char address[ADDRESS_MAX];
-    static int number;
-
-    snprintf(address, sizeof(address), "ipc://%s/%d", test_folder(), number++);
-    return address;
-}
-
 static int open_descriptors(void)
 {
     DIR *dir = opendir("/proc/self/fd");
@@ -166,7 +145,7 @@ static void close_all(loop_t **loop)
 
 static void messages_of_several_frames_go_both_ways(void **state)
 {
-    const char *addresses[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*", ipc_address()};
+    const char *addresses[] = {"tcp://127.0.0.1:*", "tcp://[::1]:*", loops_ipc_address()};
 
     (void)state;
     for (size_t a = 0; a < TD_LEN(addresses); a++) {
@@ -177,7 +156,7 @@ static void messages_of_several_frames_go_both_ways(void **state)
 
         open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, addresses[a]);
         assert_int_equal(channel_send(client.channel, 0, parts, 3), TD_OK);
-        pump(loop, &client.received, 1);
+        loops_pump(loop, &client.received, 1);
         assert_int_equal(server.peer, 77);
         assert_int_equal(server.frames, 3);
         assert_int_equal(client.frames, 3);
@@ -196,7 +175,7 @@ static void messages_of_several_frames_go_both_ways(void **state)
 /* Two lives of one address: the first one's end takes nothing from the second. */
 static void a_late_end_leaves_the_successor_alone(void **state)
 {
-    const char *address = ipc_address();
+    const char *address = loops_ipc_address();
     loop_t *loop = make_loop();
     struct end first = {0}, second = {.echo = true}, client = {0};
     struct error err;
@@ -209,7 +188,7 @@ static void a_late_end_leaves_the_successor_alone(void **state)
     channel_close(&first.channel);
     assert_int_equal(access(address + strlen("ipc://"), F_OK), 0);
     assert_int_equal(send_text(&client, 0, "still there"), TD_OK);
-    pump(loop, &client.received, 1);
+    loops_pump(loop, &client.received, 1);
     channel_close(&second.channel);
     channel_close(&client.channel);
     close_all(&loop);
@@ -238,13 +217,13 @@ static void big_frames_leave_from_where_they_lie(void **state)
     options.max_message = SIZE;
     assert_ok(channel_open(&server.channel, loop, &options, &err), err);
     open_end(&client, loop, CHANNEL_DEALER, 1);
-    assert_ok(channel_bind(server.channel, ipc_address(), &err), err);
+    assert_ok(channel_bind(server.channel, loops_ipc_address(), &err), err);
     assert_ok(channel_connect(client.channel, channel_address(server.channel), &err), err);
     for (int i = 1; i <= TIMES; i++) {
         struct channel_part parts[2] = {{"slices", 6, NULL, NULL}, {bytes, SIZE, count_release, &released}};
 
         assert_int_equal(channel_send(client.channel, 0, parts, 2), TD_OK);
-        pump(loop, &server.received, i);
+        loops_pump(loop, &server.received, i);
         assert_int_equal(channel_blob_length(server.blob), SIZE);
         assert_memory_equal(channel_blob_bytes(server.blob), bytes, SIZE);
         if (i < TIMES)
@@ -276,7 +255,7 @@ static void a_full_queue_is_reported_and_loses_nothing(void **state)
     options.queue = 8;
     open_end(&server, asleep, CHANNEL_ROUTER, 0); /* its loop does not run: nobody reads */
     assert_ok(channel_open(&client.channel, loop, &options, &err), err);
-    assert_ok(channel_bind(server.channel, ipc_address(), &err), err);
+    assert_ok(channel_bind(server.channel, loops_ipc_address(), &err), err);
     assert_ok(channel_connect(client.channel, channel_address(server.channel), &err), err);
     for (uint64_t start = clock_ms(); clock_ms() - start < 500;) { /* until it stays full */
         memcpy(frame, &sent, sizeof(sent));
@@ -290,11 +269,11 @@ static void a_full_queue_is_reported_and_loses_nothing(void **state)
     assert_int_equal(channel_send(client.channel, 0, &part, 1), TD_EAGAIN);
     assert_true(channel_counters(client.channel).blocked > 0);
     client.writable = 0;
-    pump(asleep, &server.received, sent / 2);
-    pump(loop, &client.writable, 1);
+    loops_pump(asleep, &server.received, sent / 2);
+    loops_pump(loop, &client.writable, 1);
     memcpy(frame, &sent, sizeof(sent));
     assert_int_equal(channel_send(client.channel, 0, &part, 1), TD_OK);
-    pump(asleep, &server.received, ++sent);
+    loops_pump(asleep, &server.received, ++sent);
     loop_run_for(asleep, 50);
     assert_int_equal(server.received, sent);
     channel_close(&server.channel);
@@ -315,24 +294,24 @@ static void a_router_knows_who_is_away_or_slow(void **state)
     (void)state;
     open_end(&server, loop, CHANNEL_ROUTER, 0);
     open_end(&client, asleep, CHANNEL_DEALER, 9);
-    assert_ok(channel_bind(server.channel, ipc_address(), &err), err);
+    assert_ok(channel_bind(server.channel, loops_ipc_address(), &err), err);
     assert_int_equal(send_text(&server, 9, "too early"), TD_ENOTFOUND);
     assert_int_equal(channel_counters(server.channel).unroutable, 1);
     assert_ok(channel_connect(client.channel, channel_address(server.channel), &err), err);
     assert_int_equal(send_text(&client, 0, "here I am"), TD_OK);
-    pump(loop, &server.received, 1);
+    loops_pump(loop, &server.received, 1);
     while (rc == TD_OK && sent < 100000) {
         rc = channel_send(server.channel, 9, &part, 1);
         sent += rc == TD_OK;
     }
     assert_int_equal(rc, TD_EAGAIN);
-    pump(loop, &server.writable, 1); /* asked again soon, and without spinning */
-    pump(asleep, &client.received, sent);
+    loops_pump(loop, &server.writable, 1); /* asked again soon, and without spinning */
+    loops_pump(asleep, &client.received, sent);
     assert_int_equal(channel_send(server.channel, 9, &part, 1), TD_OK);
     channel_close(&client.channel);
     loop_destroy(&asleep);
     for (uint64_t start = clock_ms(); send_text(&server, 9, "gone?") != TD_ENOTFOUND;) {
-        assert_true(clock_ms() - start < DEADLINE_MS);
+        assert_true(clock_ms() - start < LOOPS_DEADLINE_MS);
         loop_run_for(loop, 5);
     }
     channel_close(&server.channel);
@@ -346,13 +325,13 @@ static void a_peer_that_comes_back_is_the_same_peer(void **state)
     struct error err;
 
     (void)state;
-    open_pair(loop, &server, CHANNEL_ROUTER, &first, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &first, CHANNEL_DEALER, loops_ipc_address());
     assert_int_equal(send_text(&first, 0, "one"), TD_OK);
-    pump(loop, &first.received, 1);
+    loops_pump(loop, &first.received, 1);
     open_end(&second, loop, CHANNEL_DEALER, 77); /* the same identity, while the first still lives */
     assert_ok(channel_connect(second.channel, channel_address(server.channel), &err), err);
     assert_int_equal(send_text(&second, 0, "two"), TD_OK);
-    pump(loop, &second.received, 1);
+    loops_pump(loop, &second.received, 1);
     assert_int_equal(server.peer, 77);
     assert_string_equal(second.text, "two");
     channel_close(&first.channel);
@@ -365,7 +344,7 @@ static void a_peer_that_comes_back_is_the_same_peer(void **state)
         else
             second.move_to = channel_address(server.channel);
         assert_int_equal(send_text(&second, 0, text), TD_OK);
-        pump(loop, &second.received, i);
+        loops_pump(loop, &second.received, i);
         assert_string_equal(second.text, text);
     }
     channel_close(&server.channel);
@@ -380,7 +359,7 @@ static void ask_until_answered(loop_t *loop, struct end *client, const char *tex
     int before = client->received;
 
     while (client->received == before || strcmp(client->text, text) != 0) {
-        assert_true(clock_ms() - start < DEADLINE_MS);
+        assert_true(clock_ms() - start < LOOPS_DEADLINE_MS);
         send_text(client, 0, text);
         loop_run_for(loop, 20);
     }
@@ -397,7 +376,7 @@ static void spawn_echo(process_t **out, loop_t *loop, const char *address)
 
 static void a_killed_peer_is_found_again(void **state)
 {
-    const char *addresses[2] = {ipc_address(), "tcp://127.0.0.1:*"};
+    const char *addresses[2] = {loops_ipc_address(), "tcp://127.0.0.1:*"};
 
     (void)state;
     for (int a = 0; a < 2; a++) {
@@ -431,7 +410,7 @@ static void sixty_four_clients_leave_nothing_behind(void **state)
 {
     enum { CLIENTS = 64, EACH = 20 };
     struct end server = {.echo = true}, clients[CLIENTS];
-    const char *address = ipc_address();
+    const char *address = loops_ipc_address();
     struct error err;
     loop_t *loop;
     int before = 0;
@@ -454,9 +433,9 @@ static void sixty_four_clients_leave_nothing_behind(void **state)
                 snprintf(text, sizeof(text), "%d", c);
                 assert_int_equal(send_text(&clients[c], 0, text), TD_OK);
             }
-        pump(loop, &server.received, CLIENTS * EACH);
+        loops_pump(loop, &server.received, CLIENTS * EACH);
         for (int c = 0; c < CLIENTS; c++) {
-            pump(loop, &clients[c].received, EACH);
+            loops_pump(loop, &clients[c].received, EACH);
             assert_int_equal(atoi(clients[c].text), c); /* everyone got the own answers */
             channel_close(&clients[c].channel);
         }
@@ -477,15 +456,15 @@ static void too_long_messages_cut_their_sender_off(void **state)
     struct error err;
 
     (void)state;
-    open_pair(loop, &server, CHANNEL_ROUTER, &good, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &good, CHANNEL_DEALER, loops_ipc_address());
     open_end(&bad, loop, CHANNEL_DEALER, 78);
     assert_ok(channel_connect(bad.channel, channel_address(server.channel), &err), err);
     assert_int_equal(channel_send(bad.channel, 0, &part, 1), TD_OK); /* just short enough */
-    pump(loop, &bad.received, 1);
+    loops_pump(loop, &bad.received, 1);
     part.length = LIMIT + 1;
     assert_int_equal(channel_send(bad.channel, 0, &part, 1), TD_OK);
     assert_int_equal(send_text(&good, 0, "others are heard"), TD_OK);
-    pump(loop, &good.received, 1);
+    loops_pump(loop, &good.received, 1);
     loop_run_for(loop, 50);
     assert_int_equal(server.received, 2);
     ask_until_answered(loop, &bad, "mended"); /* it may come back */
@@ -504,7 +483,7 @@ static void too_many_frames_and_nameless_peers_are_not_heard(void **state)
     int linger = 0, dropped = 0;
 
     (void)state;
-    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, loops_ipc_address());
     zmq_setsockopt(stranger, ZMQ_LINGER, &linger, sizeof(linger));
     assert_int_equal(zmq_connect(stranger, channel_address(server.channel)), 0);
     zmq_send(stranger, "who am I", 8, 0);
@@ -513,7 +492,7 @@ static void too_many_frames_and_nameless_peers_are_not_heard(void **state)
     for (int i = 0; i < 40; i++) /* both connections take turns: one of them has a name */
         for (int part = 0; part <= CHANNEL_FRAMES; part++)
             zmq_send(stranger, "x", 1, part < CHANNEL_FRAMES ? ZMQ_SNDMORE : 0);
-    for (uint64_t start = clock_ms(); dropped < 41 && clock_ms() - start < DEADLINE_MS;) {
+    for (uint64_t start = clock_ms(); dropped < 41 && clock_ms() - start < LOOPS_DEADLINE_MS;) {
         loop_run_for(loop, 20);
         dropped = (int)channel_counters(server.channel).dropped;
     }
@@ -521,7 +500,7 @@ static void too_many_frames_and_nameless_peers_are_not_heard(void **state)
     assert_int_equal(server.dropped, 41);
     assert_int_equal(server.received, 0);
     assert_int_equal(send_text(&client, 0, "a known one is"), TD_OK);
-    pump(loop, &client.received, 1);
+    loops_pump(loop, &client.received, 1);
     zmq_close(stranger);
     zmq_ctx_term(context);
     channel_close(&server.channel);
@@ -540,16 +519,16 @@ static void questions_are_answered_and_bad_ones_do_not_jam(void **state)
     (void)state;
     options.max_frames = 2;
     assert_ok(channel_open(&server.channel, loop, &options, &err), err);
-    assert_ok(channel_bind(server.channel, ipc_address(), &err), err);
+    assert_ok(channel_bind(server.channel, loops_ipc_address(), &err), err);
     open_end(&client, loop, CHANNEL_REQ, 0);
     assert_ok(channel_connect(client.channel, channel_address(server.channel), &err), err);
     for (int i = 1; i <= 3; i++) {
         assert_int_equal(channel_send(client.channel, 0, parts, CHANNEL_FRAMES), TD_OK);
         loop_run_for(loop, 20);
         assert_int_equal(send_text(&client, 0, "question"), TD_OK);
-        pump(loop, &server.received, i);
+        loops_pump(loop, &server.received, i);
     }
-    pump(loop, &client.received, 1);
+    loops_pump(loop, &client.received, 1);
     channel_close(&server.channel);
     channel_close(&client.channel);
     close_all(&loop);
@@ -564,14 +543,14 @@ static void what_is_published_reaches_those_who_listen(void **state)
     (void)state;
     memset(listeners, 0, sizeof(listeners));
     open_end(&speaker, loop, CHANNEL_PUB, 0);
-    assert_ok(channel_bind(speaker.channel, ipc_address(), &err), err);
+    assert_ok(channel_bind(speaker.channel, loops_ipc_address(), &err), err);
     for (int i = 0; i < 3; i++) {
         open_end(&listeners[i], loop, CHANNEL_SUB, 0);
         assert_ok(channel_connect(listeners[i].channel, channel_address(speaker.channel), &err), err);
     }
     for (int i = 0; i < 3; i++)
         for (uint64_t start = clock_ms(); listeners[i].received == 0;) {
-            assert_true(clock_ms() - start < DEADLINE_MS);
+            assert_true(clock_ms() - start < LOOPS_DEADLINE_MS);
             assert_int_equal(send_text(&speaker, 0, "news"), TD_OK);
             loop_run_for(loop, 10);
         }
@@ -587,10 +566,10 @@ static void a_channel_may_close_in_its_own_callback(void **state)
     struct end server = {.close_on_message = true}, client = {0};
 
     (void)state;
-    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, loops_ipc_address());
     for (int i = 0; i < 5; i++)
         assert_int_equal(send_text(&client, 0, "close"), TD_OK);
-    pump(loop, &server.received, 1);
+    loops_pump(loop, &server.received, 1);
     loop_run_for(loop, 20);
     assert_int_equal(server.received, 1);
     assert_null(server.channel);
@@ -604,11 +583,11 @@ static void what_lingers_still_arrives(void **state)
     struct end server = {0}, client = {0};
 
     (void)state;
-    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, loops_ipc_address());
     for (int i = 0; i < 20; i++)
         assert_int_equal(send_text(&client, 0, "leaving"), TD_OK);
     channel_close_linger(&client.channel, 2000);
-    pump(loop, &server.received, 20);
+    loops_pump(loop, &server.received, 20);
     channel_close(&server.channel);
     close_all(&loop);
 }
@@ -665,11 +644,11 @@ static void many_messages_leave_memory_as_it_was(void **state)
 #ifdef __SANITIZE_ADDRESS__
     allowed = 1u << 30; /* it keeps freed memory aside */
 #endif
-    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, ipc_address());
+    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, loops_ipc_address());
     for (int i = 1; i <= total; i++) {
         assert_int_equal(channel_send(client.channel, 0, parts, 3), TD_OK);
         if (i % 32 == 0)
-            pump(loop, &client.received, i);
+            loops_pump(loop, &client.received, i);
         if (i == WARM)
             before = process_resident_bytes();
     }

@@ -5,9 +5,9 @@
 
 #include "common/net/post.h"
 #include "common/util/clock.h"
+#include "tests/support/loops.h"
 #include "common/wire/codec.h"
 
-#define DEADLINE_MS 20000
 
 struct part {
     post_t *post;
@@ -57,26 +57,6 @@ static loop_t *make_loop(void)
     return loop;
 }
 
-static void pump(loop_t *loop, const int *value, int wanted)
-{
-    uint64_t start = clock_ms();
-
-    while (*value < wanted) {
-        if (clock_ms() - start > DEADLINE_MS)
-            fail_msg("waited %d ms: %d of %d", DEADLINE_MS, *value, wanted);
-        loop_run_for(loop, 20);
-    }
-}
-
-static const char *ipc_address(void)
-{
-    static char address[ADDRESS_MAX];
-    static int number;
-
-    snprintf(address, sizeof(address), "ipc://%s/%d", test_folder(), number++);
-    return address;
-}
-
 static struct message beat(uint64_t run)
 {
     struct message message;
@@ -97,7 +77,7 @@ static void every_kind_arrives_as_it_was_sent(void **state)
     (void)state;
     open_part(&server, loop, 1);
     open_part(&client, loop, 2);
-    assert_ok(post_bind(server.post, PORT_CONTROL, ipc_address(), &err), err);
+    assert_ok(post_bind(server.post, PORT_CONTROL, loops_ipc_address(), &err), err);
     assert_ok(post_connect(client.post, &to, post_address(server.post, PORT_CONTROL, true), &err), err);
     assert_string_equal(post_address(server.post, PORT_CONTROL, false), "");
     assert_string_equal(post_connected(client.post, &to), post_address(server.post, PORT_CONTROL, true));
@@ -105,7 +85,7 @@ static void every_kind_arrives_as_it_was_sent(void **state)
         messages_random(test_rng(), messages_kind(i), &client.expected);
         server.expected = client.expected;
         post_send(client.post, &to, &client.expected);
-        pump(loop, &client.received, i + 1);
+        loops_pump(loop, &client.received, i + 1);
     }
     assert_int_equal(server.peer.port, PORT_CONTROL);
     assert_true(server.peer.local);
@@ -132,16 +112,16 @@ static void answers_go_the_way_the_question_came(void **state)
     open_part(&server, loop, 1);
     open_part(&near, loop, 7);
     open_part(&far, loop, 7);
-    assert_ok(post_bind(server.post, PORT_CONTROL, ipc_address(), &err), err);
+    assert_ok(post_bind(server.post, PORT_CONTROL, loops_ipc_address(), &err), err);
     assert_ok(post_bind(server.post, PORT_CONTROL, "tcp://127.0.0.1:*", &err), err);
     assert_ok(post_connect(near.post, &control, post_address(server.post, PORT_CONTROL, true), &err), err);
     assert_ok(post_connect(far.post, &control, post_address(server.post, PORT_CONTROL, false), &err), err);
     for (int i = 1; i <= 3; i++) {
         post_send(near.post, &control, &message);
-        pump(loop, &near.received, i);
+        loops_pump(loop, &near.received, i);
         assert_true(server.peer.local);
         post_send(far.post, &control, &message);
-        pump(loop, &far.received, i);
+        loops_pump(loop, &far.received, i);
         assert_false(server.peer.local);
         assert_int_equal(server.peer.id, 7);
     }
@@ -166,12 +146,12 @@ static void announcements_reach_everyone(void **state)
     open_part(&server, loop, 1);
     open_part(&near, loop, 2);
     open_part(&far, loop, 3);
-    assert_ok(post_bind(server.post, PORT_ANNOUNCE, ipc_address(), &err), err);
+    assert_ok(post_bind(server.post, PORT_ANNOUNCE, loops_ipc_address(), &err), err);
     assert_ok(post_bind(server.post, PORT_ANNOUNCE, "tcp://127.0.0.1:*", &err), err);
     assert_ok(post_connect(near.post, &announce, post_address(server.post, PORT_ANNOUNCE, true), &err), err);
     assert_ok(post_connect(far.post, &announce, post_address(server.post, PORT_ANNOUNCE, false), &err), err);
     for (uint64_t start = clock_ms(); near.received == 0 || far.received == 0;) {
-        assert_true(clock_ms() - start < DEADLINE_MS);
+        assert_true(clock_ms() - start < LOOPS_DEADLINE_MS);
         post_send(server.post, &announce, &message);
         loop_run_for(loop, 10);
     }
@@ -194,11 +174,11 @@ static void bulk_may_be_kept_and_lines_dropped_inside_the_call(void **state)
     messages_random(test_rng(), MESSAGE_CHUNK, &message);
     open_part(&server, loop, 1);
     open_part(&client, loop, 2);
-    assert_ok(post_bind(server.post, PORT_CONTROL, ipc_address(), &err), err);
+    assert_ok(post_bind(server.post, PORT_CONTROL, loops_ipc_address(), &err), err);
     for (int i = 1; i <= 3; i++) {
         assert_ok(post_connect(client.post, &to, post_address(server.post, PORT_CONTROL, true), &err), err);
         post_send(client.post, &to, &message);
-        pump(loop, &client.received, i);
+        loops_pump(loop, &client.received, i);
         assert_null(post_connected(client.post, &to));
         assert_int_equal(channel_blob_length(client.blob), message.bulk[0].size);
         assert_memory_equal(channel_blob_bytes(client.blob), message.bulk[0].data, message.bulk[0].size);
@@ -236,7 +216,7 @@ static void rubbish_is_dropped_and_other_versions_are_told(void **state)
     assert_int_equal(metrics_create(&metrics, &owner), TD_OK);
     options.metrics = metrics;
     assert_ok(post_open(&server.post, loop, &options, &err), err);
-    assert_ok(post_bind(server.post, PORT_CONTROL, ipc_address(), &err), err);
+    assert_ok(post_bind(server.post, PORT_CONTROL, loops_ipc_address(), &err), err);
     zmq_setsockopt(raw, ZMQ_LINGER, &linger, sizeof(linger));
     zmq_setsockopt(raw, ZMQ_ROUTING_ID, "P\1\2\3\4\5\6\7\10", 9);
     assert_int_equal(zmq_connect(raw, post_address(server.post, PORT_CONTROL, true)), 0);
@@ -249,7 +229,7 @@ static void rubbish_is_dropped_and_other_versions_are_told(void **state)
     header[1] = PROTOCOL_VERSION + 1;
     zmq_send(raw, header, length, 0);
     for (uint64_t start = clock_ms(); received < 0;) {
-        assert_true(clock_ms() - start < DEADLINE_MS);
+        assert_true(clock_ms() - start < LOOPS_DEADLINE_MS);
         loop_run_for(loop, 20);
         received = zmq_recv(raw, answer, sizeof(answer), ZMQ_DONTWAIT);
     }
@@ -262,7 +242,7 @@ static void rubbish_is_dropped_and_other_versions_are_told(void **state)
     assert_true(metrics_total(metrics, METRIC_received_bytes) >= length + 7);
     header[1] = PROTOCOL_VERSION;
     zmq_send(raw, header, length, 0); /* heard all the same afterwards */
-    pump(loop, &server.received, 1);
+    loops_pump(loop, &server.received, 1);
     codec_destroy(&codec);
     zmq_close(raw);
     zmq_ctx_term(context);
