@@ -539,7 +539,7 @@ static int make_out(struct salvage *salvage, struct store_config *config, struct
     config->run_id = salvage->report->run_id;
     config->shard = wreck->has_manifest ? wreck->manifest.shard : config->shard;
     for (size_t i = 0; i < salvage->count; i++) /* what is saved is stored as it was */
-        config->compress_frames |= salvage->found[i].packed;
+        config->compress_frames = config->narrow |= salvage->found[i].packed;
     config->map_bytes = wreck->map_bytes > least ? wreck->map_bytes : least;
     return store_open(&salvage->out, config, err);
 }

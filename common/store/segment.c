@@ -46,12 +46,31 @@ static size_t rows_offset(const struct row_schema *schema, uint32_t rows)
     return sizeof(struct segment_head) + blocks_of(schema, rows) * sizeof(uint64_t);
 }
 
-/* Bytes of the hashes and, of a packed segment, of the ends. */
+/* Columns that a narrow segment keeps. */
+struct widths {
+    uint32_t obs, action;
+};
+
+/* Bytes of the hashes and of what stands behind them: a packed segment's ends, a narrow one's widths. */
 static size_t tables_bytes(const struct segment_head *head)
 {
     size_t each = sizeof(uint64_t) + (head->packing == SEGMENT_ZSTD ? sizeof(uint32_t) : 0);
+    size_t widths = head->packing == SEGMENT_NARROW ? sizeof(struct widths) : 0;
 
-    return blocks_of(&head->schema, head->rows) * each;
+    return blocks_of(&head->schema, head->rows) * each + widths;
+}
+
+static struct widths widths_of(const struct segment_head *head, const char *bytes)
+{
+    struct widths widths;
+
+    memcpy(&widths, bytes + rows_offset(&head->schema, head->rows), sizeof(widths));
+    return widths;
+}
+
+static size_t narrow_stride(const struct widths *widths)
+{
+    return sizeof(struct row_head) + ((size_t)widths->obs + widths->action) * sizeof(float);
 }
 
 /* Where packed block `block` begins in the segment; of the one behind the last: where that ends. */
@@ -68,13 +87,18 @@ static uint32_t packed_start(const struct segment_head *head, const char *bytes,
 static uint64_t block_hash(const struct segment_head *head, const char *bytes, size_t block)
 {
     uint32_t per_block = segment_block_rows(&head->schema);
-    size_t stride = row_stride(&head->schema);
+    size_t stride = row_stride(&head->schema), offset = sizeof(*head) + tables_bytes(head);
     uint32_t first = (uint32_t)(block * per_block);
     uint32_t count = head->rows - first < per_block ? head->rows - first : per_block;
+    struct widths widths;
     uint32_t start;
 
+    if (head->packing == SEGMENT_NARROW) {
+        widths = widths_of(head, bytes);
+        stride = narrow_stride(&widths);
+    }
     if (head->packing != SEGMENT_ZSTD)
-        return XXH3_64bits(bytes + rows_offset(&head->schema, head->rows) + first * stride, count * stride);
+        return XXH3_64bits(bytes + offset + first * stride, count * stride);
     start = packed_start(head, bytes, block);
     return XXH3_64bits(bytes + start, packed_start(head, bytes, block + 1) - start);
 }
@@ -152,6 +176,55 @@ size_t segment_pack(void *out, const struct segment_head *head, const void *rows
     return at;
 }
 
+/* Of the u32 at `bytes`, those before the last that is not zero, but at least `least`. */
+static uint32_t used(const char *bytes, uint32_t count, uint32_t least)
+{
+    for (; count > least; count--) {
+        uint32_t bits;
+
+        memcpy(&bits, bytes + (count - 1) * sizeof(bits), sizeof(bits));
+        if (bits != 0)
+            break;
+    }
+    return count;
+}
+
+static struct widths find_widths(const struct segment_head *head, const char *rows)
+{
+    size_t stride = row_stride(&head->schema), action = sizeof(struct row_head) + row_obs_bytes(&head->schema);
+    struct widths widths = {0, 0};
+
+    for (uint32_t i = 0; i < head->rows; i++, rows += stride) {
+        widths.obs = used(rows + sizeof(struct row_head), head->schema.obs_dim, widths.obs);
+        widths.action = used(rows + action, head->schema.action_dim, widths.action);
+    }
+    return widths;
+}
+
+size_t segment_narrow(void *out, const struct segment_head *head, const void *rows)
+{
+    struct segment_head full = *head;
+    struct widths widths = find_widths(head, rows);
+    const char *row = rows;
+    size_t stride = row_stride(&head->schema), front = sizeof(struct row_head) + widths.obs * sizeof(float);
+    size_t action = sizeof(struct row_head) + row_obs_bytes(&head->schema), length;
+    char *at;
+
+    TD_ASSERT(head->schema.obs_type == OBS_STATE, "rows of type %u are not made narrow", head->schema.obs_type);
+    full.packing = SEGMENT_NARROW;
+    length = sizeof(full) + tables_bytes(&full) + head->rows * narrow_stride(&widths);
+    if (length >= segment_bytes(&head->schema, head->rows))
+        return 0;
+    memcpy((char *)out + rows_offset(&head->schema, head->rows), &widths, sizeof(widths));
+    at = (char *)out + sizeof(full) + tables_bytes(&full);
+    for (uint32_t i = 0; i < head->rows; i++, row += stride, at += narrow_stride(&widths)) {
+        memcpy(at, row, front);
+        memcpy(at + front, row + action, widths.action * sizeof(float));
+    }
+    finish(out, head, SEGMENT_NARROW, length);
+    return length;
+}
+
 /* Sizes that agree with each other and with `length` bytes, before anything of the tables is read. */
 static bool sizes_hold(const struct segment_head *head, size_t length)
 {
@@ -163,8 +236,18 @@ static bool sizes_hold(const struct segment_head *head, size_t length)
     plain = segment_bytes(&head->schema, head->rows);
     if (head->packing == SEGMENT_PLAIN)
         return head->length == plain;
-    return head->packing == SEGMENT_ZSTD && head->schema.obs_type == OBS_RGB && head->length < plain &&
-           head->length > sizeof(*head) + tables_bytes(head);
+    if (head->packing != (head->schema.obs_type == OBS_RGB ? SEGMENT_ZSTD : SEGMENT_NARROW))
+        return false;
+    return head->length < plain && head->length > sizeof(*head) + tables_bytes(head);
+}
+
+/* The widths are within the schema's, and those that the length says. */
+static bool widths_hold(const struct segment_head *head, const char *bytes)
+{
+    struct widths widths = widths_of(head, bytes);
+
+    return widths.obs <= head->schema.obs_dim && widths.action <= head->schema.action_dim &&
+           head->length == sizeof(*head) + tables_bytes(head) + head->rows * narrow_stride(&widths);
 }
 
 /* The blocks of a packed segment follow each other to its end, none longer than a row. */
@@ -192,7 +275,8 @@ int segment_open(struct segment_head *head, const void *bytes, size_t length)
     if (head->hash != head_hash(head, (const char *)bytes + sizeof(*head)))
         return TD_ECORRUPT;
     if ((head->flags & ~EPISODE_FLAGS_KNOWN) || head->rows > head->episode_rows ||
-        (head->packing == SEGMENT_ZSTD && !ends_hold(head, bytes)))
+        (head->packing == SEGMENT_ZSTD && !ends_hold(head, bytes)) ||
+        (head->packing == SEGMENT_NARROW && !widths_hold(head, bytes)))
         return TD_ECORRUPT;
     return TD_OK;
 }
@@ -216,6 +300,28 @@ static const void *unpack_rows(const struct segment_head *head, const char *byte
     return rows;
 }
 
+/* Narrow rows, whose hashes hold, with their zeros again, in the packer's room. */
+static const void *widen_rows(const struct segment_head *head, const char *bytes, uint32_t first, uint32_t count,
+                              packer_t *packer)
+{
+    struct widths widths = widths_of(head, bytes);
+    size_t stride = row_stride(&head->schema), narrow = narrow_stride(&widths);
+    size_t front = sizeof(struct row_head) + widths.obs * sizeof(float);
+    size_t action = sizeof(struct row_head) + row_obs_bytes(&head->schema);
+    const char *from = bytes + sizeof(*head) + tables_bytes(head) + first * narrow;
+    char *rows = packer_room(packer), *row = rows;
+
+    for (uint32_t i = 0; i < count; i++, row += stride, from += narrow) {
+        size_t end = action + widths.action * sizeof(float);
+
+        memcpy(row, from, front);
+        memset(row + front, 0, action - front);
+        memcpy(row + action, from + front, widths.action * sizeof(float));
+        memset(row + end, 0, stride - end);
+    }
+    return rows;
+}
+
 const void *segment_rows(const struct segment_head *head, const void *bytes, uint32_t first,
                          uint32_t count, packer_t *packer)
 {
@@ -228,6 +334,8 @@ const void *segment_rows(const struct segment_head *head, const void *bytes, uin
             return NULL;
     if (head->packing == SEGMENT_ZSTD)
         return unpack_rows(head, bytes, first, count, packer);
+    if (head->packing == SEGMENT_NARROW)
+        return widen_rows(head, bytes, first, count, packer);
     return (const char *)bytes + rows_offset(&head->schema, head->rows) + first * row_stride(&head->schema);
 }
 

@@ -12,6 +12,10 @@
  * first byte, stands behind the hashes as a u32, hashes are of packed bytes, and a block as long as a
  * row is one that zstd could not make smaller. A packed segment is shorter than the plain one.
  *
+ * Rows of states may be narrow: columns of observation and action that are zero (all bits) in every row from
+ * some column to the last, as the padding of a task among many is, are left out. How many are there stands
+ * behind the hashes as two u32; hashes are of narrow rows. The schema is the store's all the same.
+ *
  * The functions are pure; bytes need no alignment and are hostile until checked.
  */
 #ifndef TD_STORE_SEGMENT_H
@@ -44,7 +48,7 @@ static inline uint32_t episode_task(uint32_t flags)
 }
 
 /* How its rows lie there. */
-enum segment_packing { SEGMENT_PLAIN = 0, SEGMENT_ZSTD = 1 };
+enum segment_packing { SEGMENT_PLAIN = 0, SEGMENT_ZSTD = 1, SEGMENT_NARROW = 2 };
 
 /* The bytes in front; a disk format. */
 struct segment_head {
@@ -82,6 +86,9 @@ void segment_finish(void *out, const struct segment_head *head);
 /* Make a packed one of rows of frames in out [SEGMENT_BYTES_MAX]. Returns its length, or 0: plain is no longer. */
 size_t segment_pack(void *out, const struct segment_head *head, const void *rows, packer_t *packer);
 
+/* Make a narrow one of rows of states in out [SEGMENT_BYTES_MAX]. Returns its length, or 0: plain is no longer. */
+size_t segment_narrow(void *out, const struct segment_head *head, const void *rows);
+
 /*
  * Read the head of `bytes` and check magic, version, sizes, flags, tables and the hash of head and tables.
  * `length` may exceed the segment's own. Returns TD_OK, or TD_ECORRUPT.
@@ -90,8 +97,8 @@ int segment_open(struct segment_head *head, const void *bytes, size_t length);
 
 /*
  * The rows first..first+count-1 of an opened segment, after checking every block they touch: in place,
- * or packed ones in the packer's room. Returns NULL when a hash does not match. Asserts that the rows
- * exist. Only frames need a packer.
+ * or packed and narrow ones in the packer's room, whole again. Returns NULL when a hash does not match.
+ * Asserts that the rows exist. Plain segments need no packer.
  */
 const void *segment_rows(const struct segment_head *head, const void *bytes, uint32_t first,
                          uint32_t count, packer_t *packer);

@@ -46,6 +46,7 @@ struct store_config {
     uint64_t bytes_limit;     /* largest map of a new store (`disk_limit`); 0: none */
     uint64_t lock_wait_ms;    /* how long to wait for the owner to go */
     bool compress_frames;     /* of segments made from now on; those that are there are read either way */
+    bool narrow;              /* leave zero columns at the end of states and actions out, the same way */
     bool force;               /* go on where the file system is unsafe */
     bool reading;             /* nothing will be changed: open also where nothing may be written */
     bool check;               /* walk the tree even after a clean close, and every run's header */
@@ -247,7 +248,8 @@ int store_record(store_t *store, uint64_t id, struct store_record *record, struc
 /*
  * Rows row..row+*count-1 of a committed episode, in place; *count is cut at the segment's end. Their
  * blocks' hashes are checked each time. Good until store_rows_end, which must come before the next
- * commit; frames only until the next call, since they may lie in the store's room for unpacked ones. Returns NULL when the segment is bad: the episode is quarantined and counted.
+ * commit, and only until the next call: they may lie in the store's room for unpacked ones. Returns NULL when
+ * the segment is bad: the episode is quarantined and counted.
  */
 const void *store_rows(store_t *store, uint64_t id, uint32_t row, uint32_t *count);
 void store_rows_end(store_t *store);

@@ -363,14 +363,15 @@ static int adopt_identity(struct store *store, struct error *err)
     return TD_OK;
 }
 
-/* Any store of frames may hold packed segments. */
+/* Any store of frames may hold packed segments, any of states narrow ones. */
 static int make_packer(struct store *store, const struct store_config *config, struct error *err)
 {
-    if (store->identity.schema.obs_type != OBS_RGB)
-        return TD_OK;
-    if (config->compress_frames)
+    bool packs = store->identity.schema.obs_type == OBS_RGB ? config->compress_frames
+                                                            : config->narrow && store->version >= 4;
+
+    if (packs)
         store->scratch = malloc(2 * SEGMENT_BYTES_MAX);
-    if ((config->compress_frames && store->scratch == NULL) || packer_create(&store->packer) != TD_OK)
+    if ((packs && store->scratch == NULL) || packer_create(&store->packer) != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory for a replay store");
     return TD_OK;
 }

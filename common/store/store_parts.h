@@ -30,8 +30,11 @@
 
 #define STORE_MAGIC   "TDSTORE1"
 #define STORE_CONDEMNED "condemned" /* a file that says why the data file must not be written to any more */
-/* 1 had no hashes in counts, streams and episodes, 2 none of the keys of appends; both are read and kept as they are */
-#define STORE_VERSION 3u
+/*
+ * 1 had no hashes in counts, streams and episodes, 2 none of the keys of appends, 3 no narrow segments; all are
+ * read and kept as they are
+ */
+#define STORE_VERSION 4u
 
 struct manifest_value {
     char magic[8];
@@ -101,8 +104,8 @@ struct store {
     uint32_t segment_rows; /* of a full segment */
     size_t stride;
     size_t page;
-    packer_t *packer; /* of frames; else NULL */
-    char *scratch;  /* compress_frames: a segment plain, then packed; else NULL */
+    packer_t *packer; /* what is packed or narrow is made whole there */
+    char *scratch;  /* compress_frames, narrow: a segment plain, then packed; else NULL */
 
     struct stream_entry *streams; /* sorted by (slot, env) */
     size_t stream_count, stream_capacity;

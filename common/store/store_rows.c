@@ -259,7 +259,7 @@ static void mark_task(struct segment_head *head, const char *rows)
     head->flags = (head->flags & ~(UINT32_MAX << EPISODE_TASK_SHIFT)) | first.task << EPISODE_TASK_SHIFT;
 }
 
-/* The same packed, or plain where that is not shorter. Made beside the map: its length is not known before. */
+/* The same packed or narrow, or plain where that is not shorter. Made beside the map: its length is not known before. */
 static int put_packed(struct store *store, struct segment_head *head, struct gather *gather)
 {
     uint64_t name = segment_key(head->episode, head->index);
@@ -272,7 +272,9 @@ static int put_packed(struct store *store, struct segment_head *head, struct gat
         return rc;
     mark_damage(head, gather);
     mark_task(head, rows);
-    if ((value.mv_size = segment_pack(packed, head, rows, store->packer)) == 0) {
+    value.mv_size = head->schema.obs_type == OBS_RGB ? segment_pack(packed, head, rows, store->packer)
+                                                     : segment_narrow(packed, head, rows);
+    if (value.mv_size == 0) {
         segment_finish(plain, head);
         value = (MDB_val){segment_bytes(&head->schema, head->rows), plain};
     }

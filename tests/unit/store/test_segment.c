@@ -1,5 +1,8 @@
 /* segment.c: whole segments are read back; torn, flipped and cut ones never are. */
 #include "common/store/segment.h"
+#include <stddef.h>
+
+#include <xxhash.h>
 #include <zstd.h>
 
 #include "tests/support/segments.h"
@@ -53,6 +56,96 @@ static packer_t *new_packer(void)
 
     assert_int_equal(packer_create(&packer), TD_OK);
     return packer;
+}
+
+/* Rows of states of which only the first columns, `obs` and `action`, are not zero in all rows. */
+static char *make_narrow(uint32_t rows, uint32_t obs, uint32_t action, size_t *length, char **wide)
+{
+    struct segment_head head = {.schema = state_schema, .rows = rows, .slot = 3, .index = 2, .episode_rows = rows,
+                                .epoch = 13, .episode = 14};
+    size_t stride = row_stride(&state_schema);
+    char *bytes = malloc(SEGMENT_BYTES_MAX), *exact;
+
+    *wide = calloc(rows, stride);
+    for (uint32_t i = 0; i < rows; i++) {
+        char *row = *wide + i * stride;
+
+        for (size_t k = 0; k < 24 + 4 * obs; k++)
+            row[k] = (char)rng_u32(test_rng());
+        for (size_t k = 0; k < 4 * action; k++)
+            row[24 + 20 + k] = (char)(rng_u32(test_rng()) | (i == rows / 2 && k == 4 * action - 1));
+    }
+    if (obs > 0)
+        (*wide)[(rows - 1) * stride + 24 + 4 * obs - 1] = (char)0x80; /* minus zero is not left out */
+    *length = segment_narrow(bytes, &head, *wide);
+    exact = malloc(*length + 1);
+    memcpy(exact, bytes, *length);
+    free(bytes);
+    return exact;
+}
+
+static void narrow_rows_come_back(void **state)
+{
+    static const uint32_t counts[] = {1, 16, 17, 101};
+    size_t stride = row_stride(&state_schema);
+    packer_t *packer = new_packer();
+
+    (void)state;
+    for (uint32_t i = 0; i < TD_LEN(counts) * 18; i++) {
+        uint32_t rows = counts[i / 18], obs = i % 6, action = i / 6 % 3;
+        struct segment_head head;
+        size_t length;
+        char *wide, *bytes = make_narrow(rows, obs, action, &length, &wide);
+
+        if (length == 0) { /* the widths would take as much as they save */
+            assert_true((7 - obs - action) * 4 * rows <= 8);
+        } else {
+            assert_int_equal(length, segment_bytes(&state_schema, rows) - (7 - obs - action) * 4 * rows + 8);
+            assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+            for (uint32_t first = 0; first < rows; first++)
+                assert_memory_equal(segment_rows(&head, bytes, first, rows - first, packer), wide + first * stride,
+                                    (rows - first) * stride);
+        }
+        free(bytes);
+        free(wide);
+    }
+    packer_destroy(&packer);
+}
+
+/* Any flipped bit is seen; widths that lie, under good hashes, are refused before they are used. */
+static void narrow_segments_are_checked(void **state)
+{
+    struct segment_head head;
+    size_t length;
+    char *wide, *bytes = make_narrow(33, 3, 1, &length, &wide);
+    packer_t *packer = new_packer();
+
+    (void)state;
+    for (size_t bit = 0; bit < length * 8; bit++) {
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+        assert_true(segment_open(&head, bytes, length) != TD_OK || segment_rows(&head, bytes, 0, 33, packer) == NULL);
+        bytes[bit / 8] ^= (char)(1 << bit % 8);
+    }
+    for (uint32_t obs = 0; obs < 9; obs++)
+        for (uint32_t action = 0; action < 9; action++) {
+            uint32_t lie[2] = {obs < 8 ? obs : UINT32_MAX - 3, action < 8 ? action : UINT32_MAX};
+            uint64_t hash;
+
+            assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+            memcpy(bytes + sizeof(head) + 3 * 8, lie, sizeof(lie));
+            hash = XXH3_64bits_withSeed(bytes, offsetof(struct segment_head, hash),
+                                        XXH3_64bits(bytes + sizeof(head), 3 * 8 + sizeof(lie)));
+            memcpy(bytes + offsetof(struct segment_head, hash), &hash, sizeof(hash));
+            if (lie[0] + lie[1] != 4 || lie[0] > 5 || lie[1] > 2)
+                assert_int_equal(segment_open(&head, bytes, length), TD_ECORRUPT);
+            memcpy(bytes + sizeof(head) + 3 * 8, (uint32_t[]){3, 1}, sizeof(lie));
+            hash = XXH3_64bits_withSeed(bytes, offsetof(struct segment_head, hash),
+                                        XXH3_64bits(bytes + sizeof(head), 3 * 8 + sizeof(lie)));
+            memcpy(bytes + offsetof(struct segment_head, hash), &hash, sizeof(hash));
+        }
+    packer_destroy(&packer);
+    free(bytes);
+    free(wide);
 }
 
 static void packed_rows_come_back(void **state)
@@ -407,6 +500,8 @@ int main(void)
         cmocka_unit_test(any_torn_sector_is_seen),
         cmocka_unit_test(honest_hashes_of_impossible_heads_are_refused),
         cmocka_unit_test(find_walks_over_magics),
+        cmocka_unit_test(narrow_rows_come_back),
+        cmocka_unit_test(narrow_segments_are_checked),
         cmocka_unit_test(packed_rows_come_back),
         cmocka_unit_test(noise_is_not_packed),
         cmocka_unit_test(any_flipped_bit_of_a_packed_one_is_seen),

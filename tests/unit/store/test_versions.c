@@ -250,9 +250,9 @@ static void versions_to_come_are_refused_by_name(void **state)
     store_t *store;
 
     (void)state;
-    write_fixture(dir, 4);
+    write_fixture(dir, 5);
     assert_int_equal(store_open(&store, &config, &err), TD_EFOREIGN);
-    assert_non_null(strstr(err.text, "store version 4, this program reads up to version 3"));
+    assert_non_null(strstr(err.text, "store version 5, this program reads up to version 4"));
 }
 
 int main(void)
