@@ -641,7 +641,7 @@ static uint64_t digest(store_t *store)
     for (size_t i = 0; i < store_stream_count(store); i++) {
         const struct store_stream *stream = store_stream_at(store, i);
 
-        sum = XXH3_64bits_withSeed(stream, sizeof(*stream), sum);
+        sum = XXH3_64bits_withSeed(stream, offsetof(struct store_stream, task), sum);
     }
     for (uint64_t id = counts->first; id < counts->sealed; id++)
         for (uint32_t row = 0; row < store_episode(store, id)->rows;) {
