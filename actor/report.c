@@ -87,6 +87,7 @@ static enum metric wait_metric(uint32_t waiting)
         return METRIC_wait_outbox_ms;
     case WAITING_ENVIRONMENT:
         return METRIC_wait_environment_ms;
+    case WAITING_TASK:
     case WAITING_TURN:
     case WAITING_WORK:
         return METRIC_wait_turn_ms;

@@ -161,8 +161,13 @@ static bool spec_fits(struct coordinator *c, const struct peer *peer,
     char text[WIRE_TEXT_MAX];
 
     if (spec->obs_type == ours->obs_type && spec->obs_dim == ours->obs_dim &&
-        spec->action_dim == ours->action_dim)
+        spec->action_dim == ours->action_dim && spec->tasks == ours->tasks)
         return true;
+    if (spec->tasks != ours->tasks) {
+        snprintf(text, sizeof(text), "your options name %u tasks, this run has %u", spec->tasks, ours->tasks);
+        refuse(c, peer, REFUSED_SPEC, text);
+        return false;
+    }
     snprintf(text, sizeof(text),
              "your environment has %u observations and %u actions, this run %u and %u",
              spec->obs_dim, spec->action_dim, ours->obs_dim, ours->action_dim);

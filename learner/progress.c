@@ -65,6 +65,7 @@ cJSON *progress_to_json(const struct progress *progress)
 #define F(field, max) ok = ok && put(json, #field, progress->field);
     PROGRESS_FIELDS(F)
 #undef F
+    ok = ok && put(json, "spec.tasks", progress->spec.tasks);
     for (uint32_t i = 0; i < progress->stores; i++) {
         stores[i] = progress->store[i].store;
         steps[i] = progress->store[i].steps;
@@ -108,6 +109,7 @@ int progress_from_json(struct progress *progress, const cJSON *json, struct erro
 {
     uint64_t stores[PROGRESS_STORES], steps[PROGRESS_STORES], value;
     int count, counted, kept;
+    const cJSON *item;
 
     memset(progress, 0, sizeof(*progress));
 #define F(field, max)                                                                              \
@@ -116,6 +118,10 @@ int progress_from_json(struct progress *progress, const cJSON *json, struct erro
     progress->field = (__typeof__(progress->field))value;
     PROGRESS_FIELDS(F)
 #undef F
+    item = cJSON_GetObjectItemCaseSensitive(json, "spec.tasks"); /* older ones have none */
+    if (item != NULL && !number(item, ROW_TASKS_MAX, &value))
+        return error_set(err, TD_ECORRUPT, "the checkpoint's progress has no sound spec.tasks");
+    progress->spec.tasks = item != NULL ? (uint32_t)value : 0;
     count = list(json, "store", stores, PROGRESS_STORES);
     counted = list(json, "store_steps", steps, PROGRESS_STORES);
     kept = list(json, "kept_window", progress->kept_window, PROGRESS_KEPT);

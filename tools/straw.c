@@ -62,7 +62,7 @@ static struct peer ingest_peer(void)
 
 static struct message_spec spec_of(const struct row_schema *schema)
 {
-    return (struct message_spec){schema->obs_type, schema->obs_dim, schema->action_dim, 0, false};
+    return (struct message_spec){schema->obs_type, schema->obs_dim, schema->action_dim, 0, false, 0};
 }
 
 /* --- rows ------------------------------------------------------------------ */

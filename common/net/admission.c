@@ -48,6 +48,8 @@ static const char *control(const struct identity *who, const struct peer *peer, 
         return as_member(who, peer, message->leave.role, message->leave.slot, message->leave.process);
     case MESSAGE_EPISODE_END:
         return as_actor(who, message->episode_end.slot);
+    case MESSAGE_NEXT_TASK:
+        return as_member(who, peer, ROLE_ACTOR, message->next_task.slot, message->next_task.process);
     case MESSAGE_TURNED:
         return as_actor(who, message->turned.slot);
     case MESSAGE_EVALUATED:

@@ -24,6 +24,9 @@ struct scratch {
     Td__Status status;
     Td__StreamShown stream_shown[WIRE_STREAMS_MAX], *stream_shown_at[WIRE_STREAMS_MAX];
     Td__StreamGranted stream_granted[WIRE_STREAMS_MAX], *stream_granted_at[WIRE_STREAMS_MAX];
+    Td__TaskCount task_count[ROW_TASKS_MAX], *task_count_at[ROW_TASKS_MAX];
+    Td__TaskShare task_share[ROW_TASKS_MAX], *task_share_at[ROW_TASKS_MAX];
+    Td__TaskScore task_score[ROW_TASKS_MAX], *task_score_at[ROW_TASKS_MAX];
 };
 
 int codec_create(codec_t **out)
@@ -98,13 +101,15 @@ static char *text_put(const char *text, size_t size)
 #define REAL(f)        TD_ASSERT(isfinite(in->f), #f " is not finite"); pb->f = in->f;
 #define TEXT(f)        pb->f = text_put(in->f, sizeof(in->f));
 #define PART(f, part)  put_##part(&in->f, &scratch->part, scratch); pb->f = &scratch->part;
-#define STREAMS(f, part)                                                                           \
-    TD_ASSERT(in->count <= WIRE_STREAMS_MAX, "%u streams", in->count);                             \
-    for (uint32_t i = 0; i < in->count; i++) {                                                     \
+#define STREAMS(f, part) LIST(f, part, count, WIRE_STREAMS_MAX)
+#define TASKS(f, part, total) LIST(f, part, total, ROW_TASKS_MAX)
+#define LIST(f, part, total, most)                                                                 \
+    TD_ASSERT(in->total <= (most), "%u of " #f, in->total);                                        \
+    for (uint32_t i = 0; i < in->total; i++) {                                                     \
         put_##part(&in->f[i], &scratch->part[i], scratch);                                         \
         scratch->part##_at[i] = &scratch->part[i];                                                 \
     }                                                                                              \
-    pb->n_##f = in->count;                                                                         \
+    pb->n_##f = in->total;                                                                         \
     pb->f = scratch->part##_at;
 #define PUT(name, ctype, Camel, UPPER, fields)                                                     \
     static void put_##name(const ctype *in, Td__##Camel *pb, struct scratch *scratch)              \
@@ -123,7 +128,7 @@ static char *text_put(const char *text, size_t size)
 #undef REAL
 #undef TEXT
 #undef PART
-#undef STREAMS
+#undef LIST
 #undef PART_OF
 #undef MESSAGE
 
@@ -136,11 +141,11 @@ static char *text_put(const char *text, size_t size)
 #define PART(f, part)                                                                              \
     if (pb->f != NULL && (bad = get_##part(pb->f, &out->f)) != NULL)                               \
         return bad;
-#define STREAMS(f, part)                                                                           \
-    if (pb->n_##f > WIRE_STREAMS_MAX)                                                              \
+#define LIST(f, part, total, most)                                                                 \
+    if (pb->n_##f > (most))                                                                        \
         BAD(f, "too many");                                                                        \
-    out->count = (uint32_t)pb->n_##f;                                                              \
-    for (uint32_t i = 0; i < out->count; i++)                                                      \
+    out->total = (uint32_t)pb->n_##f;                                                              \
+    for (uint32_t i = 0; i < out->total; i++)                                                      \
         if ((bad = get_##part(pb->f[i], &out->f[i])) != NULL)                                      \
             return bad;
 #define GET(name, ctype, Camel, fields)                                                            \

@@ -18,6 +18,8 @@ const char *message_name(uint32_t kind)
     case MESSAGE_LEAVE: return "Leave";
     case MESSAGE_LEAVING: return "Leaving";
     case MESSAGE_STOP: return "Stop";
+    case MESSAGE_NEXT_TASK: return "NextTask";
+    case MESSAGE_ASSIGN: return "Assign";
     case MESSAGE_INGEST_HELLO: return "IngestHello";
     case MESSAGE_INGEST_WELCOME: return "IngestWelcome";
     case MESSAGE_ROWS: return "Rows";
@@ -54,6 +56,7 @@ const char *waiting_name(uint32_t waiting)
     case WAITING_TURN: return "its turn";
     case WAITING_WORK: return "an evaluation";
     case WAITING_ENVIRONMENT: return "its environment to be started again";
+    case WAITING_TASK: return "its next task";
     default: return "unknown";
     }
 }

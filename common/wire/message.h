@@ -92,7 +92,8 @@ enum waiting {
     WAITING_TURN,       /* lock-step: the learner's Turn */
     WAITING_WORK,       /* an evaluator without an order */
     WAITING_ENVIRONMENT, /* it was lost, and is started again after a while */
-    WAITING_LAST = WAITING_ENVIRONMENT,
+    WAITING_TASK,       /* the learner's word which task comes next */
+    WAITING_LAST = WAITING_TASK,
 };
 
 struct bulk {
@@ -106,6 +107,25 @@ struct message_spec {
     uint32_t action_dim;
     uint32_t episode_length; /* agent steps; 0: not limited */
     bool saves_state;        /* state can be read and set: resuming in lock-step is exact */
+    uint32_t tasks;          /* of a multi-task run, whose widest sizes are above; 0: single-task */
+};
+
+/* A shard's counts of one task. */
+struct task_count {
+    uint64_t rows;     /* in the window, reset rows included */
+    uint64_t episodes; /* samplable */
+};
+
+/* Slices of one task to be drawn. */
+struct task_share {
+    uint32_t slices;
+};
+
+/* One task's means over an evaluation's episodes. */
+struct task_score {
+    double reward, length;
+    bool has_success;
+    double success;
 };
 
 /* A parameter snapshot. */
@@ -230,7 +250,10 @@ struct evaluate {
     uint64_t generation;
 };
 
-/* Resent until acknowledged. bulk 0: the environment's state (in place). Means over the episodes. */
+/*
+ * Resent until acknowledged. bulk 0: the environment's state (in place). Means over the episodes; in a multi-task
+ * run `episodes` are of each task, and the means those over the tasks.
+ */
 struct evaluated {
     uint32_t learner_epoch;
     uint64_t id;
@@ -243,6 +266,8 @@ struct evaluated {
     bool has_success;
     double success;
     uint64_t generation;
+    uint32_t score_count;
+    struct task_score scores[ROW_TASKS_MAX];
 };
 
 struct evaluated_ack {
@@ -259,6 +284,28 @@ struct turn {
     bool random;
     bool reset;       /* Go: reset the environment first, a new episode begins */
     uint64_t episode; /* of the run */
+    uint32_t task;    /* of that episode */
+};
+
+/*
+ * Multi-task: which task shall this environment's episode `number` be of? Asked when the one before begins, repeated
+ * until answered by Assign; the same question has the same answer.
+ */
+struct next_task {
+    uint32_t slot;
+    uint32_t environment;
+    uint64_t process;
+    uint64_t number; /* of the episode, in this process's life */
+    bool playing;    /* the one before is under way, */
+    uint32_t task;   /* of this task */
+};
+
+struct assign {
+    uint32_t learner_epoch;
+    uint32_t slot;
+    uint32_t environment;
+    uint64_t number;
+    uint32_t task;
 };
 
 struct turned {
@@ -381,6 +428,8 @@ struct status {
     uint64_t bytes;
     uint64_t aborted; /* episodes cut short by their actor's end */
     uint64_t refused; /* rows refused in this process's life */
+    uint32_t task_count; /* of the run; 0: single-task */
+    struct task_count tasks[ROW_TASKS_MAX];
 };
 
 /* The learner's first word to a shard, repeated until answered. Opens or creates the store. */
@@ -398,6 +447,7 @@ struct sample_hello {
     uint64_t map_rows; /* rows a new store's map is sized for */
     uint64_t heartbeat_ms;
     uint64_t timeout_ms; /* silence that closes a stream */
+    bool balanced;       /* draw tasks uniformly, then episodes; else episodes */
 };
 
 /* An epoch above the learner's own tells it to raise its own; a lower one was taken over. */
@@ -417,6 +467,8 @@ struct sample_request {
     bool has_retain; /* else the window's first */
     uint64_t retain;
     uint64_t credit; /* as in struct credit */
+    uint32_t share_count; /* 0: the shard draws tasks itself */
+    struct task_share shares[ROW_TASKS_MAX]; /* slices of each task, `count` in all */
 };
 
 /* bulk 0: obs, action, reward, terminated, task of `count` slices, time-major (learner/update.h). */
@@ -498,6 +550,8 @@ enum message_kind {
     MESSAGE_LEAVE = 23,
     MESSAGE_LEAVING = 24,
     MESSAGE_STOP = 25,
+    MESSAGE_NEXT_TASK = 26,
+    MESSAGE_ASSIGN = 27,
     MESSAGE_INGEST_HELLO = 40,
     MESSAGE_INGEST_WELCOME = 41,
     MESSAGE_ROWS = 42,
@@ -537,6 +591,8 @@ struct message {
         struct evaluated_ack evaluated_ack;
         struct turn turn;
         struct turned turned;
+        struct next_task next_task;
+        struct assign assign;
         struct leave leave;
         struct leaving leaving;
         struct stop stop;

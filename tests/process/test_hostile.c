@@ -341,7 +341,7 @@ static void rogue_hello(struct rogue *rogue, uint32_t slot, uint64_t process, st
 {
     struct message hello = {.kind = MESSAGE_INGEST_HELLO, .run = rogue->run};
 
-    hello.ingest_hello = (struct ingest_hello){.slot = slot, .process = process, .spec = {OBS_STATE, 4, 2, 50, true},
+    hello.ingest_hello = (struct ingest_hello){.slot = slot, .process = process, .spec = {OBS_STATE, 4, 2, 50, true, 0},
                                                 .count = 1};
     say(rogue->socket, &hello);
     assert_true(hear(rogue->socket, MESSAGE_INGEST_WELCOME, answer, ANSWER_MS));

@@ -352,6 +352,7 @@ static const struct part parts[] = {
     {COUNTER, "state_size", "0", BOTH(OTHER_BITS), NULL},
     {COUNTER, "spec.obs_dim", "0", BOTH(REFUSED), NULL},
     {COUNTER, "spec.action_dim", "0", BOTH(REFUSED), NULL},
+    {COUNTER, "spec.tasks", "2", BOTH(REFUSED), NULL},
     {COUNTER, "lockstep", "0", BOTH(REFUSED), NULL},
     {COUNTER, "episode", "0", BOTH(REFUSED), NULL},
     {COUNTER, "rows", "0", BOTH(REFUSED), NULL},

@@ -94,7 +94,7 @@ static void configure_done(struct cluster *cluster, struct cluster_node *node, v
 {
     const struct cluster_options *options = &cluster->options;
     struct session_setup setup = {
-        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true}, .environments = options->envs > 1 && node->kind == NODE_ACTOR ? options->envs : 1, .seed = 5,
+        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true, 0}, .environments = options->envs > 1 && node->kind == NODE_ACTOR ? options->envs : 1, .seed = 5,
         .outbox = options->outbox, .max_staleness = options->max_staleness, .heartbeat_ms = 2000,
         .timeout_ms = 3600000, .snapshot_bytes = options->snapshot,
     };

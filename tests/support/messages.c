@@ -39,9 +39,11 @@ static void random_text(struct rng *rng, char *out, size_t size)
 #define REAL(f)        out->f = (rng_double(rng) - 0.5) * 1e6;
 #define TEXT(f)        random_text(rng, out->f, sizeof(out->f));
 #define PART(f, part)  random_##part(rng, &out->f);
-#define STREAMS(f, part)                                                                           \
-    out->count = rng_below(rng, WIRE_STREAMS_MAX + 1);                                             \
-    for (uint32_t i = 0; i < out->count; i++)                                                      \
+#define STREAMS(f, part) LIST(f, part, count, WIRE_STREAMS_MAX)
+#define TASKS(f, part, total) LIST(f, part, total, ROW_TASKS_MAX)
+#define LIST(f, part, total, most)                                                                 \
+    out->total = rng_below(rng, (most) + 1);                                                       \
+    for (uint32_t i = 0; i < out->total; i++)                                                      \
         random_##part(rng, &out->f[i]);
 #define PART_OF(part, Camel, UPPER, fields)                                                        \
     static void random_##part(struct rng *rng, struct part *out) { fields }
@@ -51,7 +53,7 @@ static void random_text(struct rng *rng, char *out, size_t size)
 #include "common/wire/fields.def"
 #undef MESSAGE
 #undef PART_OF
-#undef STREAMS
+#undef LIST
 #undef PART
 #undef TEXT
 #undef REAL
@@ -65,9 +67,9 @@ static void random_text(struct rng *rng, char *out, size_t size)
 #define REAL(f)        equal &= a->f == b->f;
 #define TEXT(f)        equal &= strcmp(a->f, b->f) == 0;
 #define PART(f, part)  equal &= equal_##part(&a->f, &b->f);
-#define STREAMS(f, part)                                                                           \
-    equal &= a->count == b->count;                                                                 \
-    for (uint32_t i = 0; equal && i < a->count; i++)                                               \
+#define LIST(f, part, total, most)                                                                 \
+    equal &= a->total == b->total;                                                                 \
+    for (uint32_t i = 0; equal && i < a->total; i++)                                               \
         equal &= equal_##part(&a->f[i], &b->f[i]);
 #define PART_OF(part, Camel, UPPER, fields)                                                        \
     static int equal_##part(const struct part *a, const struct part *b)                            \

@@ -46,7 +46,7 @@ static uint64_t hash_of(const struct progress *progress, const void *state, size
 /* Checkpoint number n: numbers of its own in every part. */
 static void write_checkpoint(int n)
 {
-    struct progress progress = {.lockstep = true, .spec = {OBS_STATE, OBS, ACTION, 20, true}, .seed_steps = 5,
+    struct progress progress = {.lockstep = true, .spec = {OBS_STATE, OBS, ACTION, 20, true, 0}, .seed_steps = 5,
                                 .updates = (uint64_t)(10 * n), .step = (uint64_t)(20 * n), .rows = 30, .episode = 2,
                                 .state_size = STATE};
     struct update_state moments = update_state(update);

@@ -156,7 +156,7 @@ static int destroy(void **state)
 /* Seated, with a stream of epoch 1 and no limit. */
 static void seat(uint32_t phase)
 {
-    struct session_setup setup = {.spec = {OBS_STATE, OBS, ACTION, 0, true}, .environments = 1,
+    struct session_setup setup = {.spec = {OBS_STATE, OBS, ACTION, 0, true, 0}, .environments = 1,
                                   .seed = 1, .outbox = OUTBOX, .max_staleness = 10,
                                   .heartbeat_ms = BEAT, .timeout_ms = 60000,
                                   .snapshot_bytes = SNAPSHOT};

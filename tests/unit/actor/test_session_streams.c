@@ -127,7 +127,7 @@ static int create(void **state)
 {
     struct session_config config = {.process = 9, .role = ROLE_ACTOR, .slot = 3, .heartbeat_ms = BEAT,
                                     .timeout_ms = 60000};
-    struct session_setup setup = {.spec = {OBS_STATE, OBS, ACTION, 0, true}, .environments = LANES, .seed = 1,
+    struct session_setup setup = {.spec = {OBS_STATE, OBS, ACTION, 0, true, 0}, .environments = LANES, .seed = 1,
                                   .outbox = OUTBOX, .max_staleness = 10, .heartbeat_ms = BEAT,
                                   .timeout_ms = 60000, .snapshot_bytes = 64};
     struct error err;

@@ -413,7 +413,7 @@ static compute_t *make_pixels(struct run *run, int threads)
     compute_t *compute = make_compute(run, threads);
     struct compute_result result;
 
-    job.model.spec = (struct message_spec){OBS_RGB, pixels.obs_dim, ACTION, 50, true};
+    job.model.spec = (struct message_spec){OBS_RGB, pixels.obs_dim, ACTION, 50, true, 0};
     compute_push(compute, &job);
     result = wait_result(compute, COMPUTE_MODEL);
     assert_ok(result.rc, result.err);

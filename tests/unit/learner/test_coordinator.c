@@ -111,7 +111,7 @@ static void actor_hello(uint64_t process, int64_t slot, uint32_t obs_dim)
                                    .slot = slot >= 0 ? (uint32_t)slot : 0, .environments = 1,
                                    .seating = shown, .granted = granted};
     if (obs_dim > 0)
-        message.hello.spec = (struct message_spec){OBS_STATE, obs_dim, ACTION, 0, true};
+        message.hello.spec = (struct message_spec){OBS_STATE, obs_dim, ACTION, 0, true, 0};
     feed(PORT_CONTROL, process, &message);
 }
 
@@ -206,7 +206,7 @@ static void evaluator_hello(uint64_t process)
     struct message message = {.kind = MESSAGE_HELLO};
 
     message.hello = (struct hello){.role = ROLE_EVALUATOR, .process = process, .environments = 1,
-                                   .spec = {OBS_STATE, OBS, ACTION, 0, true}};
+                                   .spec = {OBS_STATE, OBS, ACTION, 0, true, 0}};
     memset(&at.last[MESSAGE_REFUSED], 0, sizeof(at.last[0]));
     memset(&at.last[MESSAGE_WELCOME], 0, sizeof(at.last[0]));
     feed(PORT_CONTROL, process, &message);
@@ -446,7 +446,7 @@ static void an_asynchronous_run_keeps_its_counters(void **state)
 {
     static const uint32_t phases[] = {PHASE_SEEDING, PHASE_BURST, PHASE_RUNNING};
     struct coordinator_config config = config_of(false);
-    struct progress before = {.spec = {OBS_STATE, OBS, ACTION, 20, true}, .seed_steps = 10, .next_eval = 150,
+    struct progress before = {.spec = {OBS_STATE, OBS, ACTION, 20, true, 0}, .seed_steps = 10, .next_eval = 150,
                               .episodes = 5, .excess = 11, .burst_target = 10, .stores = 2,
                               .store = {{5, 60}, {6, 7}}}; /* shards that are gone */
     struct error err;
@@ -601,7 +601,7 @@ static void lockstep_refuses_what_it_cannot_be(void **state)
 {
     struct coordinator_config config = config_of(true);
     struct coordinator_config many[3] = {config, config, config};
-    struct progress progress = {.spec = {OBS_STATE, OBS, ACTION, 0, true}};
+    struct progress progress = {.spec = {OBS_STATE, OBS, ACTION, 0, true, 0}};
     struct error err;
 
     (void)state;

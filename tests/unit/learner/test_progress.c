@@ -8,7 +8,7 @@ static void random_progress(struct progress *progress)
     struct rng *rng = test_rng();
 
     memset(progress, 0, sizeof(*progress));
-    progress->spec = (struct message_spec){1, rng_u32(rng), rng_u32(rng), rng_u32(rng), true};
+    progress->spec = (struct message_spec){1, rng_u32(rng), rng_u32(rng), rng_u32(rng), true, rng_below(rng, ROW_TASKS_MAX)};
     progress->seed_steps = rng_u64(rng);
     progress->updates = rng_u64(rng);
     progress->learner_epoch = rng_u32(rng);
@@ -63,7 +63,8 @@ static void damage_is_refused(void **state)
     cJSON_ArrayForEach(item, json) {
         copy = cJSON_Duplicate(json, true);
         cJSON_DeleteItemFromObject(copy, item->string);
-        assert_int_equal(progress_from_json(&out, copy, &err), TD_ECORRUPT);
+        assert_int_equal(progress_from_json(&out, copy, &err),
+                         strcmp(item->string, "spec.tasks") == 0 ? TD_OK : TD_ECORRUPT); /* of an older build */
         for (size_t i = 0; i < TD_LEN(bad); i++) {
             cJSON_DeleteItemFromObject(copy, item->string);
             cJSON_AddStringToObject(copy, item->string, bad[i]);
