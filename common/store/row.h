@@ -37,7 +37,7 @@ struct row_head {
 
 #define ROW_BYTES_MAX  ((size_t)192 * 1024) /* so that a message and a segment hold at least one row */
 #define ROW_ACTION_MAX 1024u
-#define ROW_TASKS_MAX  128u /* tasks of a run */
+#define ROW_TASKS_MAX  256u /* tasks of a run */
 #define ROW_STACK      3u /* an observation of frames: this one and those of the two rows before */
 
 /* Check a schema that came from outside. Returns NULL or what is wrong with it. */
