@@ -97,7 +97,7 @@ static void invent(struct rig *rig, struct message *message, struct peer *peer)
         memset(&message->ingest_hello, 0, sizeof(message->ingest_hello));
         message->ingest_hello.slot = below(SLOTS);
         message->ingest_hello.process = below(4);
-        message->ingest_hello.spec = (struct message_spec){schema.obs_type, schema.obs_dim, 1, 0, false};
+        message->ingest_hello.spec = (struct message_spec){schema.obs_type, schema.obs_dim, 1, 0, false, 0};
         message->ingest_hello.count = 1 + below(2);
         for (int i = 0; i < 2; i++)
             message->ingest_hello.streams[i] = (struct stream_shown){
