@@ -5,6 +5,14 @@
 
 #include "common/util/error.h"
 
+/* The episodes of one task that may be drawn. */
+struct list {
+    uint32_t *fit; /* ids less base, ascending */
+    size_t begin, end, capacity;
+    size_t low, high; /* of the draw under way: those in the window */
+    uint64_t rows;    /* in the window, of episodes that are too short as well */
+};
+
 struct sampler {
     store_t *store;
     struct sampler_config config;
@@ -12,8 +20,8 @@ struct sampler {
     struct sampler_window window;  /* by rows alone */
     struct sampler_window visible; /* stretched to hold an episode that may be drawn */
 
-    uint32_t *fit; /* ids less base of the episodes that may be drawn, ascending */
-    size_t begin, end, capacity;
+    struct list *lists; /* [tasks] */
+    uint32_t tasks;
     uint64_t base;
     uint64_t known; /* lock-step: episodes below this are in the list */
 };
@@ -27,6 +35,13 @@ int sampler_create(sampler_t **out, store_t *store, const struct sampler_config 
         return TD_ENOMEM;
     sampler->store = store;
     sampler->config = *config;
+    sampler->tasks = config->tasks > 1 ? config->tasks : 1;
+    sampler->lists = calloc(sampler->tasks, sizeof(*sampler->lists));
+    if (sampler->lists == NULL) {
+        free(sampler);
+        *out = NULL;
+        return TD_ENOMEM;
+    }
     sampler->schema = store_identity(store)->schema;
     (void)store_news(store);
     sampler->known = STORE_NONE; /* read all */
@@ -37,7 +52,9 @@ void sampler_destroy(sampler_t **sampler)
 {
     if (*sampler == NULL)
         return;
-    free((*sampler)->fit);
+    for (uint32_t task = 0; task < (*sampler)->tasks; task++)
+        free((*sampler)->lists[task].fit);
+    free((*sampler)->lists);
     free(*sampler);
     *sampler = NULL;
 }
@@ -50,20 +67,28 @@ static bool may_draw(const struct sampler *sampler, uint64_t id)
 
     if (episode->rows < sampler->config.horizon + 1)
         return false;
-    if (episode->flags & (EPISODE_DAMAGED | STORE_QUARANTINED))
+    if ((episode->flags & (EPISODE_DAMAGED | STORE_QUARANTINED)) || episode_task(episode->flags) >= sampler->tasks)
         return false;
     return sampler->config.lockstep || (episode->flags & STORE_PUBLISHED);
 }
 
-/* The place of the first listed id that is not below `id`. */
-static size_t place_of(const struct sampler *sampler, uint64_t id)
+/* That of this episode; the first for a task that this run does not have. */
+static struct list *list_of(const struct sampler *sampler, uint64_t id)
 {
-    size_t low = sampler->begin, high = sampler->end;
+    uint32_t task = episode_task(store_episode(sampler->store, id)->flags);
+
+    return &sampler->lists[task < sampler->tasks ? task : 0];
+}
+
+/* The place of the first listed id that is not below `id`. */
+static size_t place_of(const struct sampler *sampler, const struct list *list, uint64_t id)
+{
+    size_t low = list->begin, high = list->end;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (sampler->base + sampler->fit[middle] < id)
+        if (sampler->base + list->fit[middle] < id)
             low = middle + 1;
         else
             high = middle;
@@ -73,30 +98,31 @@ static size_t place_of(const struct sampler *sampler, uint64_t id)
 
 static bool listed(const struct sampler *sampler, uint64_t id)
 {
-    size_t place = place_of(sampler, id);
+    const struct list *list = list_of(sampler, id);
+    size_t place = place_of(sampler, list, id);
 
-    return place < sampler->end && sampler->base + sampler->fit[place] == id;
+    return place < list->end && sampler->base + list->fit[place] == id;
 }
 
 /* Room for one more at the end; what was dropped in front is reused first. */
-static int list_room(struct sampler *sampler)
+static int list_room(struct list *list)
 {
-    size_t count = sampler->end - sampler->begin, capacity;
+    size_t count = list->end - list->begin, capacity;
     uint32_t *grown;
 
-    if (sampler->end < sampler->capacity)
+    if (list->end < list->capacity)
         return TD_OK;
-    if (sampler->begin > count) {
-        memmove(sampler->fit, sampler->fit + sampler->begin, count * sizeof(*sampler->fit));
-        sampler->begin = 0;
-        sampler->end = count;
+    if (list->begin > count) {
+        memmove(list->fit, list->fit + list->begin, count * sizeof(*list->fit));
+        list->begin = 0;
+        list->end = count;
         return TD_OK;
     }
-    capacity = sampler->capacity == 0 ? 1024 : sampler->capacity * 2;
-    if ((grown = realloc(sampler->fit, capacity * sizeof(*grown))) == NULL)
+    capacity = list->capacity == 0 ? 256 : list->capacity * 2;
+    if ((grown = realloc(list->fit, capacity * sizeof(*grown))) == NULL)
         return TD_ENOMEM;
-    sampler->fit = grown;
-    sampler->capacity = capacity;
+    list->fit = grown;
+    list->capacity = capacity;
     return TD_OK;
 }
 
@@ -112,15 +138,15 @@ static bool in_window(const struct sampler *sampler, uint64_t id)
 
 static int list_add(struct sampler *sampler, uint64_t id)
 {
+    struct list *list = list_of(sampler, id);
     size_t place;
 
-    if (list_room(sampler) != TD_OK)
+    if (list_room(list) != TD_OK)
         return TD_ENOMEM;
-    place = place_of(sampler, id);
-    memmove(sampler->fit + place + 1, sampler->fit + place,
-            (sampler->end - place) * sizeof(*sampler->fit));
-    sampler->fit[place] = (uint32_t)(id - sampler->base);
-    sampler->end++;
+    place = place_of(sampler, list, id);
+    memmove(list->fit + place + 1, list->fit + place, (list->end - place) * sizeof(*list->fit));
+    list->fit[place] = (uint32_t)(id - sampler->base);
+    list->end++;
     if (in_window(sampler, id)) {
         sampler->window.episodes++;
         sampler->window.steps += steps_of(sampler, id);
@@ -130,15 +156,26 @@ static int list_add(struct sampler *sampler, uint64_t id)
 
 static void list_remove(struct sampler *sampler, uint64_t id)
 {
-    size_t place = place_of(sampler, id);
+    struct list *list = list_of(sampler, id);
+    size_t place = place_of(sampler, list, id);
 
     if (in_window(sampler, id)) {
         sampler->window.episodes--;
         sampler->window.steps -= steps_of(sampler, id);
     }
-    memmove(sampler->fit + place, sampler->fit + place + 1,
-            (sampler->end - place - 1) * sizeof(*sampler->fit));
-    sampler->end--;
+    memmove(list->fit + place, list->fit + place + 1, (list->end - place - 1) * sizeof(*list->fit));
+    list->end--;
+}
+
+/* Nothing is in the window, which is at the oldest episode. */
+static void empty_window(struct sampler *sampler)
+{
+    uint64_t first = store_counts(sampler->store)->first;
+
+    memset(&sampler->window, 0, sizeof(sampler->window));
+    sampler->window.first = sampler->window.last = first;
+    for (uint32_t task = 0; task < sampler->tasks; task++)
+        sampler->lists[task].rows = 0;
 }
 
 /* Read the whole table anew; the window is empty at the oldest episode until it is moved. */
@@ -147,15 +184,17 @@ static int rebuild(struct sampler *sampler)
     uint64_t first = store_counts(sampler->store)->first;
     uint64_t committed = store_committed(sampler->store);
 
-    sampler->begin = sampler->end = 0;
+    for (uint32_t task = 0; task < sampler->tasks; task++)
+        sampler->lists[task].begin = sampler->lists[task].end = 0;
     sampler->base = first;
-    memset(&sampler->window, 0, sizeof(sampler->window));
-    sampler->window.first = sampler->window.last = first;
+    empty_window(sampler);
     for (uint64_t id = first; id < committed; id++)
         if (may_draw(sampler, id)) {
-            if (list_room(sampler) != TD_OK)
+            struct list *list = list_of(sampler, id);
+
+            if (list_room(list) != TD_OK)
                 return TD_ENOMEM;
-            sampler->fit[sampler->end++] = (uint32_t)(id - first);
+            list->fit[list->end++] = (uint32_t)(id - first);
         }
     sampler->known = committed;
     return TD_OK;
@@ -202,8 +241,12 @@ static void drop_evicted(struct sampler *sampler)
 {
     uint64_t first = store_counts(sampler->store)->first;
 
-    while (sampler->begin < sampler->end && sampler->base + sampler->fit[sampler->begin] < first)
-        sampler->begin++;
+    for (uint32_t task = 0; task < sampler->tasks; task++) {
+        struct list *list = &sampler->lists[task];
+
+        while (list->begin < list->end && sampler->base + list->fit[list->begin] < first)
+            list->begin++;
+    }
 }
 
 /* --- the window ------------------------------------------------------------ */
@@ -215,6 +258,7 @@ static void count_in(struct sampler *sampler, uint64_t id, bool in)
     uint64_t sign = in ? 1 : UINT64_MAX; /* plus or minus one, modulo 2^64 */
 
     window->rows += sign * store_episode(sampler->store, id)->rows;
+    list_of(sampler, id)->rows += sign * store_episode(sampler->store, id)->rows;
     if (listed(sampler, id)) {
         window->episodes += sign;
         window->steps += sign * steps_of(sampler, id);
@@ -225,15 +269,21 @@ static void count_in(struct sampler *sampler, uint64_t id, bool in)
 static void make_visible(struct sampler *sampler)
 {
     struct sampler_window *visible = &sampler->visible;
-    size_t place;
+    uint64_t newest = STORE_NONE;
 
     *visible = sampler->window;
     if (visible->episodes != 0)
         return;
-    place = place_of(sampler, visible->last);
-    if (place == sampler->begin)
+    for (uint32_t task = 0; task < sampler->tasks; task++) {
+        const struct list *list = &sampler->lists[task];
+        size_t place = place_of(sampler, list, visible->last);
+
+        if (place > list->begin && (newest == STORE_NONE || sampler->base + list->fit[place - 1] > newest))
+            newest = sampler->base + list->fit[place - 1];
+    }
+    if (newest == STORE_NONE)
         return;
-    visible->first = sampler->base + sampler->fit[place - 1];
+    visible->first = newest;
     visible->episodes = 1;
     visible->steps = steps_of(sampler, visible->first);
     visible->rows = 0;
@@ -250,10 +300,8 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last)
     drop_evicted(sampler);
     last = last < committed ? last : committed;
     last = last > first ? last : first;
-    if (window->first < first || window->last > committed) { /* pages are gone: count anew */
-        memset(window, 0, sizeof(*window));
-        window->first = window->last = first;
-    }
+    if (window->first < first || window->last > committed) /* pages are gone: count anew */
+        empty_window(sampler);
     for (; window->last < last; window->last++)
         count_in(sampler, window->last, true);
     while (window->last > last) {
@@ -270,6 +318,18 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last)
         count_in(sampler, --window->first, true);
     make_visible(sampler);
     return &sampler->visible;
+}
+
+void sampler_tasks(const sampler_t *sampler, struct sampler_task *tasks)
+{
+    const struct sampler_window *visible = &sampler->visible;
+
+    for (uint32_t task = 0; task < sampler->tasks; task++) {
+        const struct list *list = &sampler->lists[task];
+
+        tasks[task].rows = list->rows;
+        tasks[task].episodes = place_of(sampler, list, visible->last) - place_of(sampler, list, visible->first);
+    }
 }
 
 /* --- drawing --------------------------------------------------------------- */
@@ -362,13 +422,20 @@ static int put_slice(struct sampler *sampler, const struct block *block, size_t 
     return TD_OK;
 }
 
-/* The episodes to draw from, and the stream that draws. */
+/* How tasks are drawn, and the stream that draws. */
 struct draw {
     struct rng rng;
-    size_t low, high;
+    uint32_t episodes, tasks; /* that may be drawn, and tasks that have some */
+    const uint32_t *shares;   /* slices of each task left to draw, or NULL */
+    uint32_t task, left;      /* of the shares: the task at hand and how many are left of it */
 };
 
-static struct draw draw_begin(const struct sampler *sampler, uint64_t update)
+static uint32_t length_of(const struct list *list)
+{
+    return (uint32_t)(list->high - list->low);
+}
+
+static struct draw draw_begin(struct sampler *sampler, uint64_t update, const uint32_t *shares)
 {
     struct rng_key key = {
         .seed = sampler->config.seed,
@@ -376,19 +443,72 @@ static struct draw draw_begin(const struct sampler *sampler, uint64_t update)
         .slot = sampler->config.shard,
         .step = update,
     };
-    struct draw draw = {.low = place_of(sampler, sampler->visible.first),
-                        .high = place_of(sampler, sampler->visible.last)};
+    struct draw draw = {.shares = shares, .left = shares != NULL ? shares[0] : 0};
 
+    for (uint32_t task = 0; task < sampler->tasks; task++) {
+        struct list *list = &sampler->lists[task];
+
+        list->low = place_of(sampler, list, sampler->visible.first);
+        list->high = place_of(sampler, list, sampler->visible.last);
+        draw.episodes += length_of(list);
+        draw.tasks += length_of(list) > 0;
+    }
     rng_init(&draw.rng, &key);
     return draw;
 }
 
-/* The next slice's episode, uniformly, then its first row. */
+/* Uniformly over episodes: of all lists, one behind the other. */
+static const struct list *draw_episode(const struct sampler *sampler, struct draw *draw, uint32_t *at)
+{
+    const struct list *list = sampler->lists;
+
+    *at = rng_below(&draw->rng, draw->episodes);
+    for (; *at >= length_of(list); list++)
+        *at -= length_of(list);
+    return list;
+}
+
+/* Uniformly over the tasks that have some, then over these. */
+static const struct list *draw_task(const struct sampler *sampler, struct draw *draw, uint32_t *at)
+{
+    const struct list *list = sampler->lists;
+    uint32_t skip = rng_below(&draw->rng, draw->tasks);
+
+    while (length_of(list) == 0 || skip-- > 0)
+        list++;
+    *at = rng_below(&draw->rng, length_of(list));
+    return list;
+}
+
+/* The task whose share is not drawn yet; one whose episodes have gone meanwhile gives way to any. */
+static const struct list *draw_share(const struct sampler *sampler, struct draw *draw, uint32_t *at)
+{
+    const struct list *list;
+
+    while (draw->left == 0 && draw->task + 1 < sampler->tasks)
+        draw->left = draw->shares[++draw->task];
+    draw->left -= draw->left > 0;
+    list = &sampler->lists[draw->task];
+    if (length_of(list) == 0)
+        return draw_task(sampler, draw, at);
+    *at = rng_below(&draw->rng, length_of(list));
+    return list;
+}
+
+/* The next slice's episode, then its first row. */
 static uint64_t draw_next(const struct sampler *sampler, struct draw *draw, uint32_t *start)
 {
-    uint32_t episodes = (uint32_t)(draw->high - draw->low);
-    uint64_t id = sampler->base + sampler->fit[draw->low + rng_below(&draw->rng, episodes)];
+    const struct list *list;
+    uint32_t at;
+    uint64_t id;
 
+    if (draw->shares != NULL)
+        list = draw_share(sampler, draw, &at);
+    else if (sampler->config.balanced)
+        list = draw_task(sampler, draw, &at);
+    else
+        list = draw_episode(sampler, draw, &at);
+    id = sampler->base + list->fit[list->low + at];
     *start = rng_below(&draw->rng, store_episode(sampler->store, id)->rows - sampler->config.horizon);
     return id;
 }
@@ -406,9 +526,10 @@ static void prefetch(struct sampler *sampler, struct draw draw, const struct blo
 }
 
 /* All slices, or the id of the episode that is bad. */
-static int draw_once(struct sampler *sampler, uint64_t update, const struct block *block, uint64_t *bad)
+static int draw_once(struct sampler *sampler, uint64_t update, const uint32_t *shares, const struct block *block,
+                     uint64_t *bad)
 {
-    struct draw draw = draw_begin(sampler, update);
+    struct draw draw = draw_begin(sampler, update, shares);
 
     if (sampler->schema.obs_type == OBS_RGB)
         prefetch(sampler, draw, block);
@@ -424,14 +545,14 @@ static int draw_once(struct sampler *sampler, uint64_t update, const struct bloc
     return TD_OK;
 }
 
-int sampler_draw(sampler_t *sampler, uint64_t update, uint32_t count, void *out)
+int sampler_draw_shares(sampler_t *sampler, uint64_t update, const uint32_t *shares, uint32_t count, void *out)
 {
     struct block block = block_of(sampler, out, count);
     uint64_t bad;
     int rc;
 
     while (sampler->visible.episodes > 0) {
-        rc = draw_once(sampler, update, &block, &bad);
+        rc = draw_once(sampler, update, shares, &block, &bad);
         store_rows_end(sampler->store);
         if (rc == TD_OK)
             return TD_OK;
@@ -439,4 +560,9 @@ int sampler_draw(sampler_t *sampler, uint64_t update, uint32_t count, void *out)
         make_visible(sampler);
     }
     return TD_EAGAIN;
+}
+
+int sampler_draw(sampler_t *sampler, uint64_t update, uint32_t count, void *out)
+{
+    return sampler_draw_shares(sampler, update, NULL, count, out);
 }

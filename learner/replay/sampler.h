@@ -6,6 +6,9 @@
  * and lie in the window, the newest episodes of at most `capacity` rows in all, short ones counted; the
  * newest one that may be drawn always does.
  *
+ * In a multi-task run balanced drawing takes first a task uniformly from those that have episodes to draw, then
+ * one of them. The window does not look at tasks: the oldest episode leaves it, whosever it is.
+ *
  * Owns:    4 bytes per episode that may be drawn.
  * Borrows: the store.
  * Thread:  one.
@@ -24,6 +27,8 @@ struct sampler_config {
     uint64_t seed;
     uint32_t shard;
     bool lockstep; /* sealed episodes count, published or not */
+    uint32_t tasks; /* of the run; 0 is 1. Episodes of others are not drawn */
+    bool balanced; /* draw tasks uniformly, not episodes */
 };
 
 struct sampler_window {
@@ -54,6 +59,18 @@ const struct sampler_window *sampler_window(sampler_t *sampler, uint64_t last);
  * Never allocates. TD_OK, or TD_EAGAIN when nothing may be drawn.
  */
 int sampler_draw(sampler_t *sampler, uint64_t update, uint32_t count, void *out);
+
+/*
+ * The same, with so many slices of each task: shares [tasks], `count` in all. A task that has no episode to draw
+ * (any more) gives its share to all. NULL: as sampler_draw.
+ */
+int sampler_draw_shares(sampler_t *sampler, uint64_t update, const uint32_t *shares, uint32_t count, void *out);
+
+/* Each task's part of the window last asked for: tasks [tasks]. */
+struct sampler_task {
+    uint64_t rows, episodes; /* all rows; episodes that may be drawn */
+};
+void sampler_tasks(const sampler_t *sampler, struct sampler_task *tasks);
 
 size_t sampler_bytes(const sampler_t *sampler, uint32_t count);
 

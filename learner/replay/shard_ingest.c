@@ -173,6 +173,17 @@ static void refuse_rows(struct shard *shard, const struct peer *peer, const stru
     shard_line(shard, LINE_REFUSED, LOG_WARN, "refused %s", refused->text);
 }
 
+/* A task of the run, as far as the learner has told us which these are. */
+static const char *check_task(const struct shard *shard, const char *row)
+{
+    uint32_t tasks = shard->terms.spec.tasks;
+    struct row_head head;
+
+    memcpy(&head, row, sizeof(head));
+    return shard->sampler != NULL && head.task >= (tasks > 0 ? tasks : 1) ? "it is of a task that this run does not have"
+                                                                          : NULL;
+}
+
 /* Every row, before any is stored. Returns NULL, or what is wrong with the one at *which. */
 static const char *check_rows(const struct shard *shard, const struct store_stream *stream,
                               const char *bytes, uint32_t count, uint32_t *which)
@@ -183,6 +194,8 @@ static const char *check_rows(const struct shard *shard, const struct store_stre
     for (*which = 0; *which < count; (*which)++) {
         const char *why = row_check(bytes + *which * stride, schema);
 
+        if (why == NULL)
+            why = check_task(shard, bytes + *which * stride);
         if (why != NULL)
             return why;
     }

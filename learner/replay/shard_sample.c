@@ -26,6 +26,16 @@ static uint32_t count_live(const struct shard *shard)
     return live;
 }
 
+static void count_tasks(const struct shard *shard, struct status *status)
+{
+    struct sampler_task tasks[ROW_TASKS_MAX];
+
+    sampler_tasks(shard->sampler, tasks);
+    status->task_count = shard->terms.spec.tasks;
+    for (uint32_t i = 0; i < status->task_count; i++)
+        status->tasks[i] = (struct task_count){tasks[i].rows, tasks[i].episodes};
+}
+
 void sample_status(struct shard *shard, struct status *status)
 {
     const struct sampler_window *window;
@@ -50,6 +60,8 @@ void sample_status(struct shard *shard, struct status *status)
         .aborted = shard->synced.aborted,
         .refused = shard->tally.rows_refused,
     };
+    if (window != NULL && shard->terms.spec.tasks > 0)
+        count_tasks(shard, status);
     if (window != NULL) {
         shard->tally.episodes = window->episodes;
         shard->tally.episode_steps = window->steps;
@@ -171,6 +183,8 @@ static int make_sampler(struct shard *shard, const struct sample_hello *hello, s
         .seed = hello->seed,
         .shard = shard->config.shard,
         .lockstep = hello->lockstep,
+        .tasks = hello->spec.tasks,
+        .balanced = hello->balanced,
     };
     struct row_schema schema = spec_schema(&hello->spec);
     size_t bytes = row_slices_bytes(&schema, hello->horizon, hello->batch_size);
@@ -234,7 +248,8 @@ static bool same_terms(const struct shard *shard, const struct sample_hello *hel
 
     return shard->sampler != NULL && terms->horizon == hello->horizon &&
            terms->batch_size == hello->batch_size && terms->seed == hello->seed &&
-           terms->lockstep == hello->lockstep && terms->capacity == hello->capacity;
+           terms->lockstep == hello->lockstep && terms->capacity == hello->capacity &&
+           terms->spec.tasks == hello->spec.tasks && terms->balanced == hello->balanced;
 }
 
 static void receive_hello(struct shard *shard, const struct peer *peer, const struct message *message)
@@ -320,6 +335,18 @@ static struct open_request *place_for(struct shard *shard, uint64_t id)
     return place;
 }
 
+/* Of every task of the run how many, and all of them together what is asked for? */
+static bool shares_fit(const struct shard *shard, const struct sample_request *request)
+{
+    uint64_t sum = 0;
+
+    if (request->share_count == 0)
+        return true;
+    for (uint32_t i = 0; i < request->share_count; i++)
+        sum += request->shares[i].slices;
+    return request->share_count == shard->terms.spec.tasks && sum == request->count;
+}
+
 static void receive_request(struct shard *shard, const struct peer *peer,
                             const struct sample_request *request)
 {
@@ -330,6 +357,11 @@ static void receive_request(struct shard *shard, const struct peer *peer,
     if (request->count > shard->terms.batch_size) {
         shard_refuse(shard, peer, REFUSED_CONFIG, "%u slices in one request, %u were agreed on",
                      request->count, shard->terms.batch_size);
+        return;
+    }
+    if (!shares_fit(shard, request)) {
+        shard_refuse(shard, peer, REFUSED_CONFIG, "slices of %u tasks were asked for that are not %u in all, or not of "
+                     "this run's tasks", request->share_count, request->count);
         return;
     }
     open = place_for(shard, request->id);
@@ -363,6 +395,16 @@ static void say_quarantine(struct shard *shard)
     shard->bad_reported = bad;
 }
 
+static int draw_slices(struct shard *shard, const struct sample_request *request)
+{
+    uint32_t shares[ROW_TASKS_MAX];
+
+    for (uint32_t i = 0; i < request->share_count; i++)
+        shares[i] = request->shares[i].slices;
+    return sampler_draw_shares(shard->sampler, request->update, request->share_count > 0 ? shares : NULL,
+                               request->count, shard->slices);
+}
+
 void sample_answer(struct shard *shard, struct open_request *open, struct shard_output *output)
 {
     const struct sample_request *request = &open->request;
@@ -379,8 +421,7 @@ void sample_answer(struct shard *shard, struct open_request *open, struct shard_
     slices->id = request->id;
     slices->update = request->update;
     window = *sampler_window(shard->sampler, last);
-    if (request->count > 0 &&
-        sampler_draw(shard->sampler, request->update, request->count, shard->slices) == TD_OK) {
+    if (request->count > 0 && draw_slices(shard, request) == TD_OK) {
         slices->count = request->count;
         output->message.bulks = 1;
         output->message.bulk[0].data = shard->slices;
