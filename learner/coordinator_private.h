@@ -55,6 +55,7 @@ struct seat {
     bool has_status;
     struct status status;
     uint32_t statuses; /* heard so far */
+    uint64_t damage_said; /* of the present process */
     uint64_t heard_ms, hello_ms, beat_ms;
     uint64_t credit;
     bool gone_said;

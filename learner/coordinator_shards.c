@@ -59,6 +59,7 @@ void shards_hello(struct coordinator *c, const struct peer *peer, const struct m
         strcmp(seat->sample, hello->sample) != 0) {
         coordinator_log(c, LOG_INFO, "shard %u joined at %s", hello->shard, hello->sample);
         seat->known = seat->moved = true;
+        seat->damage_said = seat->process == hello->process ? seat->damage_said : 0;
         seat->process = hello->process;
         seat->local = peer->local;
         memcpy(seat->sample, hello->sample, sizeof(seat->sample));
@@ -182,8 +183,22 @@ static uint64_t steps_elsewhere(const struct coordinator *c, uint64_t store)
     return steps;
 }
 
+/* What is lost is no reason to end, but one to be told of: once, and again whenever it has doubled. */
+static void say_damage(struct coordinator *c, struct seat *seat, const struct status *status)
+{
+    uint64_t damage = status->rescued + status->lost_rows + status->lost_episodes + status->bad_segments;
+    char sentence[200];
+
+    if (damage == 0 || damage / 2 < seat->damage_said)
+        return;
+    seat->damage_said = damage;
+    coordinator_log(c, LOG_ERROR, "shard %d: %s; the rest is served, its log says more", (int)(seat - c->seats),
+                    status_damage(status, sentence, sizeof(sentence)));
+}
+
 static void seat_status(struct coordinator *c, struct seat *seat, const struct status *status)
 {
+    say_damage(c, seat, status);
     if (seat->has_status && seat->status.store != status->store)
         coordinator_log(c, LOG_WARN, "shard %d has another store, a new directory or what was saved of a damaged file: "
                         "of %llu steps %llu can be drawn", (int)(seat - c->seats),

@@ -40,9 +40,9 @@ struct request {
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 stop [RUN_DIR|ADDRESS] [keys=DIR|insecure=true]\n\n"
-                 "Asks the learner of a run to write a checkpoint, to tell all its parts to end, and waits. Without an\n"
-                 "argument: the run under logs/ that changed last. ADDRESS is the learner's control address; over tcp of\n"
-                 "a run with keys it takes the learner's key.\n");
+                 "Asks the learner of a run to write a checkpoint (in lock-step the last one stands), to tell all its\n"
+                 "parts to end, and waits. Without an argument: the run under logs/ that changed last. ADDRESS is the\n"
+                 "learner's control address; over tcp of a run with keys it takes the learner's key.\n");
 }
 
 static void send_stop(struct request *request)
@@ -121,7 +121,7 @@ static void on_message(void *context, const struct peer *peer, const struct mess
     (void)peer;
     if (message->kind == MESSAGE_STOP || message->kind == MESSAGE_LEAVING) {
         if (!request->answered && request->run_dir != NULL)
-            printf("the learner is writing its checkpoint\n");
+            printf("the learner ends the run: in lock-step its last checkpoint stands, else it writes one\n");
         request->answered = true;
         if (message->kind == MESSAGE_STOP && message->stop.code != TD_EXIT_OK) {
             request->code = message->stop.code <= TD_EXIT_FENCED ? (int)message->stop.code : TD_EXIT_GAVE_UP;

@@ -220,8 +220,8 @@ static void on_signal(void *context, int signum, int count)
     if (count == 1 && supervisor->stage == STAGE_RUN) {
         supervisor->asked = true;
         console_print(supervisor->options->console,
-                      "%s: stopping the actors, then the learner writes a checkpoint (once more: kill all)",
-                      signum == SIGINT ? "interrupted" : "asked to end");
+                      "%s: stopping the actors, then the learner (once more: kill all); %s",
+                      signum == SIGINT ? "interrupted" : "asked to end", supervisor->options->ending);
         stop(supervisor, TD_EXIT_OK);
     } else if (count >= 2) {
         supervisor->asked = true;

@@ -17,6 +17,7 @@ struct supervisor_options {
     const char *const *learner_args; /* key=value words, NULL-terminated */
     const char *const *actor_args;   /* beside learner=, actor=, run_id= and work_dir= */
     int actors;                   /* local ones */
+    const char *ending;           /* what the learner does when it is asked to end, in words */
     struct console *console;
 };
 

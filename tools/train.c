@@ -26,7 +26,7 @@ static void usage(FILE *out)
     fprintf(out, "usage: tdmpc2 train task=TASK [key=value ...]\n\n"
                  "Starts a learner, its replay shard and evaluator, and actors=N actors on this machine.\n"
                  "An existing run directory (logs/<task>/<seed>/<exp_name>) is resumed. Ctrl-C stops with a\n"
-                 "checkpoint; the same command goes on from there.\n\n");
+                 "checkpoint (in lock-step with the last one); the same command goes on from there.\n\n");
     config_help(out);
 }
 
@@ -132,8 +132,8 @@ static void print_plan(const struct run *run, const struct preflight_replay *rep
     fflush(stdout);
 }
 
-/* One that could be gone on from: whole, and of the run's way of training. */
-static bool has_checkpoint(const struct run *run)
+/* The newest that could be gone on from: whole, and of the run's way of training. */
+static bool find_checkpoint(const struct run *run, struct checkpoint_entry *newest)
 {
     struct checkpoint_entry *entries;
     char folder[FS_PATH_MAX];
@@ -142,10 +142,31 @@ static bool has_checkpoint(const struct run *run)
 
     if (run_path(run, "checkpoints", folder, NULL) != TD_OK || checkpoint_list(folder, &entries, &count, NULL) != TD_OK)
         return false;
-    for (int i = 0; i < count; i++)
-        found |= entries[i].code == TD_OK && (resume_kinds(run->config.lockstep) & (unsigned)entries[i].kind) != 0;
+    for (int i = 0; i < count && !found; i++) {
+        found = entries[i].code == TD_OK && (resume_kinds(run->config.lockstep) & (unsigned)entries[i].kind) != 0;
+        if (found)
+            *newest = entries[i];
+    }
     free(entries);
     return found;
+}
+
+/* What the same command will do. */
+static void print_stopped(const struct run *run)
+{
+    struct checkpoint_entry newest;
+    char steps[32];
+
+    if (!find_checkpoint(run, &newest)) {
+        printf("stopped; there is no checkpoint yet: the same command begins the training anew in %s\n", run->dir);
+        return;
+    }
+    console_format_count(steps, sizeof(steps), (double)newest.step);
+    if (run->config.lockstep)
+        printf("stopped; the same command goes on from the newest checkpoint of %s, at step %s: what came after it is "
+               "played again\n", run->dir, steps);
+    else
+        printf("stopped; the same command goes on from the newest checkpoint of %s, at step %s\n", run->dir, steps);
 }
 
 /* How the run stands after the parts have ended. */
@@ -160,9 +181,7 @@ static void print_end(const struct run *before, const struct config *fresh, cons
         print_finished(&run);
     } else if (result->exit_code == TD_EXIT_OK) {
         print_result(&run);
-        printf("stopped; %s %s\n", has_checkpoint(before)
-                   ? "the same command goes on from the newest checkpoint of"
-                   : "there is no checkpoint yet: the same command begins the training anew in", before->dir);
+        print_stopped(before);
     }
 }
 
@@ -227,6 +246,9 @@ static int print_losses(const struct run *run, const struct preflight_replay *re
     return TD_OK;
 }
 
+static const char async_ending[] = "it writes a checkpoint",
+                  lockstep_ending[] = "in lock-step it writes one only while it pretrains: else the last one stands";
+
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
                  struct error *err)
 {
@@ -248,6 +270,7 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
                                          .learner_args = (const char *const *)words,
                                          .actor_args = fresh->keys[0] != '\0' ? secure : fresh->insecure ? insecure : none,
                                          .actors = (int)run->config.actors,
+                                         .ending = run->config.lockstep ? lockstep_ending : async_ending,
                                          .console = &console};
     rc = supervisor_run(&options, &result, err);
     options_words_free(words);

@@ -392,6 +392,7 @@ static void count_missing(struct salvage *salvage)
     const struct wreck *wreck = &salvage->wreck;
     uint64_t kept = wreck->episodes, sealed = wreck->counts.sealed;
 
+    salvage->report->uncertain = !wreck->complete;
     for (size_t i = 0; i < wreck->record_count; i++) {
         const struct wreck_record *found = &wreck->records[i];
 

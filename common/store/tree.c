@@ -680,8 +680,11 @@ static int check_newest(struct walk *walk, const struct meta_page metas[2], int 
     uint64_t last = metas[newer].txn;
 
     if (walk->newest_freed > last || (last > 1 && walk->newest_freed != last) ||
-        older_freed(walk, &metas[!newer]) > metas[!newer].txn)
+        older_freed(walk, &metas[!newer]) > metas[!newer].txn) {
+        if (walk->options->newest != NULL)
+            *walk->options->newest = false;
         return meta_damaged(walk, newer, "not the last transaction");
+    }
     return TD_OK;
 }
 
@@ -690,6 +693,8 @@ static int choose_meta(struct walk *walk, struct meta_page metas[2], int *newer)
 {
     int rc = bear(walk, read_metas(walk, metas, newer));
 
+    if (walk->options->newest != NULL)
+        *walk->options->newest = rc == TD_OK && walk->first.code == TD_OK && !walk->options->older;
     if (rc != TD_OK || (walk->first.code == TD_OK && !walk->options->older))
         return rc;
     return find_meta(walk, metas, newer);

@@ -43,6 +43,7 @@ struct tree_options {
     bool unordered; /* patient: nor does a key out of order cost more; each record has a hash of its own */
     bool older; /* patient: from the other meta, the state before the last transaction */
     void (*visit)(void *context, int table, const void *key, uint64_t at, uint64_t size);
+    bool *newest; /* out: no fault of the metas or of the free list puts in doubt that it is the newest state; may be NULL */
     uint64_t *entries; /* out, per table: records by the main tree's word, where that can be read; may be NULL */
 };
 

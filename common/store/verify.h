@@ -55,6 +55,7 @@ struct salvage_report {
     struct salvage_loss losses[SALVAGE_STREAMS];
     int loss_count;
     bool more_losses; /* of other streams */
+    bool uncertain;   /* the newest state of the file is not known: more than that may be lost */
 };
 
 /*

@@ -31,6 +31,8 @@ struct reader {
     struct leaf_item *items;
     struct wreck_stream *former; /* streams as the tree names them, hash or none; next 1: before the last transaction */
     bool older;                  /* that is what is being walked */
+    bool counts_live;            /* the newest state's counts, and so many of its streams, hold */
+    uint64_t streams_live;
     bool no_memory;
 };
 
@@ -201,7 +203,7 @@ static void newest_streams(struct wreck *wreck)
 
 /* --- what the tree leads to ------------------------------------------------- */
 
-enum { TABLE_STREAMS = 1, TABLE_OPEN = 2, TABLE_EPISODES = 3 };
+enum { TABLE_META = 0, TABLE_STREAMS = 1, TABLE_OPEN = 2, TABLE_EPISODES = 3 };
 
 static void on_record(struct reader *reader, const void *key, uint64_t at)
 {
@@ -238,12 +240,31 @@ static void on_former(struct reader *reader, const void *key, uint64_t at)
             .slot = be32toh(name.slot), .env = be32toh(name.env), .epoch = found.epoch, .next = reader->older};
 }
 
+/* Is it of the newest state, with a hash that holds? */
+static void on_live(struct reader *reader, int table, const void *key, uint64_t at, uint64_t size)
+{
+    const char *value = reader->bytes + at;
+    struct counts_value counts;
+    struct stream_value stream;
+
+    if (table == TABLE_META && size == sizeof(counts) && memcmp(key, "counts", 6) == 0) {
+        memcpy(&counts, value, sizeof(counts));
+        reader->counts_live = counts.hash == value_hash("counts", 6, value, offsetof(struct counts_value, hash));
+    } else if (table == TABLE_STREAMS && size == sizeof(stream)) {
+        memcpy(&stream, value, sizeof(stream));
+        reader->streams_live +=
+            stream.hash == value_hash(key, sizeof(struct stream_key), value, offsetof(struct stream_value, hash));
+    }
+}
+
 static void on_leaf(void *context, int table, const void *key, uint64_t at, uint64_t size)
 {
     struct reader *reader = context;
 
     if (!inside(reader, at, size))
         return;
+    if (!reader->older)
+        on_live(reader, table, key, at, size);
     if (table == TABLE_EPISODES && size == sizeof(struct store_record))
         on_record(reader, key, at);
     else if (table == TABLE_OPEN && size > sizeof(struct open_value))
@@ -255,8 +276,9 @@ static void on_leaf(void *context, int table, const void *key, uint64_t at, uint
 static int walk_patiently(struct reader *reader, const char *path, bool older, struct error *err)
 {
     struct tree_options options = store_tree_options();
-    uint64_t entries[8] = {0};
+    uint64_t entries[8] = {[TABLE_STREAMS] = UINT64_MAX};
     struct error fault = {0};
+    bool newest = false;
     int fd = open(path, O_RDONLY | O_CLOEXEC), rc;
 
     if (fd < 0)
@@ -267,12 +289,15 @@ static int walk_patiently(struct reader *reader, const char *path, bool older, s
     options.visit = on_leaf;
     options.context = reader;
     options.entries = entries;
+    options.newest = &newest;
     rc = tree_walk(fd, path, &options, &fault);
     close(fd);
     if (reader->wreck->episodes == 0)
         reader->wreck->episodes = entries[TABLE_EPISODES];
-    if (!older)
+    if (!older) {
         reader->wreck->fault = fault;
+        reader->wreck->complete = newest && reader->counts_live && reader->streams_live == entries[TABLE_STREAMS];
+    }
     if (rc == TD_OK || rc == TD_ECORRUPT)
         return TD_OK;
     if (err != NULL)

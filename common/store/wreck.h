@@ -49,6 +49,7 @@ struct wreck {
     size_t append_count;
     uint64_t episodes; /* that the index has by its own word; 0: not known */
     struct error fault; /* of the tree; code TD_OK: it is whole */
+    bool complete; /* counts and streams are those of the newest state: what is missing can be told */
 };
 
 /*

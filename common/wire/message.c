@@ -1,5 +1,9 @@
 #include "common/wire/message.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 const char *message_name(uint32_t kind)
 {
     switch (kind) {
@@ -80,4 +84,25 @@ int announcement_compare(const struct announcement *a, const struct announcement
     if (a->version != b->version)
         return a->version < b->version ? -1 : 1;
     return 0;
+}
+
+const char *status_damage(const struct status *status, char *out, size_t size)
+{
+    const char *more = status->lost_uncertain ? ", perhaps more" : "";
+    size_t used;
+
+    out[0] = '\0';
+    if (status->rescued && status->lost_rows + status->lost_episodes == 0)
+        snprintf(out, size, status->lost_uncertain ? "its file was damaged, acknowledged rows may be lost"
+                                                   : "its file was damaged, no acknowledged row was lost");
+    else if (status->rescued && status->lost_episodes == 0)
+        snprintf(out, size, "its file was damaged, %" PRIu64 " acknowledged rows were lost%s", status->lost_rows, more);
+    else if (status->rescued)
+        snprintf(out, size, "its file was damaged, %" PRIu64 " acknowledged rows and %" PRIu64 " whole episodes were lost%s",
+                 status->lost_rows, status->lost_episodes, more);
+    used = strlen(out);
+    if (status->bad_segments > 0)
+        snprintf(out + used, size - used, "%s%" PRIu64 " damaged segment%s set aside", used > 0 ? "; " : "",
+                 status->bad_segments, status->bad_segments == 1 ? " was" : "s were");
+    return out;
 }

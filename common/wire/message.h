@@ -428,6 +428,12 @@ struct status {
     uint64_t bytes;
     uint64_t aborted; /* episodes cut short by their actor's end */
     uint64_t refused; /* rows refused in this process's life */
+    /* damage in this process's life */
+    bool rescued;           /* its file was damaged: what was whole of it is served from a new one */
+    uint64_t lost_rows;     /* acknowledged ones, to that */
+    uint64_t lost_episodes; /* of which nothing is known */
+    uint64_t bad_segments;  /* set aside */
+    bool lost_uncertain;    /* the damaged file did not tell how much it held at last: perhaps more */
     uint32_t task_count; /* of the run; 0: single-task */
     struct task_count tasks[ROW_TASKS_MAX];
 };
@@ -626,6 +632,9 @@ const char *waiting_name(uint32_t waiting);
 
 /* "starting", "seeding", "pretraining", "running", "finishing". */
 const char *phase_name(uint32_t phase);
+
+/* What a shard lost to damage, as a sentence; "" when it met none. */
+const char *status_damage(const struct status *status, char *out, size_t size);
 
 /* (learner epoch, version), epoch first: negative, 0, positive as a is older, same, newer. */
 int announcement_compare(const struct announcement *a, const struct announcement *b);

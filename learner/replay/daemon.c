@@ -182,6 +182,7 @@ static void refresh(void *context)
 {
     struct daemon *daemon = context;
     struct shard_view view;
+    char damage[METRICS_TEXT_MAX];
 
     shard_view(daemon->shard, loop_now_ms(daemon->loop), &view);
     add_counters(daemon, &view);
@@ -189,6 +190,9 @@ static void refresh(void *context)
     metrics_set(daemon->metrics, METRIC_learner_epoch, view.learner_epoch);
     metrics_set(daemon->metrics, METRIC_resident_bytes, (double)process_resident_bytes());
     metrics_text(daemon->metrics, METRIC_waiting, "%s", view.wait);
+    metrics_text(daemon->metrics, METRIC_damage, "%s", status_damage(&(struct status){
+        .rescued = view.rescued, .lost_rows = view.rows_lost, .lost_episodes = view.episodes_lost,
+        .lost_uncertain = view.lost_uncertain, .bad_segments = view.segments_bad}, damage, sizeof(damage)));
     if (view.counts == NULL)
         return;
     metrics_set(daemon->metrics, METRIC_agent_steps, (double)view.counts->steps);

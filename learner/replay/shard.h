@@ -90,7 +90,10 @@ struct shard_view {
     uint64_t window_first, window_last, window_rows;
     uint64_t rows_stored, rows_repeated, rows_refused, rows_delayed; /* in this process's life */
     uint64_t slices, commits, evicted, rewinds, aborted, sealed, segments_bad;
-    uint64_t rows_lost; /* by damage, of those that were acknowledged; from a file that was set aside */
+    bool rescued;       /* its file was damaged; what was whole of it is served from a new one */
+    uint64_t rows_lost; /* acknowledged ones, to that; and episodes of which nothing is known */
+    uint64_t episodes_lost;
+    bool lost_uncertain; /* perhaps more than that */
     uint64_t streams_live;
     uint64_t credit; /* LIMIT_NONE: no limit */
     uint32_t learner_epoch;

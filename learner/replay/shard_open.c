@@ -13,7 +13,9 @@ static void log_losses(struct shard *shard, const struct salvage_report *report)
     if (report->unknown_episodes > 0)
         shard_log(shard, LOG_ERROR, "of %llu more episodes nothing is left, not even whose they were",
                   (unsigned long long)report->unknown_episodes);
-    if (report->lost_rows + report->unknown_episodes == 0)
+    if (report->uncertain)
+        shard_log(shard, LOG_ERROR, "the file does not tell how much it held at last: more may be lost");
+    else if (report->lost_rows + report->unknown_episodes == 0)
         shard_log(shard, LOG_WARN, "no acknowledged row was lost");
 }
 
@@ -29,7 +31,10 @@ static void log_rescue(struct shard *shard, const struct rescue_report *report)
     shard_log(shard, LOG_WARN,
               "the damaged file is kept as %s/%s; nothing needs it any more. All writers begin new epochs", shard->dir,
               report->aside);
+    shard->tally.rescued = true;
     shard->tally.rows_lost += saved->lost_rows;
+    shard->tally.episodes_lost += saved->unknown_episodes;
+    shard->tally.lost_uncertain = saved->uncertain;
 }
 
 static int rescue(struct shard *shard, const struct store_config *config, struct error *err)

@@ -59,6 +59,11 @@ void sample_status(struct shard *shard, struct status *status)
         .bytes = shard->synced.bytes,
         .aborted = shard->synced.aborted,
         .refused = shard->tally.rows_refused,
+        .rescued = shard->tally.rescued,
+        .lost_rows = shard->tally.rows_lost,
+        .lost_episodes = shard->tally.episodes_lost,
+        .lost_uncertain = shard->tally.lost_uncertain,
+        .bad_segments = store_counts(shard->store)->bad,
     };
     if (window != NULL && shard->terms.spec.tasks > 0)
         count_tasks(shard, status);

@@ -314,7 +314,7 @@ static void the_front_dies(void **state)
 static void a_damaged_replay_does_not_end_a_run(void **state)
 {
     static const char *const words[] = {"task=toy", "seed_steps=200", "evaluator=off", "actors=1"};
-    char path[FS_PATH_MAX];
+    char path[FS_PATH_MAX], text[8000], said[200] = "";
     struct live live;
 
     (void)state;
@@ -323,10 +323,18 @@ static void a_damaged_replay_does_not_end_a_run(void **state)
     live_expect(&live, 0, 60000);
     snprintf(path, sizeof(path), "%s/replay/data.mdb", live.dir);
     assert_int_equal(truncate(path, 40960), 0);
-    live_train(&live, words[0], words[1], words[2], words[3], "steps=700", NULL);
-    live_expect(&live, 0, 60000);
+    live_train(&live, words[0], words[1], words[2], words[3], "steps=1000000", NULL);
+    live_await(&live, "learner", 0, "updates", 310, LIVE_START_MS);
     live_check(&live, live_says(live.out, "keeps the damaged file beside it"), "train does not tell of the damage");
     live_check(&live, live_count(&live, "replay.log", "the damaged file is kept as") == 1, "nothing was set aside");
+    live_check(&live, live_said(&live, "../damaged.out", "learner: shard 0: its file was damaged, ", 3000),
+               "train does not tell what was lost");
+    live_text(&live, "replay", 0, "damage", said, sizeof(said));
+    live_check(&live, strstr(said, "lost") != NULL && strstr(said, "no acknowledged row") == NULL, "the shard says \"%s\"", said);
+    live_run("tdmpc2", text, sizeof(text), 10000, "stats", live.dir, NULL);
+    live_check(&live, strstr(text, "replay-0 met damage: its file was damaged, ") != NULL, "stats does not tell what was lost");
+    kill(live.pid, SIGINT);
+    live_expect(&live, 0, STOP_MS);
 }
 
 int main(void)

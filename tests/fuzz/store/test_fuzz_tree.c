@@ -364,7 +364,7 @@ static enum outcome judge(struct oracle *oracle)
 
 /* What rescues brought back, and did not. */
 struct toll {
-    long rescues, sealed_lost, open_lost, evicted_back;
+    long rescues, sealed_lost, open_lost, evicted_back, uncertain;
 };
 
 /* The episode of the oracle that this row belongs to, or NULL: it had been evicted. */
@@ -469,8 +469,9 @@ static const char *rescue(struct oracle *oracle, struct toll *toll, bool flipped
     missing = (long)oracle->counts.held_rows - sealed;
     missing_open = (long)oracle->counts.open_rows - open;
     if ((uint64_t)(missing + missing_open) > report.salvaged.lost_rows && report.salvaged.unknown_episodes == 0 &&
-        flipped)
+        (flipped || !report.salvaged.uncertain))
         return "more was lost than was said";
+    toll->uncertain += report.salvaged.uncertain;
     if (flipped && missing > (long)segment_rows_max(&schema))
         return "more than a segment was lost";
     toll->rescues++;
@@ -598,9 +599,9 @@ static void endure_all(struct oracle *oracle, const struct damage *damages, long
     printf("%ld %s of a file of %zu pages in %.1f s: %ld harmless, %ld met by hashes, %ld refused\n", count, what,
            oracle->length / 4096, (double)(clock_ms() - start) * 1e-3, diary->found[0], diary->found[1],
            diary->found[2]);
-    printf("%ld rescued: %ld sealed rows and %ld rows under way lost of %ld and %ld each, %ld evicted rows back\n",
+    printf("%ld rescued: %ld sealed rows and %ld rows under way lost of %ld and %ld each, %ld evicted rows back, %ld not sure of all\n",
            diary->toll.rescues, diary->toll.sealed_lost, diary->toll.open_lost, (long)oracle->counts.held_rows,
-           (long)oracle->counts.open_rows, diary->toll.evicted_back);
+           (long)oracle->counts.open_rows, diary->toll.evicted_back, diary->toll.uncertain);
     assert_true(count == 1 || (diary->found[1] > 0 && diary->found[2] > 0));
     munmap(diary, sizeof(*diary));
 }

@@ -115,14 +115,19 @@ static void actor_hello(uint64_t process, int64_t slot, uint32_t obs_dim)
     feed(PORT_CONTROL, process, &message);
 }
 
-static void shard_hello(uint32_t shard)
+static void shard_hello_by(uint32_t shard, uint64_t process)
 {
     struct message message = {.kind = MESSAGE_HELLO};
 
-    message.hello = (struct hello){.role = ROLE_SHARD, .process = SHARD, .shard = shard};
+    message.hello = (struct hello){.role = ROLE_SHARD, .process = process, .shard = shard};
     strcpy(message.hello.sample, "sample");
     strcpy(message.hello.ingest_ipc, "ingest");
-    feed(PORT_CONTROL, SHARD, &message);
+    feed(PORT_CONTROL, process, &message);
+}
+
+static void shard_hello(uint32_t shard)
+{
+    shard_hello_by(shard, SHARD);
 }
 
 static void shard_welcome(uint32_t epoch, uint32_t highest_slot)
@@ -680,6 +685,35 @@ static void lockstep_stops_where_its_store_was_replaced(void **state)
     }
 }
 
+static bool says_of_damage(uint32_t rescued, uint64_t rows, uint64_t segments, const char *sentence)
+{
+    struct message message = {.kind = MESSAGE_STATUS};
+
+    message.status = (struct status){.store = 4, .rescued = rescued, .lost_rows = rows, .bad_segments = segments};
+    at.said[0] = '\0';
+    feed(PORT_SAMPLE, 0, &message);
+    return strstr(at.said, sentence) != NULL && strncmp(at.said, "shard 0: ", 9) == 0;
+}
+
+/* Once for what is lost, again when it has doubled, and of the next process anew. */
+static void what_a_shard_lost_is_said(void **state)
+{
+    (void)state;
+    start(false);
+    get_going();
+    assert_false(says_of_damage(false, 0, 0, ""));
+    assert_true(says_of_damage(true, 30, 0, "its file was damaged, 30 acknowledged rows were lost; the rest is served"));
+    assert_false(says_of_damage(true, 30, 0, ""));
+    assert_false(says_of_damage(true, 30, 1, ""));
+    assert_true(says_of_damage(true, 30, 31, "30 acknowledged rows were lost; 31 damaged segments were set aside"));
+    coordinator_shard_died(at.coordinator, at.now, 0);
+    drain();
+    shard_hello_by(0, SHARD + 1);
+    shard_welcome(3, 0);
+    assert_true(says_of_damage(false, 0, 1, "1 damaged segment was set aside"));
+    assert_false(says_of_damage(false, 0, 1, ""));
+}
+
 static void a_wait_is_said_with_its_reason(void **state)
 {
     struct coordinator_view view;
@@ -776,6 +810,7 @@ int main(void)
         COORDINATOR_TEST(lockstep_refuses_what_it_cannot_be),
         COORDINATOR_TEST(lockstep_has_one_actor),
         COORDINATOR_TEST(lockstep_stops_where_its_store_was_replaced),
+        COORDINATOR_TEST(what_a_shard_lost_is_said),
         COORDINATOR_TEST(a_replay_that_cannot_go_back_is_bad_input),
         COORDINATOR_TEST(a_wait_is_said_with_its_reason),
         COORDINATOR_TEST(a_tool_may_stop_the_run),
