@@ -148,7 +148,12 @@ struct coordinator_output {
     };
 };
 
-/* Rows a shard's map must have room for: its window, what a kept cut may go back to, the open episode. */
+/*
+ * Rows a shard's map must have room for: its window, what a kept cut may go back to, the open episode; and of them
+ * those that a run of so many steps fills, a reset row for each episode of full length included. The map keeps its
+ * size when the run is extended.
+ */
+uint64_t coordinator_used_rows(uint64_t map_rows, uint64_t steps, uint32_t shards, uint32_t episode_length);
 uint64_t coordinator_map_rows(uint64_t buffer_size, uint64_t keep_checkpoints, uint64_t checkpoint_steps,
                               uint32_t shards, uint32_t episode_length);
 

@@ -98,6 +98,13 @@ uint64_t coordinator_map_rows(uint64_t buffer_size, uint64_t keep_checkpoints, u
     return (buffer_size + kept) / shards + (episode_length > 0 ? episode_length : 1000) + 1;
 }
 
+uint64_t coordinator_used_rows(uint64_t map_rows, uint64_t steps, uint32_t shards, uint32_t episode_length)
+{
+    uint64_t length = episode_length > 0 ? episode_length : 1000, rows = (steps + steps / length) / shards + length + 1;
+
+    return rows < map_rows ? rows : map_rows;
+}
+
 static void seat_sizes(const struct coordinator *c, struct sample_hello *hello)
 {
     const struct coordinator_config *config = &c->config;
@@ -105,6 +112,7 @@ static void seat_sizes(const struct coordinator *c, struct sample_hello *hello)
     hello->capacity = seat_capacity(c);
     hello->map_rows = coordinator_map_rows(config->buffer_size, config->keep_checkpoints, config->checkpoint_steps,
                                            config->shards, c->spec.episode_length);
+    hello->used_rows = coordinator_used_rows(hello->map_rows, config->steps, config->shards, c->spec.episode_length);
 }
 
 static void say_hello(struct coordinator *c, struct seat *seat)

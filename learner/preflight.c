@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/net/channel.h"
+#include "common/util/runtime.h"
 #include "learner/coordinator.h"
 
 static int check_words(const struct config *config, struct error *err)
@@ -40,8 +41,10 @@ static int check_keys(const struct config *config, struct error *err)
 
 int preflight_address(const struct config *config, struct error *err)
 {
-    int rc = check_keys(config, err);
+    int rc = runtime_check(err);
 
+    if (rc == TD_OK)
+        rc = check_keys(config, err);
     if (rc != TD_OK || config->bind[0] == '\0')
         return rc;
     rc = check_words(config, err);
@@ -79,9 +82,11 @@ int preflight_replay(struct preflight_replay *replay, const struct run *look, co
         snprintf(replay->dir, sizeof(replay->dir), "%s", config->replay_dir);
     else if ((rc = run_path(look, "replay", replay->dir, err)) != TD_OK)
         return rc;
-    replay->rows = store.rows =
+    store.rows =
         coordinator_map_rows((uint64_t)config->buffer_size, (uint64_t)config->keep_checkpoints,
                              (uint64_t)config->checkpoint_steps, (uint32_t)config->shards, env->episode_length);
+    replay->rows = store.used =
+        coordinator_used_rows(store.rows, (uint64_t)config->steps, (uint32_t)config->shards, env->episode_length);
     rc = store_look(&replay->outlook, &store, err);
     if (rc == TD_EFULL) /* nothing has grown full: what was asked for does not fit */
         return TD_EINVAL;

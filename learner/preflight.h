@@ -11,12 +11,12 @@
 #include "common/store/store.h"
 #include "learner/run.h"
 
-/* keys= are whole, bind= and advertise= make sense, and nobody listens there. TD_OK, or as channel_bind. */
+/* The private folder for sockets is there or can be made; keys= are whole, bind= and advertise= make sense, and nobody listens there. TD_OK, or as channel_bind. */
 int preflight_address(const struct config *config, struct error *err);
 
 struct preflight_replay {
     char dir[FS_PATH_MAX];        /* of the learner's own shard */
-    uint64_t rows;                /* it must have room for so many */
+    uint64_t rows;                /* so many will come */
     struct store_outlook outlook;
 };
 

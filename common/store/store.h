@@ -42,6 +42,7 @@ struct store_config {
     uint32_t shard;           /* its number; asked for at creation, checked unless any_shard */
     bool any_shard;
     uint64_t rows;            /* that a new store's map must have room for; half as much is added */
+    uint64_t used;            /* of them so many are expected to come: the disk must have room for these; 0: all */
     uint64_t map_bytes;       /* of a new store, instead of the above; 0: from rows */
     uint64_t bytes_limit;     /* largest map of a new store (`disk_limit`); 0: none */
     uint64_t lock_wait_ms;    /* how long to wait for the owner to go */
@@ -89,7 +90,7 @@ void store_condemn(store_t *store, const struct error *why);
 struct store_outlook {
     bool exists;
     uint64_t run_id;                   /* whose it is; 0: there is none, or it cannot be read yet */
-    uint64_t needed_bytes, free_bytes; /* for config->rows rows, and on the disk */
+    uint64_t needed_bytes, free_bytes; /* for config->used rows (rows), and on the disk */
 };
 
 /*

@@ -139,6 +139,11 @@ uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows)
     return rows * (row_stride(schema) + row_stride(schema) / 8 + 16);
 }
 
+static uint64_t used_rows(const struct store_config *config)
+{
+    return config->used != 0 && config->used < config->rows ? config->used : config->rows;
+}
+
 /* Will it fit? Both the limit and the disk are asked before anything is written. */
 static int check_space(const struct store_config *config, struct error *err)
 {
@@ -152,11 +157,12 @@ static int check_space(const struct store_config *config, struct error *err)
                          (double)config->bytes_limit * 1e-9);
     if ((rc = fs_free_bytes(config->dir, &free_bytes, err)) != TD_OK)
         return rc;
+    needed = store_bytes_needed(&config->schema, used_rows(config));
     if (free_bytes < needed && !config->force)
         return error_set(err, TD_EFULL,
                          "%llu rows need %.3g GB, %s has %.3g GB free: choose another replay_dir, "
                          "lower buffer_size, or say force=true",
-                         (unsigned long long)config->rows, (double)needed * 1e-9, config->dir,
+                         (unsigned long long)used_rows(config), (double)needed * 1e-9, config->dir,
                          (double)free_bytes * 1e-9);
     return TD_OK;
 }
@@ -537,7 +543,7 @@ int store_look(struct store_outlook *outlook, const struct store_config *config,
         (rc = fs_free_bytes(config->dir, &outlook->free_bytes, err)) != TD_OK ||
         (rc = fs_check_writable(config->dir, err)) != TD_OK)
         return rc;
-    outlook->needed_bytes = store_bytes_needed(&config->schema, config->rows);
+    outlook->needed_bytes = store_bytes_needed(&config->schema, used_rows(config));
     outlook->exists = file_exists(config->dir);
     return outlook->exists ? look_existing(outlook, config, err) : check_space(config, err);
 }

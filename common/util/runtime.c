@@ -16,7 +16,11 @@
 
 #include "common/util/fs.h"
 
-#define OLD_SOCKET_S 60 /* younger ones may be between bind and listen */
+/*
+ * Younger ones may be between bind and listen. Ages are by the wall clock, since file systems stamp with no other:
+ * a jump makes what is there old or young, but only what nobody listens on, or is empty, goes.
+ */
+#define OLD_SOCKET_S 60
 
 static int make_private(const char *path, struct error *err)
 {
@@ -101,17 +105,37 @@ void runtime_base(char out[RUNTIME_BASE_MAX])
         snprintf(out, RUNTIME_BASE_MAX, "/tmp/tdmpc2-%u", (unsigned)geteuid());
 }
 
-int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err)
+static int private_base(char base[RUNTIME_BASE_MAX], struct error *err)
 {
-    char base[RUNTIME_BASE_MAX];
-    int rc;
-
     runtime_base(base);
     if (strlen(base) + 1 + 16 >= RUNTIME_PATH_MAX - 20)
         return error_set(err, TD_EINVAL,
                          "the folder %s is too long for sockets; set TDMPC2_RUNTIME_DIR to a shorter "
                          "one", base);
-    if ((rc = make_private(base, err)) != TD_OK)
+    return make_private(base, err);
+}
+
+int runtime_check(struct error *err)
+{
+    char base[RUNTIME_BASE_MAX], folder[RUNTIME_BASE_MAX + 24];
+    int rc = private_base(base, err);
+
+    if (rc != TD_OK)
+        return rc == TD_EIO ? TD_EINVAL : rc;
+    snprintf(folder, sizeof(folder), "%s/%08x", base, (unsigned)getpid()); /* no name of a run's: nobody sweeps it */
+    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
+        return error_set_errno(err, TD_EINVAL, errno,
+                               "cannot make a folder for sockets in %s: make room, or set TDMPC2_RUNTIME_DIR to another", base);
+    (void)rmdir(folder);
+    return TD_OK;
+}
+
+int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err)
+{
+    char base[RUNTIME_BASE_MAX];
+    int rc;
+
+    if ((rc = private_base(base, err)) != TD_OK)
         return rc;
     snprintf(out, RUNTIME_PATH_MAX, "%.75s/%016" PRIx64, base, key);
     if ((rc = make_private(out, err)) != TD_OK)

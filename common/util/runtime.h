@@ -22,6 +22,9 @@ void runtime_base(char out[RUNTIME_BASE_MAX]);
  */
 int runtime_folder(char out[RUNTIME_PATH_MAX], uint64_t key, struct error *err);
 
+/* Would runtime_folder find or make its base, and may sockets be made there? TD_OK, TD_EINVAL with a sentence. */
+int runtime_check(struct error *err);
+
 /* The key of a run directory: the same for every process that names it, by whatever path. */
 uint64_t runtime_key(const char *run_dir);
 

@@ -153,13 +153,14 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .run_id = run,
         .shard = shard->config.shard,
         .rows = hello->map_rows,
+        .used = hello->used_rows,
         .bytes_limit = shard->config.bytes_limit,
         .lock_wait_ms = shard->config.lock_wait_ms,
         .compress_frames = shard->config.compress_frames,
         .force = shard->config.force,
         .progress = shard->config.progress,
     };
-    uint64_t free_bytes = 0;
+    uint64_t free_bytes = 0, used = hello->used_rows != 0 ? hello->used_rows : hello->map_rows;
     int rc;
 
     if (hello->map_rows > SHARD_ROWS_MAX)
@@ -173,8 +174,8 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
     (void)fs_free_bytes(shard->dir, &free_bytes, NULL);
     shard_log(shard, LOG_INFO,
               "replay store made in %s: %llu rows need %.2f GB, at most %.2f GB, %.2f GB are free",
-              shard->dir, (unsigned long long)hello->map_rows,
-              (double)store_bytes_needed(&config.schema, hello->map_rows) * 1e-9,
+              shard->dir, (unsigned long long)used,
+              (double)store_bytes_needed(&config.schema, used) * 1e-9,
               (double)store_identity(shard->store)->map_bytes * 1e-9, (double)free_bytes * 1e-9);
     return TD_OK;
 }

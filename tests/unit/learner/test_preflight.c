@@ -74,6 +74,9 @@ static void a_store_must_be_the_runs_own(void **state)
     assert_ok(env_find("toy", &env, &err), err);
     assert_true(replay.rows == coordinator_map_rows(1000, 3, 5000, 1, env.episode_length));
     assert_true(replay.rows > 1000 && replay.outlook.needed_bytes > 0 && !replay.outlook.exists);
+    assert_ok(look(dir, "steps=500", 0, &replay, &err), err); /* of a million rows it will use these */
+    assert_true(replay.rows >= 500 && replay.rows <= 500 + 500 / env.episode_length + env.episode_length + 1);
+    assert_true(replay.outlook.needed_bytes < 300000);
     assert_int_not_equal(access(dir, F_OK), 0);
     assert_int_equal(look(dir, "disk_limit=0.0001", 0, &replay, &err), TD_EINVAL);
     assert_non_null(strstr(err.text, "disk_limit"));

@@ -85,7 +85,12 @@ static void folders_of_others_are_refused(void **state)
     setenv("TDMPC2_RUNTIME_DIR", path, 1);
     assert_int_equal(runtime_folder(folder, 1, &err), TD_EINVAL);
     assert_non_null(strstr(err.text, "0700"));
+    assert_int_equal(runtime_check(&err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "0700"));
     assert_int_equal(chmod(path, 0700), 0);
+    assert_ok(runtime_check(&err), err);
+    assert_int_not_equal(rmdir(path), -1); /* nothing was left in it */
+    assert_ok(runtime_check(&err), err);
     assert_ok(runtime_folder(folder, 1, &err), err);
     assert_int_equal(symlink(path, folder_of("link")), 0);
     setenv("TDMPC2_RUNTIME_DIR", folder_of("link"), 1);
