@@ -74,10 +74,10 @@ static int sums_init(struct sum *sums, int count, struct error *err)
 
 /* --- tensors ----------------------------------------------------------------- */
 
-enum { PARAMETERS, TARGETS, ADAM_M, ADAM_V, ADAM_STEPS, SCALE, OTHERS, TENSOR_PARTS };
+enum { PARAMETERS, TARGETS, ADAM_M, ADAM_V, ADAM_STEPS, SCALE, LEFTOVER, OTHERS, TENSOR_PARTS };
 
 static const char *const tensor_parts[] = {"parameters", "targets", "adam.m", "adam.v", "adam.steps", "scale",
-                                           "other tensors"};
+                                           "leftover", "other tensors"};
 
 static bool begins(const char *text, const char *with)
 {
@@ -94,6 +94,8 @@ static int part_of(const char *file, const char *tensor)
         return ADAM_V;
     if (strcmp(tensor, "steps") == 0)
         return ADAM_STEPS;
+    if (begins(tensor, "leftover."))
+        return LEFTOVER;
     return strcmp(tensor, "scale") == 0 ? SCALE : OTHERS;
 }
 
@@ -140,7 +142,7 @@ static int add_tensors(struct digest *digest, const checkpoint_t *checkpoint, st
     if (rc == TD_OK)
         rc = add_file(sums, checkpoint, SNAPSHOT_OPTIMIZER, err);
     for (int i = 0; rc == TD_OK && i < TENSOR_PARTS; i++)
-        if (i != OTHERS || sums[i].items > 0)
+        if (i < LEFTOVER || sums[i].items > 0)
             sum_finish(&sums[i], digest, tensor_parts[i]);
     sums_release(sums, TENSOR_PARTS);
     return rc;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define PREFIX 2  /* "m." */
+#define LEFTOVER "leftover._task_emb.weight"
 #define LANES  16 /* sums side by side */
 
 struct snapshot {
@@ -13,6 +14,7 @@ struct snapshot {
     float *copy;          /* parameters, then m, then v; NULL: tensors point at the live ones */
     uint64_t steps;
     float scale;
+    float *leftover; /* always a copy: it is small */
     struct safetensors_tensor *tensors;
     char (*names)[MODEL_NAME_MAX + PREFIX]; /* of the moments */
     struct checkpoint_group groups[SNAPSHOT_GROUPS];
@@ -57,6 +59,11 @@ static void list_tensors(snapshot_t *snapshot)
     }
     *next++ = (struct safetensors_tensor){.name = "steps", .type = SAFETENSORS_U64, .data = &snapshot->steps};
     *next++ = (struct safetensors_tensor){.name = "scale", .type = SAFETENSORS_F32, .data = &snapshot->scale};
+    if (state.leftovers > 0) {
+        *next = describe(&layout->tensor[0], LEFTOVER, snapshot->leftover);
+        TD_ASSERT(layout->tensor[0].part == MODEL_TASK && layout->tensor[0].count == state.leftovers);
+        next++;
+    }
     snapshot->groups[1].count = (int)(next - snapshot->groups[1].tensors);
 }
 
@@ -72,10 +79,11 @@ int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, bo
         return error_set(err, TD_ENOMEM, "out of memory");
     snapshot->model = model;
     snapshot->update = update;
-    snapshot->tensors = calloc(3 * count + 2, sizeof(*snapshot->tensors));
+    snapshot->tensors = calloc(3 * count + 3, sizeof(*snapshot->tensors));
     snapshot->names = calloc(2 * count, sizeof(*snapshot->names));
     snapshot->copy = copy ? malloc(floats * sizeof(float)) : NULL;
-    if (snapshot->tensors == NULL || snapshot->names == NULL || (copy && snapshot->copy == NULL)) {
+    snapshot->leftover = calloc(state.leftovers + 1, sizeof(float));
+    if (snapshot->leftover == NULL || snapshot->tensors == NULL || snapshot->names == NULL || (copy && snapshot->copy == NULL)) {
         snapshot_destroy(&snapshot);
         return error_set(err, TD_ENOMEM, "out of memory for a checkpoint's copy of %zu MB", floats * sizeof(float) / 1000000);
     }
@@ -91,6 +99,7 @@ void snapshot_destroy(snapshot_t **snapshot)
     if (*snapshot == NULL)
         return;
     free((*snapshot)->copy);
+    free((*snapshot)->leftover);
     free((*snapshot)->names);
     free((*snapshot)->tensors);
     free(*snapshot);
@@ -121,8 +130,10 @@ int snapshot_take(snapshot_t *snapshot)
     snapshot->steps = *state.steps;
     snapshot->scale = state.scale->value;
     if (!isfinite(snapshot->scale) || !all_finite(snapshot->model->parameters, all) ||
-        !all_finite(state.m, state.floats) || !all_finite(state.v, state.floats))
+        !all_finite(state.m, state.floats) || !all_finite(state.v, state.floats) ||
+        !all_finite(state.leftover, state.leftovers))
         return TD_EDIVERGED;
+    memcpy(snapshot->leftover, state.leftover, state.leftovers * sizeof(float));
     if (snapshot->copy != NULL) {
         memcpy(snapshot->copy, snapshot->model->parameters, all * sizeof(float));
         memcpy(snapshot->copy + all, state.m, state.floats * sizeof(float));
@@ -186,6 +197,8 @@ static int load_optimizer(const safetensors_t *file, const struct model_layout *
     }
     if ((rc = safetensors_get(file, "steps", SAFETENSORS_U64, 0, NULL, state.steps, err)) != TD_OK ||
         (rc = safetensors_get(file, "scale", SAFETENSORS_F32, 0, NULL, &scale, err)) != TD_OK)
+        return rc;
+    if (state.leftovers > 0 && (rc = load_tensor(file, &layout->tensor[0], LEFTOVER, state.leftover, err)) != TD_OK)
         return rc;
     if (!isfinite(scale) || scale <= 0)
         return error_set(err, TD_ECORRUPT, "the running scale of a checkpoint cannot be %g", (double)scale);

@@ -2,7 +2,8 @@
  * snapshot.h - what a checkpoint keeps of the model and its optimiser, as safetensors groups.
  *
  *   parameters.safetensors   every tensor of the layout by its official name, target Qs included
- *   optimizer.safetensors    m.<name> and v.<name> of what is trained, steps, scale
+ *   optimizer.safetensors    m.<name> and v.<name> of what is trained, steps, scale; with several tasks leftover.<name>,
+ *                            the gradient that waits at the task embeddings for the next update
  *
  * Random numbers need no state: they are keyed by the seed and the number of updates.
  *

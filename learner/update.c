@@ -212,6 +212,7 @@ static void lay_out(struct update *update, struct arena *arena)
     update->v = arena_floats(arena, floats);
     update->partial = arena_alloc(arena, adam_blocks(floats), sizeof(double));
     update_lay_out_panels(update, arena);
+    update_lay_out_tasks(update, arena);
     set_head_nets(update);
     lay_out_model(update, arena);
     lay_out_policy(update, arena);
@@ -275,6 +276,9 @@ int update_create(update_t **out, world_model_t *model, const struct update_conf
     update->horizon = config->horizon;
     update->num_q = dims->num_q;
     update->action_dim = dims->action_dim;
+    update->task_dim = dims->task_dim;
+    for (int i = 0; i < dims->num_tasks; i++)
+        TD_ASSERT(model->task[i].action_dim > 0, "task %d of the model is not set", i);
     update->latent = dims->latent_dim + dims->task_dim;
     update->width = (size_t)update->latent + (size_t)dims->action_dim;
     update->dropout = dims->dropout > 0.0f;
@@ -325,6 +329,8 @@ struct update_state update_state(update_t *update)
         .floats = model_acting_floats(&update->model->layout),
         .steps = &update->steps,
         .scale = &update->scale,
+        .leftover = model_embeddings(&update->model->layout, update->gradient),
+        .leftovers = (size_t)(update->model->layout.dims.num_tasks * update->model->layout.dims.task_dim),
     };
 }
 
@@ -393,6 +399,7 @@ static int step_policy(struct update *update, struct update_stats *stats)
     const size_t *part = update->model->layout.part;
     float before = update->scale.value, factor;
 
+    update_embed(update, false); /* as they now are */
     update_policy_gradient(update);
     update_policy_stats(update, stats);
     stats->pi_grad_norm = (float)gradient_norm(update, part[MODEL_PI], part[MODEL_TARGET_Q], &factor);
@@ -416,6 +423,7 @@ int update_step(update_t *update, const struct batch *batch, const struct update
     update->draws = draws;
     update->steps++;
     draw_all(update);
+    update_embed(update, true);
     update_pack_all(update);
     if (step_model(update, stats) != TD_OK || step_policy(update, stats) != TD_OK)
         return diverged(update);

@@ -22,7 +22,7 @@
 struct update_config {
     int batch_size, horizon;
     double consistency_coef, reward_coef, value_coef, termination_coef, entropy_coef;
-    double rho, discount;
+    double rho, discount; /* with several tasks, the model's table has their discounts */
     double lr, enc_lr_scale, grad_clip_norm, tau;
 };
 
@@ -44,7 +44,7 @@ struct batch {
     const float *action;     /* [H, B, action_dim] */
     const float *reward;     /* [H, B] */
     const float *terminated; /* [H, B] 0 or 1 */
-    const uint32_t *task;    /* [B]; not read in single-task runs, may be NULL */
+    const uint32_t *task;    /* [B] below num_tasks; not read in single-task runs, may be NULL */
 };
 
 /* Every logged statistic, in the order of the csv: UPDATE_STAT(name). */
@@ -99,7 +99,7 @@ struct update_draws update_draws_rng(const struct rng *rng);
 typedef struct update update_t;
 
 /*
- * An optimiser for this model, which must have targets. Returns TD_OK, TD_EINVAL (memory_check too,
+ * An optimiser for this model, which must have targets, and its tasks set if it has any. Returns TD_OK, TD_EINVAL (memory_check too,
  * before anything is taken), TD_ENOMEM.
  */
 int update_create(update_t **out, world_model_t *model, const struct update_config *config,
@@ -120,6 +120,8 @@ struct update_state {
     float *m, *v;   /* Adam moments, laid out as the model's acting floats */
     size_t floats;
     uint64_t *steps; /* updates done */
+    float *leftover; /* gradient that the policy's loss left at the task embeddings, for the next update */
+    size_t leftovers; /* [num_tasks * task_dim]; 0 in single-task runs */
     struct running_scale *scale;
 };
 struct update_state update_state(update_t *update);

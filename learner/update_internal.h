@@ -4,6 +4,7 @@
  *   update.c         creation, the order of things, optimisers, statistics
  *   update_pack.c    packed copies of the weights
  *   update_model.c   targets, latent rollout, losses of the world model and their gradients
+ *   update_tasks.c   task embeddings: into every net's input, and the gradient out of it
  *   update_pixels.c  observations of pixels through the encoder and back
  *   update_policy.c  the policy's loss and its gradient
  *
@@ -55,6 +56,10 @@ struct update {
     int latent; /* floats of a row before the action */
     size_t width; /* latent + action_dim */
     bool dropout;
+    int task_dim;
+    float *seen;      /* with tasks: [(H + 1) * B, obs_dim + task_dim] the encoder's input, */
+    float *dseen;     /* [B, obs_dim + task_dim] the gradient there, of obs[0] */
+    uint8_t *renormed; /* [num_tasks] */
 
     /* The model's nets, reading packed copies of their weights, made anew for every step. */
     struct mlp part[MODEL_PARTS];
@@ -111,6 +116,21 @@ struct update {
 void update_lay_out_panels(struct update *update, struct arena *arena);
 void update_pack_all(struct update *update);
 void update_pack_policy_heads(struct update *update);
+
+/*
+ * Task embeddings, and doing nothing without: memory; their rows, rescaled where they are too long, into every
+ * input of a step (also the encoder's, with observations, when `observations`); the gradient at their columns of
+ * dz (and dseen), summed into the gradient of the table.
+ */
+void update_lay_out_tasks(struct update *update, struct arena *arena);
+void update_embed(struct update *update, bool observations);
+void update_embedding_gradient(struct update *update, bool observations);
+
+/* Observations of time t as the encoder takes them, `*width` floats from row to row. */
+const float *update_observed(const struct update *update, int t, size_t *width);
+
+/* The policy head of row `row` of [.., B]. */
+struct policy_head update_policy_head(const struct update *update, int row);
 
 /* rho^t */
 double update_rho(const struct update *update, int t);

@@ -13,6 +13,26 @@ static int tiles_of(int rows)
 
 /* --- targets ----------------------------------------------------------------------------------- */
 
+static float discount_of(const struct update *update, int row)
+{
+    return update->task_dim > 0 ? update->model->task[update->data->task[row % update->batch]].discount
+                                : (float)update->config.discount;
+}
+
+/* Policy actions of `rows` rows from the net's output, behind their latents; a row has its task's mask. */
+static void target_actions(const struct update *update, int row, int rows, const float *net, float *za)
+{
+    size_t a = (size_t)update->action_dim;
+    int step = update->task_dim > 0 ? 1 : rows;
+
+    for (int i = 0; i < rows; i += step) {
+        struct policy_head head = update_policy_head(update, row + i);
+
+        policy_sample(&head, net + (size_t)i * 2 * a, 2 * a, update->target_noise + (size_t)(row + i) * a, step,
+                      za + (size_t)i * update->width + update->latent, update->width);
+    }
+}
+
 /*
  * One tile of rows of the flattened [H, B]: z' = encode(obs[t+1]) (with pixels it is there already), a
  * policy action there, and y = r + discount (1 - terminated) min of the two drawn target Qs.
@@ -22,24 +42,23 @@ static void target_tile(struct update *update, int tile, struct update_scratch *
     const world_model_t *model = update->model;
     const struct batch *data = update->data;
     size_t width = update->width, a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
-    size_t obs = (size_t)model->layout.dims.obs_dim;
+    size_t obs;
+    const float *next = update_observed(update, 1, &obs);
     int row = tile * MLP_TILE, all = update->horizon * update->batch;
     int rows = row + MLP_TILE < all ? MLP_TILE : all - row;
     float *za = update->next_za + (size_t)row * width;
 
     if (!model->layout.dims.rgb)
-        mlp_forward(&update->part[MODEL_ENCODER], data->obs + (size_t)(update->batch + row) * obs, obs, rows, za,
-                    width, scratch->mlp);
+        mlp_forward(&update->part[MODEL_ENCODER], next + (size_t)row * obs, obs, rows, za, width, scratch->mlp);
     mlp_forward(&update->part[MODEL_PI], za, width, rows, scratch->net, 2 * a, scratch->mlp);
-    policy_sample(&model->head, scratch->net, 2 * a, update->target_noise + (size_t)row * a, rows,
-                  za + update->latent, width);
+    target_actions(update, row, rows, scratch->net, za);
     for (int i = 0; i < 2; i++) {
         mlp_forward(&update->target_head[i], za, width, rows, scratch->logits, bins, scratch->mlp);
         two_hot_decode(&model->two_hot, scratch->logits, bins, rows, scratch->q[i], NULL);
     }
     for (int i = 0; i < rows; i++) {
         float q = scratch->q[0][i], other = scratch->q[1][i];
-        float left = (float)update->config.discount * (1.0f - data->terminated[row + i]);
+        float left = discount_of(update, row + i) * (1.0f - data->terminated[row + i]);
 
         q = q < other || isnan(q) ? q : other;
         update->targets[row + i] = data->reward[row + i] + left * q;
@@ -205,7 +224,7 @@ static void chain_task(void *context, int tile, int worker)
     struct update *update = context;
     const struct mlp *part = update->part;
     int row, rows = mlp_tape_span(&update->encoder, tile, &row);
-    size_t step = (size_t)update->batch * update->width;
+    size_t step = (size_t)update->batch * update->width, seen;
     float *mlp = update->scratch[worker].mlp;
 
     memset(update->dz + (size_t)update->horizon * step + (size_t)row * update->width, 0,
@@ -219,8 +238,9 @@ static void chain_task(void *context, int tile, int worker)
                           (t - 1) * update->dynamics.group_tiles + tile, update->dz + step, update->width,
                           update->dz, update->width, 0, false, mlp);
     }
-    mlp_tape_backward(&update->encoder, &part[MODEL_ENCODER], tile, update->dz, update->width, NULL, 0, 0,
-                      false, mlp);
+    update_observed(update, 0, &seen);
+    mlp_tape_backward(&update->encoder, &part[MODEL_ENCODER], tile, update->dz, update->width, update->dseen, seen,
+                      update->model->layout.dims.obs_dim, false, mlp);
 }
 
 /* --- parameter gradients ----------------------------------------------------------------------- */
@@ -271,10 +291,10 @@ void update_model_gradient(struct update *update)
 {
     int tiles = mlp_tape_tiles(&update->encoder);
     int rows = update->horizon * update->batch;
-    size_t step = (size_t)update->batch * update->width;
+    size_t step = (size_t)update->batch * update->width, obs;
+    const float *seen = update_observed(update, 0, &obs);
 
-    mlp_tape_bind(&update->encoder, update->data->obs, (size_t)update->model->layout.dims.obs_dim,
-                  update->za, update->width);
+    mlp_tape_bind(&update->encoder, seen, obs, update->za, update->width);
     mlp_tape_bind(&update->dynamics, update->za, update->width, update->za + step, update->width);
     for (int h = 0; h < update->heads; h++) {
         struct update_head *head = &update->head[h];
@@ -291,6 +311,7 @@ void update_model_gradient(struct update *update)
     pool_run(update->pool, head_task, update, mlp_tape_tiles(&update->head[0].tape) * update->heads);
     pool_run(update->pool, chain_task, update, tiles);
     pool_run(update->pool, gradient_task, update, gradient_tasks(update));
+    update_embedding_gradient(update, true);
     update_pixel_gradient(update);
 }
 

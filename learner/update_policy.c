@@ -6,7 +6,8 @@
 
 /*
  * loss = 1/(H+1) sum_t rho^t mean_B -(entropy_coef S + q / scale), q the mean of two drawn Qs. Q's
- * parameters get no gradient; it flows through their input into the action.
+ * parameters get no gradient; it flows through their input into the action, and into the task's embedding there
+ * and at the policy's input.
  */
 
 /* Pool task: one tile of [H+1, B]: actions, entropies, values. */
@@ -15,14 +16,17 @@ static void forward_task(void *context, int tile, int worker)
     struct update *update = context;
     const world_model_t *model = update->model;
     size_t a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
-    int row, rows = mlp_tape_span(&update->pi, tile, &row);
+    int row, rows = mlp_tape_span(&update->pi, tile, &row), step = update->task_dim > 0 ? 1 : rows;
 
     (void)worker;
     mlp_tape_forward(&update->pi, &update->part[MODEL_PI], tile);
-    policy_forward(&model->head, update->pi_net + (size_t)row * 2 * a, 2 * a,
-                   update->pi_noise + (size_t)row * a, rows,
-                   update->za + (size_t)row * update->width + update->latent, update->width,
-                   update->entropy + row, update->scaled_entropy + row);
+    for (int i = row; i < row + rows; i += step) {
+        struct policy_head head = update_policy_head(update, i);
+
+        policy_forward(&head, update->pi_net + (size_t)i * 2 * a, 2 * a, update->pi_noise + (size_t)i * a, step,
+                       update->za + (size_t)i * update->width + update->latent, update->width, update->entropy + i,
+                       update->scaled_entropy + i);
+    }
     for (int i = 0; i < 2; i++) {
         mlp_tape_forward(&update->pi_q[i], &update->pi_head[i], tile);
         two_hot_decode(&model->two_hot, update->pi_logits[i] + (size_t)row * bins, bins, rows,
@@ -43,7 +47,8 @@ static void backward_task(void *context, int tile, int worker)
     const world_model_t *model = update->model;
     size_t a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
     float *mlp = update->scratch[worker].mlp;
-    int row, rows = mlp_tape_span(&update->pi, tile, &row);
+    int row, rows = mlp_tape_span(&update->pi, tile, &row), step = update->task_dim > 0 ? 1 : rows;
+    int latent = update->latent - update->task_dim; /* the embedding gets its part; z is detached */
     double weight = row_weight(update, row);
 
     for (int i = 0; i < 2; i++) {
@@ -54,16 +59,18 @@ static void backward_task(void *context, int tile, int worker)
         two_hot_decode_backward(&model->two_hot, logits, bins, rows, update->pi_expect[i] + row,
                                 update->dvalue[i] + row, logits, bins);
         mlp_tape_backward(&update->pi_q[i], &update->pi_head[i], tile, update->pi_logits[i], bins,
-                          update->dz, update->width, update->latent, i > 0, mlp);
+                          update->dz, update->width, latent, i > 0, mlp);
     }
-    policy_backward(&model->head, update->pi_net + (size_t)row * 2 * a, 2 * a,
-                    update->pi_noise + (size_t)row * a, rows,
-                    update->za + (size_t)row * update->width + update->latent, update->width,
-                    update->dz + (size_t)row * update->width + update->latent, update->width,
-                    (float)(-weight * update->config.entropy_coef),
-                    update->dpi_net + (size_t)row * 2 * a, 2 * a);
-    mlp_tape_backward(&update->pi, &update->part[MODEL_PI], tile, update->dpi_net, 2 * a, NULL, 0, 0, false,
-                      mlp);
+    for (int i = row; i < row + rows; i += step) {
+        struct policy_head head = update_policy_head(update, i);
+
+        policy_backward(&head, update->pi_net + (size_t)i * 2 * a, 2 * a, update->pi_noise + (size_t)i * a, step,
+                        update->za + (size_t)i * update->width + update->latent, update->width,
+                        update->dz + (size_t)i * update->width + update->latent, update->width,
+                        (float)(-weight * update->config.entropy_coef), update->dpi_net + (size_t)i * 2 * a, 2 * a);
+    }
+    mlp_tape_backward(&update->pi, &update->part[MODEL_PI], tile, update->dpi_net, 2 * a,
+                      update->task_dim > 0 ? update->dz : NULL, update->width, latent, true, mlp);
 }
 
 /* Pool task: one block of one layer's gradient. */
@@ -96,6 +103,8 @@ void update_policy_gradient(struct update *update)
     running_scale_update(&update->scale, first, update->batch, first + update->batch);
     pool_run(update->pool, backward_task, update, mlp_tape_tiles(&update->pi));
     pool_run(update->pool, gradient_task, update, mlp_gradient_parts(&update->part[MODEL_PI]));
+    /* Nobody clears it: it adds to the next update's gradient, as in the reference. */
+    update_embedding_gradient(update, false);
 }
 
 void update_policy_stats(struct update *update, struct update_stats *stats)

@@ -196,6 +196,29 @@ int golden_heads(const struct golden_case *recorded, int two[2], struct error *e
     return TD_OK;
 }
 
+int golden_tasks(const struct golden_case *recorded, uint32_t *out, int count, struct error *err, const char *name)
+{
+    uint64_t shape = (uint64_t)count;
+    void *memory;
+    int rc;
+
+    memset(out, 0, (size_t)count * sizeof(*out));
+    if (!recorded->multitask)
+        return TD_OK;
+    rc = read_tensor(recorded, &memory, SAFETENSORS_I32, 1, &shape, name, err);
+    for (int i = 0; rc == TD_OK && i < count; i++) {
+        int32_t task = ((const int32_t *)memory)[i];
+
+        if (task < 0 || task >= recorded->tasks.count)
+            rc = error_set(err, TD_EINVAL, "%s: %s holds task %d of %d", recorded->path, name, task,
+                           recorded->tasks.count);
+        else
+            out[i] = (uint32_t)task;
+    }
+    free(memory);
+    return rc;
+}
+
 int golden_model(const struct golden_case *recorded, const struct golden_report *report, world_model_t **out,
                  struct error *err)
 {
@@ -230,6 +253,8 @@ int golden_model(const struct golden_case *recorded, const struct golden_report 
         rc = safetensors_get(recorded->weights, name, SAFETENSORS_F32, tensor->dims, tensor->shape,
                              (*out)->parameters + tensor->offset, err);
     }
+    if (rc == TD_OK)
+        world_model_set_tasks(*out, &recorded->tasks);
     if (rc != TD_OK)
         world_model_destroy(out);
     else if (report->noise.running < GOLDEN_TRIALS)

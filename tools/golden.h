@@ -101,6 +101,8 @@ struct golden_case {
     const char *prefix;     /* of parameter names in weights */
     bool is_plan;
     int rounds; /* consecutive updates or plans */
+    bool multitask;
+    struct task_set tasks; /* of a multi-task run: action sizes and discounts */
     struct model_dims dims;
     struct update_config update;
     struct mppi_config plan;
@@ -128,6 +130,9 @@ int golden_floats(const struct golden_case *recorded, float **out, int dims, con
 /* As golden_floats for uint8. */
 int golden_bytes(const struct golden_case *recorded, uint8_t **out, int dims, const uint64_t *shape,
                  struct error *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+/* Read `count` recorded task indices [count]; 0 without tasks. */
+int golden_tasks(const struct golden_case *recorded, uint32_t *out, int count, struct error *err, const char *name);
 
 /* Read `count` recorded crops [count, 1, 1, 2], whole numbers 0 .. 6, to out [count, 2]. */
 int golden_shifts(const struct golden_case *recorded, float *out, int count, struct error *err,

@@ -59,10 +59,6 @@ static int refuse_unsupported(struct reader *reader)
     const cJSON *state = cJSON_GetObjectItemCaseSensitive(shape, "state");
     const cJSON *rgb = cJSON_GetObjectItemCaseSensitive(shape, "rgb");
 
-    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(reader->object, "multitask")))
-        return error_set(reader->err, TD_EINVAL,
-                         "%s was recorded from a multi-task run, which this version cannot replay",
-                         reader->path);
     if (rgb != NULL && !is_stack_of_frames(rgb))
         return error_set(reader->err, TD_EINVAL, "%s: config.obs_shape.rgb is not [9, 64, 64]", reader->path);
     if (rgb != NULL)
@@ -108,7 +104,51 @@ static void read_dims(struct reader *reader, struct model_dims *dims)
         dims->obs_dim = (int)obs->valuedouble;
 }
 
-static void read_update(struct reader *reader, struct update_config *update)
+/* Element `i` of an array of numbers. */
+static double element(struct reader *reader, const char *key, int i, double min, double max)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(reader->object, key), *item = cJSON_GetArrayItem(list, i);
+
+    if (reader->rc != TD_OK)
+        return min;
+    if (!cJSON_IsArray(list) || !cJSON_IsNumber(item) || !(item->valuedouble >= min && item->valuedouble <= max)) {
+        reader->rc = error_set(reader->err, TD_EINVAL, "%s: config.%s[%d] is missing or not a number from %g to %g",
+                               reader->path, key, i, min, max);
+        return min;
+    }
+    return item->valuedouble;
+}
+
+/* Of a multi-task run: its tasks' action sizes and discounts. */
+static void read_tasks(struct reader *reader, struct golden_case *recorded)
+{
+    const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(reader->object, "tasks");
+    struct model_dims *dims = &recorded->dims;
+    int count = cJSON_GetArraySize(tasks);
+
+    if (!recorded->multitask || reader->rc != TD_OK)
+        return;
+    if (!cJSON_IsArray(tasks) || count < 1 || count > TASKS_MAX) {
+        reader->rc = error_set(reader->err, TD_EINVAL, "%s: config.tasks is not a list of 1 to %d tasks", reader->path,
+                               TASKS_MAX);
+        return;
+    }
+    dims->num_tasks = count;
+    dims->task_dim = whole(reader, "task_dim", 1, 65536);
+    recorded->tasks = (struct task_set){.count = count, .action_dim = dims->action_dim, .obs_dim = dims->obs_dim,
+                                        .multitask = true};
+    recorded->tasks.task = calloc((size_t)count, sizeof(*recorded->tasks.task));
+    if (recorded->tasks.task == NULL) {
+        reader->rc = error_set(reader->err, TD_ENOMEM, "out of memory");
+        return;
+    }
+    for (int i = 0; i < count; i++) {
+        recorded->tasks.task[i].action_dim = (int)element(reader, "action_dims", i, 1, dims->action_dim);
+        recorded->tasks.task[i].discount = element(reader, "discount", i, 0, 1);
+    }
+}
+
+static void read_update(struct reader *reader, const struct golden_case *recorded, struct update_config *update)
 {
     *update = (struct update_config){
         .batch_size = whole(reader, "batch_size", 1, 1 << 20),
@@ -119,7 +159,7 @@ static void read_update(struct reader *reader, struct update_config *update)
         .termination_coef = number(reader, "termination_coef", -1e9, 1e9),
         .entropy_coef = number(reader, "entropy_coef", -1e9, 1e9),
         .rho = number(reader, "rho", -1e9, 1e9),
-        .discount = number(reader, "discount", 0, 1),
+        .discount = recorded->multitask ? 0 : number(reader, "discount", 0, 1),
         .lr = number(reader, "lr", 0, 1e9),
         .enc_lr_scale = number(reader, "enc_lr_scale", 0, 1e9),
         .grad_clip_norm = number(reader, "grad_clip_norm", 0, 1e30),
@@ -127,7 +167,7 @@ static void read_update(struct reader *reader, struct update_config *update)
     };
 }
 
-static void read_plan(struct reader *reader, struct mppi_config *plan)
+static void read_plan(struct reader *reader, const struct golden_case *recorded, struct mppi_config *plan)
 {
     *plan = (struct mppi_config){
         .mpc = true,
@@ -139,7 +179,7 @@ static void read_plan(struct reader *reader, struct mppi_config *plan)
         .min_std = (float)number(reader, "min_std", 0, 1e9),
         .max_std = (float)number(reader, "max_std", 0, 1e9),
         .temperature = (float)number(reader, "temperature", -1e9, 1e9),
-        .discount = number(reader, "discount", 0, 1),
+        .discount = recorded->multitask ? 0 : number(reader, "discount", 0, 1),
     };
 }
 
@@ -156,11 +196,13 @@ static int read_config(struct golden_case *recorded, const cJSON *config, struct
         return rc;
     recorded->is_plan = strcmp(kind, "plan") == 0;
     recorded->rounds = whole(&reader, recorded->is_plan ? "calls" : "steps", 1, 1000);
+    recorded->multitask = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "multitask"));
     read_dims(&reader, &recorded->dims);
+    read_tasks(&reader, recorded);
     if (recorded->is_plan)
-        read_plan(&reader, &recorded->plan);
+        read_plan(&reader, recorded, &recorded->plan);
     else
-        read_update(&reader, &recorded->update);
+        read_update(&reader, recorded, &recorded->update);
     if (reader.rc != TD_OK)
         return reader.rc;
     if ((rc = model_dims_check(&recorded->dims, &why)) ||
@@ -203,4 +245,5 @@ void golden_close(struct golden_case *recorded)
     if (recorded->weights != recorded->file)
         safetensors_close(&recorded->weights);
     safetensors_close(&recorded->file);
+    task_set_release(&recorded->tasks);
 }

@@ -169,6 +169,14 @@ static int read_flag(const struct golden_case *recorded, int call, const char *w
     return rc;
 }
 
+static int read_task(const struct golden_case *recorded, int call, uint32_t *out, struct error *err)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "call%d.task", call);
+    return golden_tasks(recorded, out, 1, err, name);
+}
+
 /* What the planner is given: floats, or stacked frames. */
 static int read_obs(const struct golden_case *recorded, int call, void **out, struct error *err)
 {
@@ -199,6 +207,8 @@ static int plan_in_company(mppi_t *mppi, const world_model_t *model, const struc
     requests[1].environment = RECORDED == 0;
     requests[1].draws = mppi_draws_rng(&rng);
     requests[1].action = other;
+    if (model->layout.dims.num_tasks > 0) /* of another task */
+        requests[1].task = (recorded->task + 1) % (uint32_t)model->layout.dims.num_tasks;
     mppi_plan_batch(mppi, model, requests, ENVIRONMENTS);
     return requests[0].status;
 }
@@ -217,6 +227,7 @@ static int one_call(struct watch *watch, mppi_t *mppi, const world_model_t *mode
     if ((rc = action == NULL ? error_set(watch->err, TD_ENOMEM, "out of memory") : TD_OK) ||
         (rc = read_obs(recorded, watch->call, &obs, watch->err)) ||
         (rc = golden_floats(recorded, &previous, 2, shape, watch->err, "call%d.prev_mean", watch->call)) ||
+        (rc = read_task(recorded, watch->call, &request.task, watch->err)) ||
         (rc = read_flag(recorded, watch->call, "t0", &request.first, watch->err)) ||
         (rc = read_flag(recorded, watch->call, "eval_mode", &request.eval, watch->err)) ||
         (rc = read_draws(recorded, watch->call, request.eval, &draws, watch->err)))

@@ -257,6 +257,7 @@ static int compare_after(const struct golden_case *recorded, const world_model_t
 /* --- the replay -------------------------------------------------------------------------------- */
 
 struct data {
+    uint32_t *task;
     float *obs, *action, *reward, *terminated;
     uint8_t *frames; /* [H+1, 3, B, 3, 64, 64] */
 };
@@ -296,6 +297,11 @@ static int read_batch(const struct golden_case *recorded, struct data *data, str
         (rc = golden_floats(recorded, &data->action, 3, action, err, "batch.action")) ||
         (rc = golden_floats(recorded, &data->reward, 3, scalar, err, "batch.reward")))
         return rc;
+    data->task = calloc((size_t)batch, sizeof(*data->task));
+    if (data->task == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    if ((rc = golden_tasks(recorded, data->task, (int)batch, err, "batch.task")))
+        return rc;
     return golden_floats(recorded, &data->terminated, 3, scalar, err, "batch.terminated");
 }
 
@@ -310,7 +316,8 @@ static int one_step(const struct golden_case *recorded, update_t *update, const 
                           .frame_step = PIXEL_FRAMES,
                           .action = data->action,
                           .reward = data->reward,
-                          .terminated = data->terminated};
+                          .terminated = data->terminated,
+                          .task = data->task};
     struct update_stats stats;
     int rc = read_draws(recorded, step, &draws, err);
 
@@ -353,6 +360,7 @@ done:
     update_destroy(&update);
     pool_destroy(&pool);
     world_model_destroy(&model);
+    free(data.task);
     free(data.obs);
     free(data.frames);
     free(data.action);

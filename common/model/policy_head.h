@@ -7,6 +7,9 @@
  *   l' = l - sum_i ln(relu(1 - action_i^2) + 1e-6)            the squashed one's
  *   entropy = -l'      scaled_entropy = -l' (A l) / (l' + 1e-8)
  *
+ * A task with fewer actions than the widest masks the last `padding` components: mean, log_std and noise are 0
+ * there, so the action is 0 and l has -ln(2 pi)/2 of each; A in scaled_entropy counts the others alone.
+ *
  * Rows of net hold 2A values, of noise A (contiguous), ld.. floats from row to row elsewhere.
  * Source: TD-MPC2 reference, `world_model.py` (pi), `math.py` (log_std, gaussian_logprob, squash).
  */
@@ -18,6 +21,7 @@
 struct policy_head {
     int action_dim;
     float log_std_min, log_std_dif; /* dif = max - min */
+    int padding;                    /* trailing components that the task does not have */
 };
 
 /* action [rows, A]: sampled with this noise [rows, A]. */

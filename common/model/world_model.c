@@ -77,14 +77,14 @@ void world_model_set_tasks(world_model_t *model, const struct task_set *set)
 bool embedding_renorm(float *row, int task_dim)
 {
     double squares = 0;
-    float norm, factor;
+    float norm, factor; /* in PyTorch the norm is a float, the factor worked out in double */
 
     for (int i = 0; i < task_dim; i++)
         squares += (double)row[i] * (double)row[i];
     norm = (float)sqrt(squares);
     if (!(norm > 1.0f))
         return false;
-    factor = 1.0f / (norm + 1e-7f);
+    factor = (float)(1.0 / ((double)norm + 1e-7));
     for (int i = 0; i < task_dim; i++)
         row[i] *= factor;
     return true;

@@ -109,6 +109,8 @@ static void refit(struct plan *plan, float total)
             std = std < config->min_std ? config->min_std : std;
             plan->std[t * dim + j] = std > config->max_std ? config->max_std : std;
             plan->mean[t * dim + j] = (float)mean;
+            if (j >= dim - plan->head.padding)
+                plan->mean[t * dim + j] = plan->std[t * dim + j] = 0.0f;
         }
 }
 

@@ -137,6 +137,9 @@ static void lay_out_plan(const struct mppi *mppi, struct plan *plan, struct aren
     plan->gain = arena_floats(arena, s);
     plan->done = arena_floats(arena, s);
     plan->latent = arena_floats(arena, width);
+    if (mppi->dims.task_dim > 0)
+        plan->seen = arena_floats(arena, (size_t)(mppi->dims.obs_dim + mppi->dims.task_dim));
+    plan->power = arena_alloc(arena, h + 1, sizeof(double));
     plan->policy_za = arena_floats(arena, p * width);
     plan->pi_noise = arena_floats(arena, h * p * a);
     plan->candidate_noise = arena_floats(arena, h * (s - p) * a);
@@ -161,7 +164,6 @@ static void lay_out(struct mppi *mppi, struct arena *arena, const struct model_l
     lay_out_scratch(mppi, arena, mlp_floats, &pixels);
     for (int i = 0; i < mppi->environments; i++)
         lay_out_plan(mppi, &mppi->plan[i], arena);
-    mppi->power = arena_alloc(arena, (size_t)mppi->config.horizon + 1, sizeof(double));
 }
 
 /* Part `part` of `count` things dealt to `parts`, in multiples of 4; returns how many. */
@@ -268,9 +270,6 @@ int mppi_create(mppi_t **out, const struct mppi_config *config, const struct mod
         return error_set(err, TD_ENOMEM, "out of memory for a planner of %d samples for %d environments",
                          config->num_samples, environments);
     }
-    mppi->power[0] = 1.0;
-    for (int t = 0; t < config->horizon; t++)
-        mppi->power[t + 1] = mppi->power[t] * config->discount;
     *out = mppi;
     return TD_OK;
 }
@@ -360,6 +359,29 @@ static struct scratch *scratch_of(struct mppi *mppi, int task, int worker)
     return &mppi->scratch[mppi->by_worker ? worker : task];
 }
 
+/* What the task of the request brings: discount, mask, and its embedding beside what is seen and behind the latent. */
+static void take_task(struct plan *plan)
+{
+    const struct mppi *mppi = plan->mppi;
+    const world_model_t *model = mppi->model;
+    const struct model_task *task = mppi->dims.num_tasks > 0 ? &model->task[plan->request->task] : NULL;
+    size_t obs = (size_t)mppi->dims.obs_dim, e = (size_t)mppi->dims.task_dim;
+    float *embedding = plan->latent + mppi->dims.latent_dim;
+
+    plan->head = model->head;
+    plan->power[0] = 1.0;
+    for (int t = 0; t < mppi->config.horizon; t++)
+        plan->power[t + 1] = plan->power[t] * (task != NULL ? (double)task->discount : mppi->config.discount);
+    if (task == NULL)
+        return;
+    plan->head.padding = plan->head.action_dim - task->action_dim;
+    memcpy(embedding, model_embeddings(&model->layout, model->parameters) + (size_t)plan->request->task * e,
+           e * sizeof(float));
+    embedding_renorm(embedding, (int)e);
+    memcpy(plan->seen, plan->request->obs, obs * sizeof(float));
+    memcpy(plan->seen + obs, embedding, e * sizeof(float));
+}
+
 /* The latent of what is seen: floats, or nine stacked planes of bytes, cropped also when acting. */
 static void encode(struct plan *plan, struct scratch *scratch)
 {
@@ -369,8 +391,9 @@ static void encode(struct plan *plan, struct scratch *scratch)
     float shift[2];
 
     if (!mppi->dims.rgb) {
-        mlp_forward(&mppi->part[MODEL_ENCODER], plan->request->obs, (size_t)mppi->dims.obs_dim, 1,
-                    plan->latent, (size_t)mppi->width, scratch->mlp);
+        mlp_forward(&mppi->part[MODEL_ENCODER], mppi->dims.task_dim > 0 ? plan->seen : plan->request->obs,
+                    (size_t)(mppi->dims.obs_dim + mppi->dims.task_dim), 1, plan->latent, (size_t)mppi->width,
+                    scratch->mlp);
         return;
     }
     draws->fill(draws->context, MPPI_SHIFT, 0, shift, 2);
@@ -410,11 +433,11 @@ static void act_by_policy(struct plan *plan, struct scratch *scratch)
 
     mlp_forward(&mppi->part[MODEL_PI], plan->latent, (size_t)mppi->width, 1, scratch->net, 2 * dim, scratch->mlp);
     if (request->eval) {
-        policy_mean(&mppi->model->head, scratch->net, 2 * dim, 1, request->action, dim);
+        policy_mean(&plan->head, scratch->net, 2 * dim, 1, request->action, dim);
         return;
     }
     request->draws.fill(request->draws.context, MPPI_ACTION_NOISE, 0, noise, dim);
-    policy_sample(&mppi->model->head, scratch->net, 2 * dim, noise, 1, request->action, dim);
+    policy_sample(&plan->head, scratch->net, 2 * dim, noise, 1, request->action, dim);
 }
 
 /* The noise of one iteration: of the sampled candidates, or of all at the horizon. */
@@ -453,6 +476,7 @@ static void begin_task(void *context, int task, int worker)
     }
     plan = plan_of(mppi, task);
     scratch = scratch_of(mppi, task, worker);
+    take_task(plan);
     encode(plan, scratch);
     if (mppi->config.mpc)
         begin(plan, scratch);
@@ -519,6 +543,7 @@ static void assert_same_sizes(const struct model_dims *a, const struct model_dim
                   a->latent_dim == b->latent_dim && a->mlp_dim == b->mlp_dim &&
                   a->enc_dim == b->enc_dim && a->enc_layers == b->enc_layers && a->num_q == b->num_q &&
                   a->num_bins == b->num_bins && a->episodic == b->episodic && a->rgb == b->rgb &&
+                  a->num_tasks == b->num_tasks && a->task_dim == b->task_dim &&
                   (!a->rgb || a->num_channels == b->num_channels),
               "planner and model differ in size");
 }
@@ -538,6 +563,8 @@ static void take_requests(struct mppi *mppi, struct mppi_request *requests, int 
         TD_ASSERT(environment >= 0 && environment < mppi->environments &&
                       mppi->plan[environment].request == NULL,
                   "environment %d of %d, or twice", environment, mppi->environments);
+        TD_ASSERT(mppi->dims.num_tasks == 0 || requests[i].task < (uint32_t)mppi->dims.num_tasks, "task %u of %d",
+                  requests[i].task, mppi->dims.num_tasks);
         mppi->plan[environment].request = &requests[i];
     }
 }
@@ -555,6 +582,7 @@ int mppi_plan_batch(mppi_t *mppi, const world_model_t *model, struct mppi_reques
     int rc = TD_OK;
 
     assert_same_sizes(&mppi->dims, &model->layout.dims);
+    TD_ASSERT(mppi->dims.num_tasks == 0 || model->task[0].action_dim > 0, "the model's tasks are not set");
     take_requests(mppi, requests, count);
     if (count == 0)
         return TD_OK;

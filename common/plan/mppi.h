@@ -10,6 +10,10 @@
  * same to the bit whatever else is in its batch: no tile holds candidates of two environments. A batch
  * packs the model's weights once, its environments' tiles fill the pool together, and what is serial in
  * one plan (the policy's few candidates, choosing elites) runs beside that of the others.
+ *
+ * With several tasks each request names its own: the task's embedding joins every net's input, its mask cuts
+ * candidates, mean, std and the policy's actions, and its discount counts. The model stays as it is: where the
+ * reference's lookup rescales a long embedding in place, the plan works with a rescaled copy.
  * Source:  TD-MPC2, Hansen et al. 2024; reference tdmpc2.py, `act`, `_plan`, `_estimate_value`.
  *
  * Only what the action depends on is computed: the two drawn Q heads; at the first step, where all
@@ -31,7 +35,7 @@ struct mppi_config {
     bool mpc; /* false: act with the policy */
     int horizon, iterations, num_samples, num_elites, num_pi_trajs;
     float min_std, max_std, temperature;
-    double discount;
+    double discount; /* with several tasks, the model's table has theirs */
 };
 
 /* From the options; iterations and discount as the task implies (see dims.h). */
@@ -90,7 +94,7 @@ int mppi_create(mppi_t **out, const struct mppi_config *config, const struct mod
 void mppi_destroy(mppi_t **mppi);
 
 /*
- * Choose the action for one observation, of environment 0.
+ * Choose the action for one observation, of environment 0 (and of task 0).
  *
  *   model   of the sizes given at creation; may be another one at every call
  *   obs     [obs_dim]     in   float, environment units; pixels: uint8 [9, 64, 64], three frames,
@@ -110,6 +114,7 @@ struct mppi_request {
     int environment; /* 0 .. environments - 1, in a batch at most once */
     const void *obs;
     bool first, eval;
+    uint32_t task; /* below the model's num_tasks; not read in single-task runs */
     struct mppi_draws draws;
     float *action; /* out */
     int status;    /* out: TD_OK or TD_EDIVERGED */

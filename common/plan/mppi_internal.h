@@ -35,7 +35,9 @@ struct plan {
     float *value;                       /* [S] */
     float *gain;                        /* [S] discounted rewards */
     float *done;                        /* [S] termination flag, 0 or 1 */
-    float *latent;                      /* [width] of the observation */
+    float *latent;                      /* [width] of the observation; with tasks, the embedding behind it */
+    float *seen;                        /* with tasks: [obs_dim + task_dim] the encoder's input */
+    double *power;                      /* [H + 1] powers of the discount */
     float *policy_za;                   /* [P, width] of the policy's candidates at the horizon */
     float *pi_noise;                    /* [H, P, A] */
     float *candidate_noise;             /* [H, S - P, A] of the iteration under way, or the next */
@@ -47,6 +49,7 @@ struct plan {
     struct mppi_request *request;
     struct mlp dynamics0, reward0; /* at the first step: the latent's part is in the bias */
     struct mlp q[2];
+    struct policy_head head; /* with the task's mask */
 };
 
 struct mppi {
@@ -63,7 +66,6 @@ struct mppi {
     int scratches;
     bool by_worker;          /* a scratch for every thread of the pool; else one for every task */
     struct scratch *scratch; /* [scratches] */
-    double *power;           /* [H + 1] powers of the discount */
 
     /* Of the batch under way. */
     const world_model_t *model;

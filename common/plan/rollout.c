@@ -15,7 +15,7 @@ static float *action_at(const struct plan *plan, int t, int s)
 /* gain += discount^t (1 - done) reward. */
 static void add_rewards(struct plan *plan, int t, int s, int rows, const float *reward)
 {
-    float discount = (float)plan->mppi->power[t];
+    float discount = (float)plan->power[t];
 
     for (int i = 0; i < rows; i++)
         plan->gain[s + i] += discount * (1.0f - plan->done[s + i]) * reward[i];
@@ -55,6 +55,16 @@ static void step(struct plan *plan, struct scratch *scratch, float *za, int t, i
     }
 }
 
+/* The task's embedding behind every latent of rows that the nets will go over. */
+static void embed(const struct plan *plan, float *za, int rows)
+{
+    const struct model_dims *dims = &plan->mppi->dims;
+
+    for (int i = 0; dims->task_dim > 0 && i < rows; i++)
+        memcpy(za + (size_t)i * (size_t)plan->mppi->width + dims->latent_dim, plan->latent + dims->latent_dim,
+               (size_t)dims->task_dim * sizeof(float));
+}
+
 static void forget(struct plan *plan, int s, int rows)
 {
     memset(plan->gain + s, 0, (size_t)rows * sizeof(float));
@@ -72,22 +82,23 @@ void rollout_policy(struct plan *plan, struct scratch *scratch)
     if (rows == 0)
         return;
     forget(plan, 0, rows);
+    embed(plan, za, rows);
     for (int t = 0; t < mppi->config.horizon; t++) {
         /* At the first step one row of the net serves all: a leading dimension of 0 repeats it. */
         mlp_forward(pi, t == 0 ? plan->latent : za, width, t == 0 ? 1 : rows, scratch->net, 2 * a,
                     scratch->mlp);
-        policy_sample(&mppi->model->head, scratch->net, t == 0 ? 0 : 2 * a,
+        policy_sample(&plan->head, scratch->net, t == 0 ? 0 : 2 * a,
                       plan->pi_noise + (size_t)t * (size_t)rows * a, rows, action_at(plan, t, 0), a);
         step(plan, scratch, za, t, 0, rows);
     }
 }
 
-/* Candidates P.. = clip(mean + std noise) for one tile. */
+/* Candidates P.. = clip(mean + std noise) for one tile; 0 where the task has no actions. */
 static void draw_candidates(struct plan *plan, const struct tile *tile)
 {
     const struct mppi *mppi = plan->mppi;
     int dim = mppi->dims.action_dim, sampled = mppi->config.num_samples - mppi->config.num_pi_trajs;
-    int skip = tile->first - mppi->config.num_pi_trajs;
+    int skip = tile->first - mppi->config.num_pi_trajs, has = dim - plan->head.padding;
 
     for (int t = 0; t < mppi->config.horizon; t++) {
         const float *mean = plan->mean + t * dim, *std = plan->std + t * dim;
@@ -99,7 +110,7 @@ static void draw_candidates(struct plan *plan, const struct tile *tile)
             for (int j = 0; j < dim; j++) {
                 float x = mean[j] + std[j] * noise[j];
 
-                action[j] = x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
+                action[j] = j >= has ? 0.0f : x < -1.0f ? -1.0f : x > 1.0f ? 1.0f : x;
             }
     }
 }
@@ -107,7 +118,7 @@ static void draw_candidates(struct plan *plan, const struct tile *tile)
 /* value = gain + discount^H (1 - done) q, for candidates s .. at rows `offset` .. of the tile. */
 static void put_values(struct plan *plan, const struct scratch *scratch, int s, int rows, int offset)
 {
-    float discount = (float)plan->mppi->power[plan->mppi->config.horizon];
+    float discount = (float)plan->power[plan->mppi->config.horizon];
 
     for (int i = 0; i < rows; i++) {
         float q = (scratch->number[0][offset + i] + scratch->number[1][offset + i]) / 2.0f;
@@ -123,7 +134,7 @@ static void act_at_horizon(struct plan *plan, const struct scratch *scratch, int
     size_t a = (size_t)mppi->dims.action_dim, width = (size_t)mppi->width;
     const float *noise = plan->terminal_noise + (size_t)s * a;
 
-    policy_sample(&mppi->model->head, scratch->net + (size_t)offset * 2 * a, 2 * a, noise, rows,
+    policy_sample(&plan->head, scratch->net + (size_t)offset * 2 * a, 2 * a, noise, rows,
                   scratch->za + (size_t)(offset + 1) * width - a, width);
 }
 
@@ -154,6 +165,7 @@ void rollout_tile(struct plan *plan, const struct tile *tile, struct scratch *sc
     if (tile->rows > 0) {
         draw_candidates(plan, tile);
         forget(plan, tile->first, tile->rows);
+        embed(plan, scratch->za, tile->rows);
         for (int t = 0; t < plan->mppi->config.horizon; t++)
             step(plan, scratch, scratch->za, t, tile->first, tile->rows);
     }

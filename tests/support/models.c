@@ -24,6 +24,29 @@ struct model_dims test_pixel_dims(float dropout)
     return dims;
 }
 
+struct model_dims test_task_dims(float dropout)
+{
+    struct model_dims dims = test_dims(false, dropout);
+
+    dims.num_tasks = 3;
+    dims.task_dim = 5;
+    return dims;
+}
+
+static void set_tasks(world_model_t *model)
+{
+    static const int actions[] = {3, 1, 2};
+    static const double discounts[] = {0.99, 0.9, 0.95};
+    struct task task[3] = {{.name = ""}};
+    struct task_set set = {.count = 3, .task = task, .obs_dim = 7, .action_dim = 3, .multitask = true};
+
+    for (int i = 0; i < 3; i++) {
+        task[i].action_dim = actions[i];
+        task[i].discount = discounts[i];
+    }
+    world_model_set_tasks(model, &set);
+}
+
 world_model_t *test_model(const struct model_dims *dims, uint64_t seed)
 {
     struct rng rng = test_stream(seed, 0);
@@ -32,6 +55,7 @@ world_model_t *test_model(const struct model_dims *dims, uint64_t seed)
 
     assert_ok(world_model_create(&model, dims, true, &err), err);
     world_model_init(model, seed);
+    set_tasks(model);
     for (int i = 0; i < model->layout.tensors; i++) {
         const struct model_tensor *tensor = &model->layout.tensor[i];
         float *x = model->parameters + tensor->offset;
@@ -64,7 +88,9 @@ struct batch test_batch(const struct model_dims *dims, const struct update_confi
     size_t bytes = dims->rgb ? (rows + 3 * (size_t)config->batch_size) * PIXEL_FRAME_BYTES : 0;
     size_t action = rows * (size_t)dims->action_dim;
     struct rng rng = test_stream(seed, 1);
-    float *data = malloc((obs + action + 2 * rows) * sizeof(float) + bytes);
+    float *data = malloc((obs + action + 2 * rows) * sizeof(float) + bytes +
+                         (size_t)config->batch_size * sizeof(uint32_t));
+    uint32_t *task = (uint32_t *)(void *)((char *)(data + obs + action + 2 * rows) + bytes);
     uint8_t *frames = (uint8_t *)(data + obs + action + 2 * rows);
 
     assert_non_null(data);
@@ -75,7 +101,10 @@ struct batch test_batch(const struct model_dims *dims, const struct update_confi
     rng_normal(&rng, data + obs + action, rows);
     for (size_t i = 0; i < rows; i++)
         data[obs + action + rows + i] = dims->episodic && rng_below(&rng, 4) == 0;
+    for (int i = 0; i < config->batch_size; i++)
+        task[i] = dims->num_tasks > 0 ? rng_below(&rng, (uint32_t)dims->num_tasks) : 0;
     return (struct batch){.obs = data,
+                          .task = task,
                           .action = data + obs,
                           .reward = data + obs + action,
                           .terminated = data + obs + action + rows,

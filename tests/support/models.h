@@ -12,6 +12,9 @@ struct model_dims test_dims(bool episodic, float dropout);
 /* The same of pixels, with two channels. */
 struct model_dims test_pixel_dims(float dropout);
 
+/* Three tasks with 3, 1 and 2 actions and embeddings of 5; test_model and test_batch know them. */
+struct model_dims test_task_dims(float dropout);
+
 /* A model with targets whose every tensor is random, last layers and targets too. */
 world_model_t *test_model(const struct model_dims *dims, uint64_t seed);
 

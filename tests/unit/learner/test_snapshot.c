@@ -28,8 +28,17 @@ static void make(const struct config *config, world_model_t **a_model, update_t 
     struct model_dims dims;
     struct error err = {0};
 
-    assert_ok(model_dims_init(&dims, config, strcmp(config->obs, "rgb") == 0 ? PIXEL_FRAME_BYTES : 5, 2, &err), err);
+    struct task_set tasks = {0};
+
+    if (task_set_named(config->task) > 0) {
+        assert_ok(task_set_init(&tasks, config, NULL, &err), err);
+        assert_ok(model_dims_init_tasks(&dims, config, &tasks, &err), err);
+    } else {
+        assert_ok(model_dims_init(&dims, config, strcmp(config->obs, "rgb") == 0 ? PIXEL_FRAME_BYTES : 5, 2, &err), err);
+    }
     assert_ok(world_model_create(a_model, &dims, true, &err), err);
+    world_model_set_tasks(*a_model, &tasks);
+    task_set_release(&tasks);
     update_config_init(&options, config, 100);
     assert_ok(update_create(an_update, *a_model, &options, pool, &err), err);
 }
@@ -44,11 +53,20 @@ static struct config tiny_pixels(void)
     return config;
 }
 
+static struct config tiny_tasks(void)
+{
+    struct config config = tiny();
+
+    snprintf(config.task, sizeof(config.task), "mt30");
+    return config;
+}
+
+static char many; /* what a test of several tasks is given */
 static struct config chosen; /* what model and update were made from */
 
 static int set_up(void **state)
 {
-    struct config config = chosen = *state != NULL ? tiny_pixels() : tiny();
+    struct config config = chosen = *state == &many ? tiny_tasks() : *state != NULL ? tiny_pixels() : tiny();
     struct update_state moments;
 
     (void)state;
@@ -66,6 +84,7 @@ static int set_up(void **state)
         rng_normal(test_rng(), moments.m + tensor->offset, tensor->count);
         rng_normal(test_rng(), moments.v + tensor->offset, tensor->count);
     }
+    rng_normal(test_rng(), moments.leftover, moments.leftovers);
     *moments.steps = 12345678901ull;
     moments.scale->value = 2.5f;
     model->parameters[model->layout.part[MODEL_TARGET_Q]] = 7; /* targets differ from what they follow */
@@ -109,7 +128,6 @@ static void everything_comes_back(void **state)
     struct config config = chosen;
     size_t floats = model_all_floats(&model->layout);
 
-    (void)state;
     for (int copy = 0; copy < 2; copy++) {
         struct update_state before = update_state(update), after;
         float first = model->parameters[0];
@@ -130,6 +148,8 @@ static void everything_comes_back(void **state)
         assert_memory_equal(other->parameters, model->parameters, floats * sizeof(float));
         assert_memory_equal(after.m, before.m, before.floats * sizeof(float));
         assert_memory_equal(after.v, before.v, before.floats * sizeof(float));
+        assert_int_equal(after.leftovers, *state == &many ? 30 * 64 : 0);
+        assert_memory_equal(after.leftover, before.leftover, before.leftovers * sizeof(float));
         assert_true(*after.steps == 12345678901ull);
         assert_true(after.scale->value == 2.5f);
         update_destroy(&optimiser);
@@ -240,6 +260,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(everything_comes_back, set_up, tear_down),
         cmocka_unit_test(five_million_parameters_are_copied_at_once),
         {"everything_of_pixels_comes_back", everything_comes_back, set_up, tear_down, &chosen},
+        {"everything_of_many_tasks_comes_back", everything_comes_back, set_up, tear_down, &many},
         cmocka_unit_test_setup_teardown(what_is_not_finite_is_neither_kept_nor_taken, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_architecture_is_refused, set_up, tear_down),
     };

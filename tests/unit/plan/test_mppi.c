@@ -346,7 +346,7 @@ static void fill_request(struct mppi_request *request, struct rng *rng, float *s
     for (size_t i = 0; rgb && i < PIXEL_FRAMES * PIXEL_FRAME_BYTES; i++)
         pixels[i] = (uint8_t)(i * (size_t)(2 * e + 3) + (size_t)t * 77 + (i >> 7));
     *request = (struct mppi_request){.environment = e, .obs = rgb ? (const void *)pixels : seen,
-                                     .first = t == e % 2, .eval = (e + t) % 3 == 0,
+                                     .first = t == e % 2, .eval = (e + t) % 3 == 0, .task = (uint32_t)e % 3,
                                      .draws = mppi_draws_rng(rng), .action = action, .status = -1};
 }
 
@@ -404,8 +404,8 @@ static void plan_alone(const struct mppi_config *config, const world_model_t *mo
     assert_ok(mppi_create(&mppi, config, &model->layout.dims, 1, NULL, &err), err);
     for (int t = 0; t < steps; t++) {
         fill_request(&request, &rng, seen, pixels, model->layout.dims.rgb, e, t, action[t]);
-        assert_int_equal(mppi_plan(mppi, model, request.obs, request.first, request.eval, &request.draws, action[t]),
-                         TD_OK);
+        request.environment = 0;
+        assert_int_equal(mppi_plan_batch(mppi, model, &request, 1), TD_OK);
     }
     memcpy(mean, mppi_previous_mean(mppi, 0), 9 * sizeof(float));
     mppi_destroy(&mppi);
@@ -443,17 +443,60 @@ static void check_batches(const struct mppi_config *config, const world_model_t 
 static void a_plan_is_the_same_in_any_batch(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 3; kind++) { /* plain, with terminations, pixels */
-        struct model_dims dims = kind == 2 ? test_pixel_dims(0) : test_dims(kind == 1, 0);
+    for (int kind = 0; kind < 4; kind++) { /* plain, with terminations, pixels, tasks */
+        struct model_dims dims = kind == 3 ? test_task_dims(0) : kind == 2 ? test_pixel_dims(0) : test_dims(kind == 1, 0);
         world_model_t *model = test_model(&dims, 3);
         struct mppi_config config = small();
 
-        config.num_samples = kind == 0 ? 600 : 50; /* three tiles, or one */
+        config.num_samples = kind == 0 || kind == 3 ? 600 : 50; /* three tiles, or one */
         check_batches(&config, model);
         config.mpc = false;
         check_batches(&config, model);
         world_model_destroy(&model);
     }
+}
+
+/* The mask leaves no action, mean or candidate beyond the task's; a long embedding counts as one of length 1. */
+static void tasks_have_their_own_actions_and_embeddings(void **state)
+{
+    static const int actions[] = {3, 1, 2};
+    struct model_dims dims = test_task_dims(0);
+    world_model_t *model = test_model(&dims, 3);
+    float *row = model_embeddings(&model->layout, model->parameters), kept[5];
+    struct mppi_config config = small();
+    struct error err;
+    mppi_t *mppi;
+
+    (void)state;
+    for (int i = 0; i < 15; i++)
+        row[i] *= 4;
+    memcpy(kept, row + 10, sizeof(kept));
+    for (int mpc = 0; mpc < 2; mpc++) {
+        float action[4][3];
+
+        config.mpc = mpc == 1;
+        for (int run = 0; run < 4; run++) { /* tasks 0, 1, 2; 2 with an embedding already rescaled */
+            struct rng rng = test_stream(4, 0);
+            struct mppi_request request = {.obs = obs, .task = run < 3 ? (uint32_t)run : 2,
+                                           .draws = mppi_draws_rng(&rng), .action = action[run]};
+
+            assert_true(run < 3 || embedding_renorm(row + 10, 5));
+            assert_ok(mppi_create(&mppi, &config, &dims, 1, NULL, &err), err);
+            assert_int_equal(mppi_plan_batch(mppi, model, &request, 1), TD_OK);
+            for (int j = 0; j < 3; j++) {
+                bool has = j < actions[request.task];
+
+                assert_true((action[run][j] != 0) == has);
+                for (int t = 0; mpc == 1 && t < config.horizon; t++)
+                    assert_true((mppi_previous_mean(mppi, 0)[t * 3 + j] != 0) == has);
+            }
+            mppi_destroy(&mppi);
+        }
+        assert_memory_equal(action[2], action[3], sizeof(action[2]));
+        assert_true(action[0][0] != action[1][0] && action[1][0] != action[2][0]);
+        memcpy(row + 10, kept, sizeof(kept));
+    }
+    world_model_destroy(&model);
 }
 
 /* One environment's plan that comes to nothing is its own affair. */
@@ -538,6 +581,7 @@ int main(void)
         cmocka_unit_test(broken_parameters_are_reported),
         cmocka_unit_test(the_model_may_change_between_plans),
         cmocka_unit_test(a_plan_is_the_same_in_any_batch),
+        cmocka_unit_test(tasks_have_their_own_actions_and_embeddings),
         cmocka_unit_test(only_the_plan_that_diverged_is_reported),
         cmocka_unit_test(memory_grows_by_what_an_environment_needs),
         cmocka_unit_test(contradicting_options_are_refused),

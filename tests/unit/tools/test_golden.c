@@ -10,7 +10,8 @@ static const char *const vectors[] = {
     "tests/golden/tiny-state.update.safetensors",   "tests/golden/tiny-state-dropout.update.safetensors",
     "tests/golden/tiny-episodic.update.safetensors", "tests/golden/tiny-state.plan.safetensors",
     "tests/golden/tiny-episodic.plan.safetensors",   "tests/golden/tiny-rgb.update.safetensors",
-    "tests/golden/tiny-rgb.plan.safetensors",
+    "tests/golden/tiny-rgb.plan.safetensors",        "tests/golden/tiny-multitask.update.safetensors",
+    "tests/golden/tiny-multitask.plan.safetensors",
 };
 
 /* Replay with the report of errors shown only when it fails. */
@@ -110,6 +111,9 @@ static void changed_numbers_are_noticed(void **state)
         {5, "after._encoder.rgb.2.bias", 1}, {5, "param._encoder.rgb.8.weight", 9},
         {6, "call1.action", 1},          {6, "call2.mean", 2},
         {6, "call2.iter2.value", 9},     {6, "param._encoder.rgb.2.weight", 9},
+        {7, "after._task_emb.weight", 5}, {7, "step0.grad._task_emb.weight", 3},
+        {7, "param._task_emb.weight", 7}, {7, "step2.info.grad_norm", 0},
+        {8, "param._task_emb.weight", 40}, {8, "call2.iter5.value", 3},
     };
     FILE *out = tmpfile();
     struct error err;
@@ -131,7 +135,7 @@ static void unusable_files_are_refused(void **state)
     static const struct {
         const char *from, *to, *says;
     } cases[] = {
-        {"\"multitask\": false", "\"multitask\": true", "multi-task"},
+        {"\"multitask\": false", "\"multitask\": true", "task_dim"},
         {"\"state\": [9]", "\"rgb\": [9]", "obs_shape.rgb is not [9, 64, 64]"},
         {"\"state\": [9]", "\"rgb\": [9, 64, 64]", "num_channels"},
         {"\"state\": [9]", "\"state\": [8]", "[4, 16, 9], expected F32 [4, 16, 8]"},
