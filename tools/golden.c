@@ -196,6 +196,22 @@ int golden_heads(const struct golden_case *recorded, int two[2], struct error *e
     return TD_OK;
 }
 
+/* printf-style names, as read_tensor wants them. */
+static int read_whole(const struct golden_case *recorded, void **out, const uint64_t *shape, struct error *err,
+                      const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+static int read_whole(const struct golden_case *recorded, void **out, const uint64_t *shape, struct error *err,
+                      const char *format, ...)
+{
+    va_list arguments;
+    int rc;
+
+    va_start(arguments, format);
+    rc = read_tensor(recorded, out, SAFETENSORS_I32, 1, shape, err, format, arguments);
+    va_end(arguments);
+    return rc;
+}
+
 int golden_tasks(const struct golden_case *recorded, uint32_t *out, int count, struct error *err, const char *name)
 {
     uint64_t shape = (uint64_t)count;
@@ -205,7 +221,7 @@ int golden_tasks(const struct golden_case *recorded, uint32_t *out, int count, s
     memset(out, 0, (size_t)count * sizeof(*out));
     if (!recorded->multitask)
         return TD_OK;
-    rc = read_tensor(recorded, &memory, SAFETENSORS_I32, 1, &shape, name, err);
+    rc = read_whole(recorded, &memory, &shape, err, "%s", name);
     for (int i = 0; rc == TD_OK && i < count; i++) {
         int32_t task = ((const int32_t *)memory)[i];
 
