@@ -63,6 +63,7 @@ struct window {
 struct histogram {
     atomic_uint turn; /* windows[turn & 1] is being filled, the other is the one before */
     struct window windows[2];
+    atomic_ullong past_count, past_sum; /* of windows that were emptied */
 };
 
 struct metrics {
@@ -272,8 +273,10 @@ static void turn_histogram(struct histogram *histogram)
 
     for (unsigned i = 0; i < BUCKETS; i++)
         atomic_store_explicit(&window->buckets[i], 0, memory_order_relaxed);
-    atomic_store_explicit(&window->count, 0, memory_order_relaxed);
-    atomic_store_explicit(&window->sum, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->past_count, atomic_exchange_explicit(&window->count, 0, memory_order_relaxed),
+                              memory_order_relaxed);
+    atomic_fetch_add_explicit(&histogram->past_sum, atomic_exchange_explicit(&window->sum, 0, memory_order_relaxed),
+                              memory_order_relaxed);
     atomic_store_explicit(&window->max, 0, memory_order_relaxed);
     atomic_store_explicit(&histogram->turn, turn, memory_order_relaxed);
 }
@@ -364,6 +367,42 @@ void metrics_summary(metrics_t *metrics, enum metric metric, struct metrics_summ
     out->p99 = fmin(quantile(buckets, count, 0.99), out->max);
 }
 
+void metrics_recorded(metrics_t *metrics, enum metric metric, uint64_t *count, double *sum)
+{
+    const struct histogram *histogram;
+    unsigned long long total, steps;
+
+    check(metrics, metric, METRIC_HISTOGRAM);
+    histogram = metrics->histograms[metric];
+    total = atomic_load_explicit(&histogram->past_count, memory_order_relaxed);
+    steps = atomic_load_explicit(&histogram->past_sum, memory_order_relaxed);
+    for (int w = 0; w < 2; w++) {
+        total += atomic_load_explicit(&histogram->windows[w].count, memory_order_relaxed);
+        steps += atomic_load_explicit(&histogram->windows[w].sum, memory_order_relaxed);
+    }
+    *count = total;
+    *sum = (double)steps / RESOLUTION;
+}
+
+char *metrics_read_text(metrics_t *metrics, enum metric metric, char out[METRICS_TEXT_MAX])
+{
+    check(metrics, metric, METRIC_TEXT);
+    pthread_mutex_lock(&metrics->text_mutex);
+    memcpy(out, metrics->texts[metric], METRICS_TEXT_MAX);
+    pthread_mutex_unlock(&metrics->text_mutex);
+    return out;
+}
+
+const struct metrics_owner *metrics_owner(const metrics_t *metrics)
+{
+    return &metrics->owner;
+}
+
+uint64_t metrics_started_ms(const metrics_t *metrics)
+{
+    return metrics->started_ms;
+}
+
 /* --- JSON ------------------------------------------------------------------ */
 
 struct writer {
@@ -442,11 +481,8 @@ static void put_metric(struct writer *writer, metrics_t *metrics, enum metric me
         put_histogram(writer, metrics, metric);
         return;
     case METRIC_TEXT:
-        pthread_mutex_lock(&metrics->text_mutex);
-        memcpy(text, metrics->texts[metric], sizeof(text));
-        pthread_mutex_unlock(&metrics->text_mutex);
         put_name(writer, name, "");
-        put_text(writer, text);
+        put_text(writer, metrics_read_text(metrics, metric, text));
         return;
     }
 }

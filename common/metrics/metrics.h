@@ -93,6 +93,16 @@ struct metrics_summary {
 };
 void metrics_summary(metrics_t *metrics, enum metric metric, struct metrics_summary *out);
 
+/* All that was ever recorded: how many, and their sum. Neither falls. */
+void metrics_recorded(metrics_t *metrics, enum metric metric, uint64_t *count, double *sum);
+
+/* A text as it stands; returns out. */
+char *metrics_read_text(metrics_t *metrics, enum metric metric, char out[METRICS_TEXT_MAX]);
+
+/* Who reports, and since when (clock_ms). The loop's thread. */
+const struct metrics_owner *metrics_owner(const metrics_t *metrics);
+uint64_t metrics_started_ms(const metrics_t *metrics);
+
 /*
  * One JSON object, one line, into out: {"role":"actor","id":3,"run":"8f2c...","process":"...",
  * "pid":123,"uptime_s":1.5,"metrics":{...}}. Gauges that were never set are left out, numbers are
