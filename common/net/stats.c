@@ -13,16 +13,23 @@ struct stats {
     channel_t *answer, *publish; /* REP; PUB or NULL */
     channel_t *network;          /* REP over tcp, or NULL */
     loop_timer_t *timer;
+    exporter_t *exporter;        /* or NULL */
     void (*refresh)(void *context);
     void *context;
     char json[METRICS_JSON_MAX];
 };
 
-static size_t snapshot(stats_t *stats)
+/* Gauges that are set when somebody asks. */
+static void refresh(stats_t *stats)
 {
     metrics_set(stats->metrics, METRIC_resident_bytes, (double)process_resident_bytes());
     if (stats->refresh != NULL)
         stats->refresh(stats->context);
+}
+
+static size_t snapshot(stats_t *stats)
+{
+    refresh(stats);
     return metrics_json(stats->metrics, loop_now_ms(stats->loop), stats->json, sizeof(stats->json));
 }
 
@@ -59,6 +66,10 @@ static void second_passed(void *context)
     struct channel_part part = {.bytes = stats->json};
 
     metrics_tick(stats->metrics, loop_now_ms(stats->loop));
+    if (stats->exporter != NULL) {
+        refresh(stats);
+        exporter_update(stats->exporter, stats->metrics, loop_now_ms(stats->loop));
+    }
     if (stats->publish == NULL)
         return;
     part.length = snapshot(stats);
@@ -95,6 +106,7 @@ int stats_open(stats_t **out, loop_t *loop, metrics_t *metrics, const struct sta
     stats->metrics = metrics;
     stats->refresh = options->refresh;
     stats->context = options->context;
+    stats->exporter = options->exporter;
     rc = open_channel(&stats->answer, stats, CHANNEL_REP, options->address, options, err);
     if (rc == TD_OK && options->publish_address != NULL)
         rc = open_channel(&stats->publish, stats, CHANNEL_PUB, options->publish_address, options, err);
@@ -104,6 +116,8 @@ int stats_open(stats_t **out, loop_t *loop, metrics_t *metrics, const struct sta
         rc = loop_timer_start(&stats->timer, loop, TICK_MS, TICK_MS, second_passed, stats);
     if (rc != TD_OK)
         goto fail;
+    if (stats->exporter != NULL)
+        exporter_update(stats->exporter, metrics, loop_now_ms(loop));
     *out = stats;
     return TD_OK;
 

@@ -11,6 +11,7 @@
 
 #include "common/metrics/metrics.h"
 #include "common/net/channel.h"
+#include "common/net/exporter.h"
 #include "common/net/loop.h"
 
 typedef struct stats stats_t;
@@ -21,6 +22,7 @@ struct stats_options {
     bool insecure;
     const char *network_address; /* with a guard: where another REP binds over tcp, for the viewer's key; or NULL */
     guard_t *guard;              /* borrowed */
+    exporter_t *exporter;        /* borrowed: left a snapshot every second; or NULL */
     void (*refresh)(void *context); /* before each answer: set the gauges that are costly; or NULL */
     void *context;
 };
