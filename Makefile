@@ -76,7 +76,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
-.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites
+.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-monitoring
 .PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install clean help programs tests
 all: programs
 
@@ -94,6 +94,8 @@ help:
 	@echo 'make fuzz       libFuzzer with clang on every parser, TIME=60 seconds each; ONLY=pattern for some'
 	@echo 'make test-suites'
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
+	@echo 'make test-monitoring'
+	@echo '                a real Prometheus and the tensorboard package read what a run shows'
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local'
 	@echo 'make clean      remove build/'
@@ -154,6 +156,12 @@ test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
 	@TD_BUILD=$(B) bash tests/suites/suites.sh
+
+# What a run shows, read by those it is for: Prometheus, TensorBoard (downloads packages).
+test-monitoring:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@TD_BUILD=$(B) bash tests/suites/monitoring.sh
 
 bench: programs
 	@$(B)/bin/tdmpc2 bench all $(ARGS)

@@ -34,6 +34,7 @@ struct actor {
     worker_t *worker;
     metrics_t *metrics;
     stats_t *stats;
+    exporter_t *exporter;   /* or NULL */
     loop_wake_t *wake;      /* from the worker */
     loop_timer_t *deadline; /* of the session */
     loop_timer_t *beat;     /* of the report */
@@ -402,14 +403,19 @@ static int open_stats(actor_t *actor, struct error *err)
     uint64_t key = config->work_dir[0] != '\0' ? runtime_key(config->work_dir)
                                                : XXH3_64bits(actor->learner, strlen(actor->learner));
     char folder[RUNTIME_PATH_MAX], address[ADDRESS_MAX];
-    struct stats_options options = {.address = address, .refresh = refresh, .context = actor};
+    struct stats_options options = {.address = address, .refresh = refresh, .context = actor,
+                                    .exporter = actor->exporter};
     int rc;
 
     if ((rc = runtime_folder(folder, key, err)) != TD_OK ||
         (rc = rundir_address(address, folder, actor->role, process, err)) != TD_OK ||
-        (rc = stats_open(&actor->stats, actor->loop, actor->metrics, &options, err)) != TD_OK)
+        (rc = stats_open(&actor->stats, actor->loop, actor->metrics, &options, err)) != TD_OK ||
+        (rc = exporter_start(actor->exporter, err)) != TD_OK)
         return rc;
     memcpy(actor->part.stats, address, sizeof(actor->part.stats));
+    exporter_target(actor->exporter, config->advertise, actor->part.metrics);
+    if (actor->part.metrics[0] != '\0')
+        log_info("metrics", "address=http://%s/metrics", actor->part.metrics);
     return TD_OK;
 }
 
@@ -476,7 +482,7 @@ int actor_create(actor_t **out, const struct actor_options *options, struct erro
     actor->part.pid = getpid();
     actor->part.process = options->process;
     log_init(actor->role, (int)options->config.actor, options->run, STDERR_FILENO); /* -1: not known yet */
-    if ((rc = find_learner(actor, err)) == TD_OK) {
+    if ((rc = exporter_open(&actor->exporter, &options->config, err)) == TD_OK && (rc = find_learner(actor, err)) == TD_OK) {
         confine_actor(&keep, &actor->options.config);
         rc = confine_files(&keep, &actor->options.config, err);
     }
@@ -511,6 +517,7 @@ bool actor_destroy(actor_t **out)
     if (actor->recorded)
         rundir_forget(actor->options.config.work_dir, &actor->part);
     stats_close(&actor->stats);
+    exporter_close(&actor->exporter);
     post_close(&actor->post, LINGER_MS);
     guard_close(&actor->guard);
     if (actor->worker != NULL && !worker_stop(actor->worker, WORKER_STOP_MS)) {

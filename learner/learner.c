@@ -212,7 +212,7 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
     if (learner == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     learner->run.lock = -1;
-    if ((rc = check(learner, config, given, err)) == TD_OK)
+    if ((rc = exporter_open(&learner->exporter, config, err)) == TD_OK && (rc = check(learner, config, given, err)) == TD_OK)
         rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
     if (rc == TD_OK && learner->run.finished) {
         fprintf(stderr, "%s is finished: %llu agent steps; give more steps= to extend it, or another exp_name=\n",
@@ -267,6 +267,7 @@ void learner_destroy(learner_t **out)
     child_close(&learner->shard);
     post_close(&learner->post, LINGER_MS);
     stats_close(&learner->stats);
+    exporter_close(&learner->exporter);
     guard_close(&learner->guard);
     compute_destroy(&learner->compute); /* before what its jobs point to */
     coordinator_destroy(&learner->coordinator);

@@ -50,6 +50,7 @@ struct learner {
     guard_t *guard;                      /* or NULL */
     post_t *post;
     stats_t *stats;
+    exporter_t *exporter;                /* or NULL */
     struct rundir_part record;
     bool recorded;
     char folder[RUNTIME_PATH_MAX];       /* of the ipc sockets */

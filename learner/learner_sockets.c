@@ -63,7 +63,7 @@ static int open_stats(learner_t *learner, struct error *err)
     char address[ADDRESS_MAX], publish[ADDRESS_MAX];
     struct stats_options options = {
         .address = address, .publish_address = publish, .refresh = status_refresh, .context = learner,
-        .guard = learner->guard};
+        .guard = learner->guard, .exporter = learner->exporter};
     char network[ADDRESS_MAX], told[ADDRESS_MAX];
     const struct config *config = &learner->run.config;
     int rc;
@@ -76,7 +76,8 @@ static int open_stats(learner_t *learner, struct error *err)
     if ((rc = rundir_address(address, learner->folder, "lstat", learner->process, err)) != TD_OK ||
         (rc = rundir_address(publish, learner->folder, "lpub", learner->process, err)) != TD_OK)
         return rc;
-    if ((rc = stats_open(&learner->stats, learner->loop, learner->metrics, &options, err)) != TD_OK)
+    if ((rc = stats_open(&learner->stats, learner->loop, learner->metrics, &options, err)) != TD_OK ||
+        (rc = exporter_start(learner->exporter, err)) != TD_OK)
         return rc;
     if (options.network_address == NULL)
         return TD_OK;
@@ -99,6 +100,9 @@ static int record(learner_t *learner, struct error *err)
     };
     snprintf(part->stats, sizeof(part->stats), "%s", stats_address(learner->stats));
     snprintf(part->control, sizeof(part->control), "%s", post_address(learner->post, PORT_CONTROL, true));
+    exporter_target(learner->exporter, learner->run.config.advertise, part->metrics);
+    if (part->metrics[0] != '\0')
+        log_info("metrics", "address=http://%s/metrics", part->metrics);
     rc = rundir_record(learner->run.dir, part, err);
     learner->recorded = rc == TD_OK;
     return rc;
@@ -147,6 +151,20 @@ static void add_common(struct words *words, const learner_t *learner)
     add_word(words, "learner=%s", learner->record.control);
     add_word(words, "run_id=%016" PRIx64, learner->run.run_id);
     add_word(words, "work_dir=%s", learner->run.dir);
+}
+
+/* A child shows its metrics where the learner does, at a port of its own. */
+static void add_metrics(struct words *words, const learner_t *learner)
+{
+    const struct config *config = &learner->run.config;
+    char address[ADDRESS_MAX];
+
+    exporter_for_child(config->metrics, address);
+    if (address[0] == '\0')
+        return;
+    add_word(words, "metrics=%s", address);
+    if (config->metrics_token[0] != '\0')
+        add_word(words, "metrics_token=%s", config->metrics_token);
 }
 
 static int start(child_t **out, learner_t *learner, const char *name, const char *program,
@@ -259,6 +277,7 @@ static int start_shard(learner_t *learner, struct error *err)
         add_word(&words, "advertise=%s", config->advertise);
     if (config->insecure)
         add_word(&words, "insecure=true");
+    add_metrics(&words, learner);
     if (config->keys[0] != '\0')
         add_word(&words, "keys=%s", config->keys);
     return start(&learner->shard, learner, "replay", "tdmpc2-replay", &words, shard_ended, shard_died, err);
@@ -271,6 +290,9 @@ static int start_evaluator(learner_t *learner, struct error *err)
     add_common(&words, learner);
     add_word(&words, "role=evaluator");
     add_word(&words, "sandbox=%s", learner->run.config.sandbox);
+    add_metrics(&words, learner);
+    if (learner->exporter != NULL && learner->run.config.insecure)
+        add_word(&words, "insecure=true");
     return start(&learner->evaluator, learner, "evaluator", "tdmpc2-actor", &words, evaluator_ended,
                  evaluator_died, err);
 }

@@ -9,6 +9,7 @@
 #include "common/env/watch.h"
 #include "common/model/dims.h"
 #include "common/net/channel.h"
+#include "common/net/exporter.h"
 #include "common/net/process.h"
 #include "common/util/config.h"
 #include "common/util/log.h"
@@ -249,12 +250,39 @@ static int print_losses(const struct run *run, const struct preflight_replay *re
 static const char async_ending[] = "it writes a checkpoint",
                   lockstep_ending[] = "in lock-step it writes one only while it pretrains: else the last one stands";
 
+/* The words of every actor, beside those that the supervisor knows. */
+struct actor_words {
+    char text[5][CONFIG_TEXT_MAX + 24];
+    const char *args[6]; /* NULL-terminated */
+    int count;
+};
+
+static void add_actor_word(struct actor_words *words, const char *name, const char *value)
+{
+    if (value[0] == '\0')
+        return;
+    snprintf(words->text[words->count], sizeof(words->text[0]), "%s=%s", name, value);
+    words->args[words->count] = words->text[words->count];
+    words->args[++words->count] = NULL;
+}
+
+static void fill_actor_words(struct actor_words *words, const struct config *fresh)
+{
+    char metrics[ADDRESS_MAX];
+
+    words->count = 0;
+    exporter_for_child(fresh->metrics, metrics);
+    add_actor_word(words, "sandbox", fresh->sandbox);
+    add_actor_word(words, "keys", fresh->keys);
+    add_actor_word(words, "insecure", fresh->insecure && (fresh->keys[0] == '\0' || metrics[0] != '\0') ? "true" : "");
+    add_actor_word(words, "metrics", metrics);
+    add_actor_word(words, "metrics_token", metrics[0] != '\0' ? fresh->metrics_token : "");
+}
+
 static int train(const struct config *fresh, const bool *given, struct run *run, int *exit_code,
                  struct error *err)
 {
-    char keys[CONFIG_TEXT_MAX + 8], sandbox[CONFIG_TEXT_MAX + 16];
-    const char *const insecure[] = {sandbox, "insecure=true", NULL}, *const secure[] = {sandbox, keys, NULL},
-                      *const none[] = {sandbox, NULL};
+    struct actor_words actor;
     struct supervisor_result result = {0};
     struct console console;
     char **words = learner_words(run, fresh, given);
@@ -262,13 +290,12 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
 
     if (words == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    snprintf(keys, sizeof(keys), "keys=%s", fresh->keys);
-    snprintf(sandbox, sizeof(sandbox), "sandbox=%s", fresh->sandbox);
+    fill_actor_words(&actor, fresh);
     console_init(&console, stdout);
     struct supervisor_options options = {.name = run->config.task,
                                          .run_dir = run->dir,
                                          .learner_args = (const char *const *)words,
-                                         .actor_args = fresh->keys[0] != '\0' ? secure : fresh->insecure ? insecure : none,
+                                         .actor_args = actor.args,
                                          .actors = (int)run->config.actors,
                                          .ending = run->config.lockstep ? lockstep_ending : async_ending,
                                          .console = &console};

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/metrics/prometheus.h"
 #include "common/util/clock.h"
 
 #define TICKS 11                 /* snapshots of the counters: ten seconds between first and last */
@@ -537,8 +538,11 @@ void metrics_help(FILE *out)
 
 void metrics_markdown(FILE *out)
 {
-    fputs("| name | kind | unit | of | what it is |\n|---|---|---|---|---|\n", out);
+    char prometheus[PROMETHEUS_NAME_MAX];
+
+    fputs("| name | Prometheus | kind | unit | of | what it is |\n|---|---|---|---|---|---|\n", out);
     for (int i = 0; i < METRIC_COUNT; i++)
-        fprintf(out, "| `%s` | %s | %s | %s | %s |\n", table[i].name, kind_name(table[i].kind),
-                table[i].unit, roles_name(table[i].roles), table[i].sentence);
+        fprintf(out, "| `%s` | %s%s%s | %s | %s | %s | %s |\n", table[i].name, table[i].kind == METRIC_TEXT ? "" : "`",
+                prometheus_name((enum metric)i, prometheus), table[i].kind == METRIC_TEXT ? "" : "`",
+                kind_name(table[i].kind), table[i].unit, roles_name(table[i].roles), table[i].sentence);
 }

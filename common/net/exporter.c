@@ -146,11 +146,12 @@ void exporter_target(const exporter_t *exporter, const char *advertise, char out
         snprintf(out, ADDRESS_MAX, "%s", exporter->address);
 }
 
-void exporter_for_child(const exporter_t *exporter, char out[ADDRESS_MAX])
+void exporter_for_child(const char *metrics, char out[ADDRESS_MAX])
 {
-    const char *colon = exporter != NULL ? strrchr(exporter->address, ':') : NULL;
+    const char *colon = strrchr(metrics, ':');
 
-    out[0] = '\0';
     if (colon != NULL)
-        snprintf(out, ADDRESS_MAX, "%.*s:0", (int)(colon - exporter->address), exporter->address);
+        snprintf(out, ADDRESS_MAX, "%.*s:0", (int)(colon - metrics), metrics);
+    else
+        snprintf(out, ADDRESS_MAX, "%s", metrics[0] != '\0' ? "0" : "");
 }

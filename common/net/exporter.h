@@ -43,7 +43,7 @@ const char *exporter_address(const exporter_t *exporter);
  */
 void exporter_target(const exporter_t *exporter, const char *advertise, char out[ADDRESS_MAX]);
 
-/* `metrics=` for a part started on this machine: the same host, a port of its own. "" without. */
-void exporter_for_child(const exporter_t *exporter, char out[ADDRESS_MAX]);
+/* The `metrics=` of a part started beside one with this: the same host, a port of its own. "" for "". */
+void exporter_for_child(const char *metrics, char out[ADDRESS_MAX]);
 
 #endif

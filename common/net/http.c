@@ -147,7 +147,7 @@ int http_listen(struct http_socket *out, const char *address, bool insecure, con
     struct addrinfo *found = NULL;
     int rc;
 
-    *out = (struct http_socket){.fd = -1};
+    *out = (struct http_socket){.fd = -1, .deadline_ms = HTTP_DEADLINE_MS};
     if ((rc = to_tcp(tcp, address, err)) != TD_OK || (token_file[0] != '\0' && (rc = read_token(out->token, token_file, err)) != TD_OK))
         return rc;
     out->loopback = address_is_local(tcp);
@@ -292,7 +292,7 @@ static void sweep(struct http *http, uint64_t now)
         struct visitor *visitor = &http->visitors[i];
         const union MHD_ConnectionInfo *info;
 
-        if (visitor->connection == NULL || visitor->cut || now - visitor->since_ms < HTTP_DEADLINE_MS)
+        if (visitor->connection == NULL || visitor->cut || now - visitor->since_ms < http->socket.deadline_ms)
             continue;
         info = MHD_get_connection_info(visitor->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         if (info != NULL)
@@ -344,7 +344,7 @@ static int start_daemon(struct http *http, struct error *err)
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS / 2,
         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_REQUEST_MAX,
-        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_DEADLINE_MS / 1000,
+        MHD_OPTION_CONNECTION_TIMEOUT, (http->socket.deadline_ms + 999) / 1000,
         MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
         MHD_OPTION_STRICT_FOR_CLIENT, 1,
         MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, /* blocked in the thread */

@@ -36,6 +36,7 @@ struct http_socket {
     char address[ADDRESS_MAX];  /* HOST:PORT as bound: where a picked port is known */
     bool loopback;
     char token[HTTP_TOKEN_MAX]; /* "": none is asked for */
+    unsigned deadline_ms;       /* of a connection */
 };
 
 /*

@@ -14,6 +14,7 @@
 #include "common/util/fs.h"
 
 #define FILE_LIMIT 4096 /* bytes of an .addr file */
+#define TARGET_END ".metrics.json"
 #define DEPTH 4         /* of a run directory under logs/: <task>/<seed>/<exp_name> and one more */
 
 /* --- address files ---------------------------------------------------------- */
@@ -38,6 +39,30 @@ static int part_path(char out[FS_PATH_MAX], const char *run_dir, const char *rol
     return TD_OK;
 }
 
+/* x.addr -> x.metrics.json, in place; path has FS_PATH_MAX bytes. */
+static bool target_path(char *path)
+{
+    char *end = strrchr(path, '.');
+
+    if ((size_t)(end - path) + sizeof(TARGET_END) > FS_PATH_MAX)
+        return false;
+    memcpy(end, TARGET_END, sizeof(TARGET_END));
+    return true;
+}
+
+/* For Prometheus to find the part. */
+static int record_target(char *path, const struct rundir_part *part, struct error *err)
+{
+    char text[FILE_LIMIT];
+    int length;
+
+    if (part->metrics[0] == '\0' || !target_path(path))
+        return TD_OK;
+    length = snprintf(text, sizeof(text), "[{\"targets\":[\"%s\"],\"labels\":{\"run\":\"%016" PRIx64 "\"}}]\n",
+                      part->metrics, part->run_id);
+    return fs_write_file(path, text, (size_t)length, err);
+}
+
 int rundir_record(const char *run_dir, const struct rundir_part *part, struct error *err)
 {
     char path[FS_PATH_MAX], folder[FS_PATH_MAX], text[FILE_LIMIT];
@@ -56,7 +81,8 @@ int rundir_record(const char *run_dir, const struct rundir_part *part, struct er
                       "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\"}\n",
                       part->role, part->id, (int)part->pid, part->process, part->run_id, part->stats,
                       part->control);
-    return fs_write_file(path, text, (size_t)length, err);
+    rc = fs_write_file(path, text, (size_t)length, err);
+    return rc == TD_OK ? record_target(path, part, err) : rc;
 }
 
 static uint64_t hex_of(const cJSON *json, const char *name)
@@ -133,8 +159,11 @@ void rundir_forget(const char *run_dir, const struct rundir_part *part)
     char path[FS_PATH_MAX];
 
     if (part_path(path, run_dir, part->role, part->id, NULL) == TD_OK &&
-        read_part(path, &found, NULL) == TD_OK && found.process == part->process)
+        read_part(path, &found, NULL) == TD_OK && found.process == part->process) {
         unlink(path);
+        if (target_path(path))
+            unlink(path);
+    }
 }
 
 static int rank(const struct rundir_part *part)

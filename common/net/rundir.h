@@ -4,7 +4,8 @@
  *
  * <run directory>/run/<role>-<id>.addr is a small JSON file, written whole by the part it names when
  * it has bound its sockets and removed when it leaves. A part that was killed leaves its file behind:
- * whoever reads one must expect no answer.
+ * whoever reads one must expect no answer. Beside it lies <role>-<id>.metrics.json when the part shows its
+ * metrics over HTTP: a target of Prometheus' file_sd_configs (all that end with .metrics.json in RUN/run).
  */
 #ifndef TD_NET_RUNDIR_H
 #define TD_NET_RUNDIR_H
@@ -28,6 +29,7 @@ struct rundir_part {
     uint64_t run_id;
     char stats[CHANNEL_ADDRESS_MAX];
     char control[CHANNEL_ADDRESS_MAX];  /* of the learner, else "" */
+    char metrics[CHANNEL_ADDRESS_MAX];  /* HOST:PORT that Prometheus asks, or ""; not read back */
 };
 
 /* Write run/<role>-<id>.addr. Returns TD_OK, TD_EINVAL (role) or what fs_write_file says. */

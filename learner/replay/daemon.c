@@ -233,7 +233,7 @@ static void on_second(void *context)
 static int open_stats(struct daemon *daemon, const char *folder, struct error *err)
 {
     struct stats_options options = {.insecure = daemon->config.insecure, .refresh = refresh,
-                                    .context = daemon};
+                                    .context = daemon, .exporter = daemon->config.exporter};
     char address[ADDRESS_MAX], name[32];
     int rc;
 
@@ -241,8 +241,12 @@ static int open_stats(struct daemon *daemon, const char *folder, struct error *e
     if ((rc = rundir_address(address, folder, name, daemon->config.shard.process, err)) != TD_OK)
         return rc;
     options.address = address;
-    if ((rc = stats_open(&daemon->stats, daemon->loop, daemon->metrics, &options, err)) != TD_OK)
+    if ((rc = stats_open(&daemon->stats, daemon->loop, daemon->metrics, &options, err)) != TD_OK ||
+        (rc = exporter_start(daemon->config.exporter, err)) != TD_OK)
         return rc;
+    exporter_target(daemon->config.exporter, daemon->config.advertise, daemon->part.metrics);
+    if (daemon->part.metrics[0] != '\0')
+        log_info("metrics", "address=http://%s/metrics", daemon->part.metrics);
     if (daemon->config.run_dir[0] == '\0') {
         log_info("statistics", "address=%s", stats_address(daemon->stats));
         return TD_OK;
@@ -386,6 +390,7 @@ static void close_all(struct daemon *daemon)
     if (daemon->part.role[0] != '\0')
         rundir_forget(daemon->config.run_dir, &daemon->part);
     stats_close(&daemon->stats);
+    exporter_close(&daemon->config.exporter);
     post_close(&daemon->post, LINGER_MS);
     guard_close(&daemon->guard);
     loop_wake_close(&daemon->wake);

@@ -15,6 +15,7 @@
 
 #include "common/net/address.h"
 #include "common/net/confine.h"
+#include "common/net/exporter.h"
 #include "common/util/fs.h"
 #include "learner/replay/shard.h"
 
@@ -28,6 +29,7 @@ struct daemon_config {
     char keys[FS_PATH_MAX];            /* directory of keys, or empty */
     const struct config *options;      /* for sandbox=, with what stays allowed: borrowed */
     const struct sandbox *keep;
+    exporter_t *exporter;              /* taken; or NULL */
     bool child;                        /* of the learner: leaves when that dies */
 };
 

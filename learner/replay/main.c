@@ -116,7 +116,8 @@ int main(int argc, char **argv)
     if (process_check_limits(&err) != TD_OK ||
         config_parse(&config, argc - 1, argv + 1, NULL, &err) != TD_OK ||
         config_check(&config, &err) != TD_OK ||
-        configure(&config, &daemon, dir, sizeof(dir), &err) != TD_OK) {
+        configure(&config, &daemon, dir, sizeof(dir), &err) != TD_OK ||
+        exporter_open(&daemon.exporter, &config, &err) != TD_OK) {
         fprintf(stderr, "tdmpc2-replay: %s\n", err.text);
         return TD_EXIT_BAD_INPUT;
     }

@@ -73,6 +73,31 @@ static void parts_are_recorded_listed_and_forgotten(void **state)
     assert_int_equal(rundir_find(run, "actor", 2, &found, &err), TD_ENOTFOUND);
 }
 
+/* Prometheus finds a part by its file, as long as the part is there. */
+static void a_target_is_written_beside(void **state)
+{
+    const char *run = folder_of("run-t");
+    struct rundir_part part = part_of("actor", 7), parts[4];
+    char path[600], *text;
+    struct error err;
+    size_t length;
+    int count;
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/run/actor-7.metrics.json", run);
+    assert_ok(rundir_record(run, &part, &err), err);
+    assert_int_equal(fs_read_file(path, 1000, &text, &length, NULL), TD_ENOTFOUND);
+    strcpy(part.metrics, "127.0.0.1:9100");
+    assert_ok(rundir_record(run, &part, &err), err);
+    assert_ok(fs_read_file(path, 1000, &text, &length, &err), err);
+    assert_string_equal(text, "[{\"targets\":[\"127.0.0.1:9100\"],\"labels\":{\"run\":\"000000000000002a\"}}]\n");
+    free(text);
+    assert_ok(rundir_list(run, parts, 4, &count, &err), err);
+    assert_int_equal(count, 1);
+    rundir_forget(run, &part);
+    assert_int_equal(fs_read_file(path, 1000, &text, &length, NULL), TD_ENOTFOUND);
+}
+
 static void corrupt_files_are_passed_over(void **state)
 {
     static const char *const bad[] = {
@@ -158,6 +183,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_are_recorded_listed_and_forgotten),
+        cmocka_unit_test(a_target_is_written_beside),
         cmocka_unit_test(corrupt_files_are_passed_over),
         cmocka_unit_test(the_newest_run_is_found),
         cmocka_unit_test(sockets_of_a_folder_have_addresses),
