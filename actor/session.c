@@ -297,6 +297,10 @@ static void receive_control(session_t *session, const struct message *message)
     case MESSAGE_TURN:
         turns_receive(session, message);
         break;
+    case MESSAGE_ASSIGN:
+        if (session->configured)
+            streams_assign(session, &message->assign);
+        break;
     default:
         break;
     }

@@ -70,6 +70,7 @@ struct command_restore {
 struct command_reset {
     uint64_t token;
     uint32_t environment;
+    uint32_t task;      /* of the episode that begins; 0 in single-task runs */
     bool reseed;        /* make its random stream anew from seed first */
     uint64_t seed;
 };
@@ -135,12 +136,17 @@ struct session_step {
     const char *lost;    /* the environment is gone, and why; nothing else counts then. NULL: it is not */
 };
 
-/* The result of COMMAND_EVALUATE: means over the episodes. */
+/*
+ * The result of COMMAND_EVALUATE: means over the episodes; in a multi-task run every task played `episodes`, its
+ * means are in scores, and those here are over the tasks.
+ */
 struct session_evaluation {
     uint32_t episodes;
     double reward, length;
     bool has_success;
     double success;
+    uint32_t score_count;
+    const struct task_score *scores; /* borrowed */
     struct bulk state; /* in place: the environment's state afterwards */
 };
 

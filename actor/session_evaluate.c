@@ -117,6 +117,10 @@ void session_evaluated(session_t *session, uint64_t now_ms, uint64_t token,
         evaluating->result.length = result->length;
         evaluating->result.has_success = result->has_success;
         evaluating->result.success = result->success;
+        TD_ASSERT(result->score_count <= ROW_TASKS_MAX, "%u scores", result->score_count);
+        evaluating->result.score_count = result->score_count;
+        for (uint32_t i = 0; i < result->score_count; i++)
+            evaluating->result.scores[i] = result->scores[i];
         if (evaluating->order.in_place) {
             TD_ASSERT(result->state.size <= WIRE_STATE_MAX, "a state of %zu", result->state.size);
             if (result->state.size > 0)

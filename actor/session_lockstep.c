@@ -126,7 +126,9 @@ static void receive_turn(session_t *session, const struct turn *turn)
     struct lockstep *turns = &session->turns;
     struct lane *lane = &session->lanes[0];
 
-    if (turn->generation != turns->generation || turns->restoring || turns->turn_active ||
+    uint32_t tasks = session->setup.spec.tasks > 1 ? session->setup.spec.tasks : 1;
+
+    if (turn->task >= tasks || turn->generation != turns->generation || turns->restoring || turns->turn_active ||
         lane->token != 0)
         return;
     if (turns->answered && turn->step == turns->last_step) {
@@ -200,6 +202,7 @@ void turns_stepped(session_t *session, struct lane *lane, const struct session_s
         .has_success = step->has_success,
         .success = step->success,
         .terminated = step->terminated,
+        .task = lane->task,
         .step = turns->turn.step,
         .generation = turns->generation,
         .version_epoch = session->adopted.epoch,

@@ -57,6 +57,12 @@ struct lane {
     bool lost;            /* the environment is: its rows go out, then a new epoch begins */
     uint32_t losses;      /* in a row */
     uint64_t again_ms;    /* not before then */
+    /* multi-task */
+    uint32_t task;        /* of the episode under way, or the last */
+    bool has_next;        /* the learner said which comes next: */
+    uint32_t next_task;
+    uint64_t begun;       /* episodes, in this process's life: the number of the next */
+    uint64_t ask_ms;      /* when to ask for it (again) */
 };
 
 /* Sent once its rows are acknowledged: the learner's count of steps then holds them. */
@@ -176,6 +182,9 @@ uint64_t streams_seed(const session_t *session, const struct lane *lane);
 bool lane_push(session_t *session, struct lane *lane, const struct session_step *step);
 void lane_reset(session_t *session, struct lane *lane);
 void lane_step(session_t *session, struct lane *lane, bool random, const struct rng_key *key);
+
+bool session_assigned(const session_t *session); /* the learner says which task comes next, episode by episode */
+void streams_assign(session_t *session, const struct assign *assign);
 
 /* session_lockstep.c */
 void turns_welcome(session_t *session, const struct welcome *welcome, const struct bulk *state);

@@ -349,6 +349,7 @@ bool lane_push(session_t *session, struct lane *lane, const struct session_step 
             head.param_version = lane->with.version;
         }
     }
+    head.task = lane->task;
     memcpy(row, &head, sizeof(head));
     if ((bad = row_check(row, &session->schema)) != NULL) {
         lane_broken(session, lane, bad);
@@ -369,7 +370,61 @@ bool lane_push(session_t *session, struct lane *lane, const struct session_step 
     return true;
 }
 
+/* --- tasks ------------------------------------------------------------------ */
+
+bool session_assigned(const session_t *session)
+{
+    return session->setup.spec.tasks > 1 && !session->lockstep;
+}
+
+static bool lane_asks(const session_t *session, const struct lane *lane)
+{
+    return session_assigned(session) && !lane->has_next && session->welcomed && !session->terminating;
+}
+
+/* Ask for the next episode's task while this one is played, so that nobody waits for the answer. */
+static void ask_task(session_t *session, struct lane *lane)
+{
+    struct next_task *next;
+
+    if (!lane_asks(session, lane) || session->now < lane->ask_ms)
+        return;
+    next = &session_send(session, PORT_CONTROL, MESSAGE_NEXT_TASK)->next_task;
+    next->slot = session->slot;
+    next->environment = lane->environment;
+    next->process = session->config.process;
+    next->number = lane->begun;
+    next->playing = lane->begun > 0 && lane->state == LANE_OPEN;
+    next->task = lane->task;
+    lane->ask_ms = session->now + SESSION_HELLO_MS;
+}
+
+void streams_assign(session_t *session, const struct assign *assign)
+{
+    struct lane *lane = lane_of(session, assign->environment);
+
+    if (lane == NULL || assign->slot != session->slot || assign->number != lane->begun || lane->has_next ||
+        assign->learner_epoch != session->learner_epoch || assign->task >= session->setup.spec.tasks)
+        return;
+    lane->has_next = true;
+    lane->next_task = assign->task;
+}
+
 /* --- stepping, asynchronous ------------------------------------------------- */
+
+/* What the episode that now begins is about; the one after it is asked for at once. */
+static uint32_t next_task(session_t *session, struct lane *lane)
+{
+    if (session->lockstep)
+        return session->turns.turn.task;
+    if (!session_assigned(session))
+        return 0;
+    TD_ASSERT(lane->has_next, "an episode without a task");
+    lane->has_next = false;
+    lane->begun++;
+    lane->ask_ms = 0;
+    return lane->next_task;
+}
 
 void lane_reset(session_t *session, struct lane *lane)
 {
@@ -379,6 +434,7 @@ void lane_reset(session_t *session, struct lane *lane)
     command->environment = lane->environment;
     command->reseed = lane->reseed && !session->lockstep; /* there the restored state says all */
     command->seed = streams_seed(session, lane);
+    command->task = lane->task = next_task(session, lane);
     lane->reseed = false;
     lane->planned = false;
     lane->doing = COMMAND_RESET;
@@ -431,7 +487,7 @@ static uint32_t lane_waits_for(session_t *session, const struct lane *lane)
     if (outbox_full(lane->outbox))
         return WAITING_ACKS;
     if (lane->state == LANE_RESTING)
-        return WAITING_NOTHING;
+        return session_assigned(session) && !lane->has_next ? WAITING_TASK : WAITING_NOTHING;
     if (lane->steps >= lane->limit)
         return session->phase == PHASE_BURST ? WAITING_BURST : WAITING_LIMIT;
     if (!acts_at_random(session) && !parameters_will_do(session))
@@ -473,6 +529,8 @@ void streams_advance(session_t *session)
         struct lane *lane = &session->lanes[i];
 
         streams_flush(session, lane);
+        if (lane->token == 0 || lane->doing != COMMAND_RESET) /* the one before has begun */
+            ask_task(session, lane);
         if (lane->token == 0 && !session->terminating) {
             uint32_t reason = lane_advance(session, lane);
 
@@ -512,6 +570,7 @@ static void report_end(session_t *session, struct lane *lane, const struct sessi
         .has_success = step->has_success,
         .success = step->success,
         .terminated = step->terminated,
+        .task = lane->task,
         .version_epoch = session->adopted.epoch,
         .version = session->adopted.version,
     };
@@ -583,6 +642,8 @@ uint64_t streams_deadline(const session_t *session)
 
         if (lane->lost && lane->again_ms > session->now && lane->again_ms < at)
             at = lane->again_ms;
+        if (lane_asks(session, lane) && lane->ask_ms > session->now && lane->ask_ms < at)
+            at = lane->ask_ms;
         if (outbox_inflight(lane->outbox) > 0 && lane->sent_ms + answer_ms(session) < at)
             at = lane->sent_ms + answer_ms(session);
     }

@@ -130,7 +130,7 @@ void coordinator_set_spec(struct coordinator *c, const struct message_spec *spec
     c->spec = *spec;
     c->seed_steps = c->config.seed_steps;
     if (c->seed_steps == 0)
-        c->seed_steps = spec->episode_length > 200 ? 5 * (uint64_t)spec->episode_length : 1000;
+        c->seed_steps = tasks_seed_steps(c, spec->episode_length > 200 ? 5 * (uint64_t)spec->episode_length : 1000);
     if (c->config.lockstep)
         lockstep_resume(c, NULL, 0);
     else
@@ -493,6 +493,12 @@ int coordinator_create(coordinator_t **out, const struct coordinator_config *con
         coordinator_destroy(out);
         return error_set(err, TD_EINVAL, "the checkpoint is of a run with lockstep=%s",
                          progress->lockstep ? "true" : "false");
+    }
+    if (progress->spec.tasks != config->tasks) {
+        error_set(err, TD_EINVAL, "the checkpoint is of a run with %u tasks, the options name %u", progress->spec.tasks,
+                  config->tasks);
+        coordinator_destroy(out);
+        return TD_EINVAL;
     }
     c->resumed = true;
     c->restored = *progress;

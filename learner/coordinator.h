@@ -49,6 +49,10 @@ struct coordinator_config {
     uint64_t heartbeat_ms, broadcast_ms, timeout_ms;
     uint64_t checkpoint_every_ms, checkpoint_steps;
     uint32_t keep_checkpoints;
+    /* multi-task; 0 tasks: single-task */
+    uint32_t tasks;
+    uint32_t task_length[ROW_TASKS_MAX]; /* agent steps of an episode of each; 0: not known */
+    bool balanced;          /* draw tasks uniformly, not episodes */
 };
 
 enum coordinator_command {
@@ -114,6 +118,7 @@ struct command_train_row {
     double success;
     bool terminated;
     uint32_t slot;
+    uint32_t task;
 };
 
 struct command_eval_row {
@@ -126,6 +131,8 @@ struct command_eval_row {
     bool has_success;
     double success;
     bool final;
+    uint32_t score_count; /* multi-task: of each task; the numbers above are means over the tasks */
+    struct task_score scores[ROW_TASKS_MAX];
 };
 
 struct coordinator_output {
@@ -218,6 +225,13 @@ struct coordinator_view {
 };
 void coordinator_view(const coordinator_t *coordinator, uint64_t now_ms,
                       struct coordinator_view *view);
+
+/* The tasks of a multi-task run, for stats: fills up to `max`, returns how many there are. */
+struct coordinator_task {
+    uint64_t rows, episodes; /* in the replay's window: all rows; samplable episodes */
+    uint32_t playing;        /* live environments that play it, as far as is known */
+};
+int coordinator_tasks(const coordinator_t *coordinator, uint64_t now_ms, struct coordinator_task *tasks, int max);
 
 /* The roster, for stats: fills up to `max` entries, returns how many there are. */
 struct coordinator_member {

@@ -123,6 +123,7 @@ void async_evaluated(struct coordinator *c, const struct peer *peer,
         .success = evaluated->success,
         .final = orders->order.final,
     };
+    coordinator_scores(row, evaluated);
 }
 
 /* --- training episodes ------------------------------------------------------ */
@@ -151,6 +152,7 @@ static void log_episode(struct coordinator *c, const struct held_end *held)
         .success = end->success,
         .terminated = end->terminated,
         .slot = end->slot,
+        .task = end->task,
     };
 }
 

@@ -262,6 +262,7 @@ static void log_eval(struct coordinator *c, const struct schedule_event *event)
         .has_success = result->has_success,
         .success = result->success,
     };
+    coordinator_scores(row, result);
     done(c);
 }
 
@@ -279,6 +280,7 @@ static void log_train(struct coordinator *c, const struct schedule_event *event)
         .has_success = end->has_success,
         .success = end->success,
         .terminated = end->terminated,
+        .task = end->task,
     };
     c->episodes = event->episode + 1;
     done(c);
@@ -370,6 +372,7 @@ static void turn(struct coordinator *c, const struct schedule_event *event)
     order->random = event->random;
     order->reset = run->reset;
     order->episode = event->episode;
+    order->task = c->spec.tasks > 1 ? (uint32_t)(event->episode % c->spec.tasks) : 0; /* one after the other */
     if (!event->random)
         order->parameters = *params_newest(c->params);
 }

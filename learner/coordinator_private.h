@@ -5,6 +5,7 @@
  *   coordinator_shards.c    shards: joining, counts, credit, gathering batches
  *   coordinator_async.c     limiter, publications, evaluation by the evaluator
  *   coordinator_lockstep.c  the reference's schedule, turn by turn; cuts and going back to them
+ *   coordinator_tasks.c     which task an environment's next episode is of; slices by task
  */
 #ifndef TD_LEARNER_COORDINATOR_PRIVATE_H
 #define TD_LEARNER_COORDINATOR_PRIVATE_H
@@ -27,6 +28,13 @@
 #define COORDINATOR_AGAIN_MS  3000  /* with such pauses */
 #define COORDINATOR_SAY_MS    5000 /* a wait longer than this is a log line */
 
+/* Multi-task: what one environment plays, and what it was told to play next. */
+struct assigned {
+    uint64_t number; /* of that next episode */
+    bool has_next, has_playing;
+    uint16_t next, playing;
+};
+
 /* An actor, evaluator or tool on the control socket. */
 struct member {
     bool used, seated;
@@ -40,9 +48,11 @@ struct member {
     uint32_t version_epoch;
     uint64_t version;
     bool gone_said;
+    uint32_t environments; /* that have asked for a task are below this */
     struct {
         uint64_t epoch, next; /* of the last EpisodeEnd logged */
     } ends[WIRE_STREAMS_MAX];
+    struct assigned assigned[WIRE_STREAMS_MAX];
 };
 
 /* A shard's place. */
@@ -157,6 +167,7 @@ struct coordinator {
     /* batches */
     struct gathering batches[2];
     uint64_t request_ids;
+    struct task_share shares[WIRE_SHARDS_MAX][ROW_TASKS_MAX]; /* scratch: of the batch being asked for */
     /* parameters */
     params_t *params;
     uint64_t published_ms, publish_again_ms;
@@ -261,6 +272,13 @@ void batch_start(struct coordinator *c, int buffer);
 void batch_cancel(struct coordinator *c, int buffer);
 void shards_barrier(struct coordinator *c, uint64_t rows);
 void shards_rewind(struct coordinator *c);
+
+/* coordinator_tasks.c */
+void tasks_next(struct coordinator *c, const struct peer *peer, struct member *member, const struct next_task *next);
+void coordinator_scores(struct command_eval_row *row, const struct evaluated *evaluated);
+uint64_t tasks_seed_steps(const struct coordinator *c, uint64_t least); /* one episode of each at least */
+bool tasks_deal(const struct coordinator *c, uint64_t update, uint32_t *counts,
+                struct task_share (*shares)[ROW_TASKS_MAX]);
 
 /* coordinator_async.c */
 void async_resume(struct coordinator *c);

@@ -160,14 +160,14 @@ static bool spec_fits(struct coordinator *c, const struct peer *peer,
     const struct message_spec *ours = &c->spec;
     char text[WIRE_TEXT_MAX];
 
-    if (spec->obs_type == ours->obs_type && spec->obs_dim == ours->obs_dim &&
-        spec->action_dim == ours->action_dim && spec->tasks == ours->tasks)
-        return true;
-    if (spec->tasks != ours->tasks) {
-        snprintf(text, sizeof(text), "your options name %u tasks, this run has %u", spec->tasks, ours->tasks);
+    if (spec->tasks != c->config.tasks) {
+        snprintf(text, sizeof(text), "your options name %u tasks, this run has %u", spec->tasks, c->config.tasks);
         refuse(c, peer, REFUSED_SPEC, text);
         return false;
     }
+    if (spec->obs_type == ours->obs_type && spec->obs_dim == ours->obs_dim &&
+        spec->action_dim == ours->action_dim)
+        return true;
     snprintf(text, sizeof(text),
              "your environment has %u observations and %u actions, this run %u and %u",
              spec->obs_dim, spec->action_dim, ours->obs_dim, ours->action_dim);
@@ -280,7 +280,7 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
         roster_welcome_options(c, peer, hello->role);
         return;
     }
-    if (c->spec.obs_type == 0)
+    if (c->spec.obs_type == 0 && hello->spec.tasks == c->config.tasks)
         coordinator_set_spec(c, &hello->spec);
     if (!spec_fits(c, peer, &hello->spec))
         return;
@@ -404,6 +404,13 @@ void roster_receive(struct coordinator *c, const struct peer *peer, const struct
             tell_to_say_hello(c, peer);
         else
             async_episode_end(c, peer, member, &message->episode_end);
+        break;
+    case MESSAGE_NEXT_TASK:
+        member = roster_find(c, message->next_task.process);
+        if (member == NULL || !member->seated || member->slot != message->next_task.slot)
+            tell_to_say_hello(c, peer);
+        else
+            tasks_next(c, peer, member, &message->next_task);
         break;
     case MESSAGE_EVALUATED:
         if (c->config.lockstep)

@@ -129,6 +129,7 @@ static void say_hello(struct coordinator *c, struct seat *seat)
     hello->batch_size = c->config.batch_size;
     hello->seed = c->config.seed;
     hello->lockstep = c->config.lockstep;
+    hello->balanced = c->config.balanced;
     hello->heartbeat_ms = c->config.heartbeat_ms;
     hello->timeout_ms = c->config.timeout_ms;
     seat_sizes(c, hello);
@@ -366,14 +367,16 @@ static bool deal_slices(const struct coordinator *c, uint64_t update, uint32_t *
 bool batch_request(struct coordinator *c, uint64_t update, const struct sample_request *like)
 {
     int buffer = batch_free(c);
+    struct task_share (*shares)[ROW_TASKS_MAX] = c->shares;
     uint32_t counts[WIRE_SHARDS_MAX] = {0};
+    bool by_task = c->config.balanced && c->config.shards > 1 && c->spec.tasks > 1; /* one shard draws them itself */
     struct gathering *batch;
 
     TD_ASSERT(buffer >= 0, "no batch is free");
     batch = &c->batches[buffer];
     if (c->config.lockstep)
         counts[0] = c->config.batch_size;
-    else if (!deal_slices(c, update, counts))
+    else if (!(by_task ? tasks_deal(c, update, counts, shares) : deal_slices(c, update, counts)))
         return false;
     *batch = (struct gathering){.state = BATCH_GATHERING, .update = update, .since_ms = c->now};
     for (uint32_t i = 0; i < c->config.shards; i++) {
@@ -385,6 +388,9 @@ bool batch_request(struct coordinator *c, uint64_t update, const struct sample_r
         seat->request.id = ++c->request_ids;
         seat->request.update = update;
         seat->request.count = counts[i];
+        seat->request.share_count = by_task ? c->spec.tasks : 0;
+        if (by_task)
+            memcpy(seat->request.shares, shares[i], sizeof(seat->request.shares));
         seat->buffer = (uint32_t)buffer;
         seat->part = batch->parts++;
         seat->asked = true;
