@@ -147,6 +147,10 @@ static void random_options(struct cluster_options *options, uint64_t seed)
         options->buffer_size = 60 + rng_below(&rng, 300);
     options->snapshot = rng_below(&rng, 8) == 0 ? 2 * WIRE_CHUNK_BYTES + 5 : 100;
     options->envs = rng_below(&rng, 3) == 0 ? 2 + rng_below(&rng, 4) : 1;
+    options->tasks = rng_below(&rng, 3) == 0 && !options->episodic ? 2 + rng_below(&rng, 3) : 0;
+    options->balanced = rng_below(&rng, 2);
+    for (uint32_t task = 0; task < options->tasks; task++)
+        options->task_lengths[task] = 4 + rng_below(&rng, 12);
 }
 
 static uint64_t last_seed; /* of the torture under way, told when it fails */

@@ -22,6 +22,7 @@
 #define CLUSTER_SOCKETS 8
 #define CLUSTER_PARKED  8
 #define CLUSTER_ENVS    8
+#define CLUSTER_TASKS   8
 
 enum { TOY_OBS = 5, TOY_ACTION = 2, CLUSTER_LENGTHS = 8, CLUSTER_EVENTS_MAX = 4096 };
 
@@ -30,7 +31,7 @@ struct toy {
     uint64_t random; /* goes on over resets */
     uint64_t resets; /* chooses the length of the next episode */
     uint64_t length, step;
-    float obs[TOY_OBS];
+    float obs[TOY_OBS]; /* task t sees but TOY_OBS - t of them, zeros in the place of the rest */
 };
 
 struct cluster_options {
@@ -45,6 +46,10 @@ struct cluster_options {
     uint32_t length_count;
     uint32_t lengths[CLUSTER_LENGTHS]; /* of successive episodes of one environment, cyclic */
     bool truncates;       /* episodes end by time limit, else odd ones terminate */
+    uint32_t tasks;       /* of a multi-task run; 0: single-task */
+    uint32_t task_lengths[CLUSTER_TASKS]; /* their episodes' */
+    uint64_t task_ms[CLUSTER_TASKS];      /* more than step_ms that a step of each takes */
+    bool balanced;
     size_t snapshot;      /* bytes of the parameters */
     uint64_t delay_ms;    /* longest of a message */
     uint64_t step_ms, plan_ms, update_ms, save_ms, commit_ms; /* how long things take */
@@ -72,6 +77,8 @@ struct cluster_row {
     double reward;
     bool final;
     uint64_t length; /* of a training episode */
+    uint32_t task;
+    uint32_t scores; /* of an evaluation */
 };
 
 struct durable { /* a checkpoint that survived */
@@ -161,6 +168,7 @@ struct cluster {
     struct trace *trace;
     size_t trace_count;
     uint64_t updates_run;
+    uint64_t task_slices[CLUSTER_TASKS]; /* in all batches so far */
     struct audit *audit;
     /* faults */
     int lose_hellos;      /* so many Hellos (any socket) are lost */
@@ -286,8 +294,8 @@ void actor_terminate(struct cluster *cluster, struct cluster_node *node);
 session_t *actor_session(struct cluster_node *node);
 
 void toy_init(struct toy *toy, uint64_t seed);
-void toy_reset(struct toy *toy, const struct cluster_options *options);
-bool toy_step(struct toy *toy, const struct cluster_options *options, const float *action,
+void toy_reset(struct toy *toy, const struct cluster_options *options, uint32_t task);
+bool toy_step(struct toy *toy, const struct cluster_options *options, uint32_t task, const float *action,
               float *reward, bool *terminated);
 
 /* cluster_audit.c: an independent log of what was sent and what was acknowledged. */

@@ -6,7 +6,9 @@
 struct actor_host {
     session_t *session;
     struct real_actor *real; /* or NULL */
-    struct toy toys[CLUSTER_ENVS];
+    struct toy toys[CLUSTER_ENVS][CLUSTER_TASKS];
+    uint32_t task[CLUSTER_ENVS]; /* that is played */
+    struct task_score scores[CLUSTER_TASKS];
     uint64_t parameters; /* the hash acted with */
     uint64_t busy_until;
     uint64_t abandoned;  /* results of jobs before this one do not count */
@@ -25,22 +27,30 @@ void toy_init(struct toy *toy, uint64_t seed)
     *toy = (struct toy){.random = rng_hash(seed, 99)};
 }
 
-void toy_reset(struct toy *toy, const struct cluster_options *options)
+static int toy_obs(uint32_t task)
+{
+    return TOY_OBS - (int)(task % TOY_OBS);
+}
+
+void toy_reset(struct toy *toy, const struct cluster_options *options, uint32_t task)
 {
     toy->length = options->lengths[toy->resets++ % options->length_count];
+    if (options->tasks > 0)
+        toy->length = options->task_lengths[task];
     toy->step = 0;
-    for (int i = 0; i < TOY_OBS; i++) {
+    memset(toy->obs, 0, sizeof(toy->obs));
+    for (int i = 0; i < toy_obs(task); i++) {
         toy->random = rng_hash(toy->random, 1);
         toy->obs[i] = (float)(toy->random >> 40) / (1 << 24);
     }
 }
 
-bool toy_step(struct toy *toy, const struct cluster_options *options, const float *action,
+bool toy_step(struct toy *toy, const struct cluster_options *options, uint32_t task, const float *action,
               float *reward, bool *terminated)
 {
     toy->step++;
     *reward = 0;
-    for (int i = 0; i < TOY_OBS; i++) {
+    for (int i = 0; i < toy_obs(task); i++) {
         toy->obs[i] = 0.7f * toy->obs[i] + 0.3f * action[i % TOY_ACTION];
         *reward += toy->obs[i];
     }
@@ -94,7 +104,7 @@ static void configure_done(struct cluster *cluster, struct cluster_node *node, v
 {
     const struct cluster_options *options = &cluster->options;
     struct session_setup setup = {
-        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true, 0}, .environments = options->envs > 1 && node->kind == NODE_ACTOR ? options->envs : 1, .seed = 5,
+        .spec = {OBS_STATE, TOY_OBS, TOY_ACTION, 0, true, options->tasks}, .environments = options->envs > 1 && node->kind == NODE_ACTOR ? options->envs : 1, .seed = 5,
         .outbox = options->outbox, .max_staleness = options->max_staleness, .heartbeat_ms = 2000,
         .timeout_ms = 3600000, .snapshot_bytes = options->snapshot,
     };
@@ -141,10 +151,11 @@ static void restore_done(struct cluster *cluster, struct cluster_node *node, voi
     const struct command_restore *restore = &job->output.restore;
 
     if (restore->state.size == 0) {
-        toy_init(&node->actor->toys[0], restore->seed);
+        for (int task = 0; task < CLUSTER_TASKS; task++)
+            toy_init(&node->actor->toys[0][task], restore->seed);
     } else {
-        assert_int_equal(restore->state.size, sizeof(struct toy));
-        memcpy(&node->actor->toys[0], restore->state.data, sizeof(struct toy));
+        assert_int_equal(restore->state.size, sizeof(node->actor->toys[0]));
+        memcpy(node->actor->toys[0], restore->state.data, sizeof(node->actor->toys[0]));
     }
     session_restored(node->actor->session, cluster->now, restore->token, true);
     drain(cluster, node);
@@ -153,12 +164,15 @@ static void restore_done(struct cluster *cluster, struct cluster_node *node, voi
 static void reset_done(struct cluster *cluster, struct cluster_node *node, void *argument)
 {
     const struct job *job = argument;
-    struct toy *toy = &node->actor->toys[job->output.reset.environment];
+    uint32_t env = job->output.reset.environment, task = job->output.reset.task;
+    struct toy *toy = &node->actor->toys[env][task];
     struct session_step step = {.obs = toy->obs};
 
-    if (job->output.reset.reseed)
-        toy_init(toy, job->output.reset.seed);
-    toy_reset(toy, &cluster->options);
+    assert_true(task < (cluster->options.tasks > 0 ? cluster->options.tasks : 1));
+    node->actor->task[env] = task;
+    for (int i = 0; i < CLUSTER_TASKS && job->output.reset.reseed; i++)
+        toy_init(&node->actor->toys[env][i], job->output.reset.seed);
+    toy_reset(toy, &cluster->options, task);
     cluster_trace(cluster, (struct trace){.kind = TRACE_RESET});
     session_stepped(node->actor->session, cluster->now, job->output.reset.token, &step);
     drain(cluster, node);
@@ -168,13 +182,16 @@ static void step_done(struct cluster *cluster, struct cluster_node *node, void *
 {
     const struct job *job = argument;
     const struct command_step *command = &job->output.step;
-    struct toy *toy = &node->actor->toys[command->environment];
+    uint32_t task = node->actor->task[command->environment];
+    struct toy *toy = &node->actor->toys[command->environment][task];
     float action[TOY_ACTION];
     struct session_step step = {.obs = toy->obs, .action = action};
     bool over;
 
     act(toy, &command->key, command->random, node->actor->parameters, action);
-    over = toy_step(toy, &cluster->options, action, &step.reward, &step.terminated);
+    if (task % 2 == 1) /* an action of fewer components */
+        action[TOY_ACTION - 1] = 0;
+    over = toy_step(toy, &cluster->options, task, action, &step.reward, &step.terminated);
     step.truncated = over && !step.terminated;
     cluster_trace(cluster, (struct trace){.kind = command->random ? TRACE_RANDOM : TRACE_PLAN,
                                           .first = command->first});
@@ -188,20 +205,20 @@ static void capture_done(struct cluster *cluster, struct cluster_node *node, voi
     const struct job *job = argument;
 
     session_captured(node->actor->session, cluster->now, job->output.capture.token,
-                     (struct bulk){&node->actor->toys[0], sizeof(struct toy)});
+                     (struct bulk){node->actor->toys[0], sizeof(node->actor->toys[0])});
     drain(cluster, node);
 }
 
 /* Whole episodes; in place they move the training environment's random stream on. */
 static double run_episodes(struct cluster *cluster, struct actor_host *host,
-                           const struct command_evaluate *command, struct toy *toy)
+                           const struct command_evaluate *command, struct toy *toy, uint32_t task)
 {
     double sum = 0;
 
     for (uint32_t episode = 0; episode < command->episodes; episode++) {
         bool over = false;
 
-        toy_reset(toy, &cluster->options);
+        toy_reset(toy, &cluster->options, task);
         cluster_trace(cluster, (struct trace){.kind = TRACE_RESET});
         for (uint32_t step = 0; !over; step++) {
             struct rng_key key = session_eval_key(&command->key, episode, step);
@@ -209,7 +226,7 @@ static double run_episodes(struct cluster *cluster, struct actor_host *host,
             bool terminated;
 
             act(toy, &key, false, host->parameters, action);
-            over = toy_step(toy, &cluster->options, action, &reward, &terminated);
+            over = toy_step(toy, &cluster->options, task, action, &reward, &terminated);
             sum += reward;
             cluster_trace(cluster, (struct trace){.kind = TRACE_PLAN, .first = step == 0,
                                                   .eval = true});
@@ -224,15 +241,24 @@ static void evaluate_done(struct cluster *cluster, struct cluster_node *node, vo
     const struct job *job = argument;
     const struct command_evaluate *command = &job->output.evaluate;
     struct session_evaluation result = {.episodes = command->episodes};
+    uint32_t tasks = cluster->options.tasks > 0 ? cluster->options.tasks : 1;
     struct toy own;
 
     if (job->number <= node->actor->abandoned)
         return;
-    toy_init(&own, command->seed);
-    result.reward = run_episodes(cluster, node->actor, command,
-                                 command->in_place ? &node->actor->toys[0] : &own);
+    for (uint32_t task = 0; task < tasks; task++) {
+        struct task_score *score = &node->actor->scores[task];
+
+        toy_init(&own, command->seed);
+        *score = (struct task_score){0};
+        score->reward = run_episodes(cluster, node->actor, command,
+                                     command->in_place ? &node->actor->toys[0][task] : &own, task);
+        result.reward += score->reward / tasks;
+    }
+    result.score_count = cluster->options.tasks;
+    result.scores = node->actor->scores;
     if (command->in_place)
-        result.state = (struct bulk){&node->actor->toys[0], sizeof(struct toy)};
+        result.state = (struct bulk){node->actor->toys[0], sizeof(node->actor->toys[0])};
     session_evaluated(node->actor->session, cluster->now, command->token, &result);
     drain(cluster, node);
 }
@@ -274,8 +300,8 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
         work(cluster, node, options->step_ms, reset_done, output);
         break;
     case COMMAND_STEP:
-        work(cluster, node, options->step_ms + (output->step.random ? 0 : options->plan_ms),
-             step_done, output);
+        work(cluster, node, options->step_ms + (output->step.random ? 0 : options->plan_ms) +
+             options->task_ms[node->actor->task[output->step.environment]], step_done, output);
         break;
     case COMMAND_CAPTURE:
         work(cluster, node, 0, capture_done, output);

@@ -87,6 +87,20 @@ static void model_done(struct cluster *cluster, struct cluster_node *node, void 
     drain(cluster, node);
 }
 
+/* The tasks of a part's slices are its last bytes. */
+static void count_tasks(struct cluster *cluster, const struct part *part)
+{
+    const char *tasks = (const char *)part->bytes + part->size - part->count * sizeof(uint32_t);
+
+    for (uint32_t i = 0; i < part->count; i++) {
+        uint32_t task;
+
+        memcpy(&task, tasks + i * sizeof(task), sizeof(task));
+        assert_true(task < (cluster->options.tasks > 0 ? cluster->options.tasks : 1));
+        cluster->task_slices[task]++;
+    }
+}
+
 static void update_done(struct cluster *cluster, struct cluster_node *node, void *argument)
 {
     const struct job *job = argument;
@@ -101,6 +115,7 @@ static void update_done(struct cluster *cluster, struct cluster_node *node, void
         slices += part->count;
         batch.part[i] = (struct compute_part){part->bytes, part->size, part->count};
         host->hash = cluster_mix(host->hash, part->bytes, part->size);
+        count_tasks(cluster, part);
     }
     assert_int_equal(slices, cluster->options.batch);
     host->hash = cluster_mix(host->hash, &job->update.update, sizeof(job->update.update));
@@ -343,7 +358,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
                                               .rows = output->train.step});
         add_row(&cluster->train, &cluster->train_count,
                 (struct cluster_row){output->train.step, output->train.episode, 0,
-                                     output->train.reward, false, output->train.length});
+                                     output->train.reward, false, output->train.length, output->train.task, 0});
         break;
     case COMMAND_EVAL_ROW:
         cluster_trace(cluster, (struct trace){TRACE_EVAL, .episodes = output->eval.episode,
@@ -351,7 +366,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
         add_row(&cluster->eval, &cluster->eval_count,
                 (struct cluster_row){output->eval.step, output->eval.episode,
                                      output->eval.version, output->eval.reward,
-                                     output->eval.final, 0});
+                                     output->eval.final, 0, 0, output->eval.score_count});
         break;
     case COMMAND_RAISE_EPOCH:
         job.version = output->epoch;
@@ -393,8 +408,11 @@ static void fill_config(struct cluster *cluster, struct cluster_node *node,
         .shards = options->shards, .max_staleness = options->max_staleness,
         .heartbeat_ms = 2000, .broadcast_ms = 50, .timeout_ms = 3600000,
         .checkpoint_every_ms = options->checkpoint_every_ms,
-        .checkpoint_steps = options->checkpoint_steps, .keep_checkpoints = 3,
+        .checkpoint_steps = options->checkpoint_steps, .keep_checkpoints = 3, .tasks = options->tasks,
+        .balanced = options->balanced,
     };
+    for (uint32_t task = 0; task < options->tasks; task++)
+        config->task_length[task] = options->task_lengths[task];
     snprintf(config->params_ipc, WIRE_ADDRESS_MAX, "sim:0:0");
     snprintf(config->announce_ipc, WIRE_ADDRESS_MAX, "sim:0:0");
 }
