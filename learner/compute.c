@@ -113,23 +113,27 @@ static void batch_of(struct compute *compute, const struct compute_job *job, str
 
 /* --- jobs -------------------------------------------------------------------- */
 
-/*
- * Parameters, gradients, moments and one gradient per head and row: less than it takes, but known before
- * anything is. update_create reckons the rest.
- */
-static int check_memory(const struct config *config, const struct model_dims *dims, struct error *err)
+/* What training takes, with the copy for checkpoints and the two snapshots for actors: said, and checked, before it is taken. */
+static int check_memory(const struct compute *compute, const struct model_dims *dims, const struct update_config *update,
+                        struct error *err)
 {
-    uint64_t rows = (uint64_t)config->batch_size * (uint64_t)config->horizon;
-    uint64_t width = (uint64_t)(dims->latent_dim + dims->task_dim + dims->action_dim), floats;
+    struct update_memory memory;
     struct model_layout layout;
-    int rc = model_dims_check(dims, err);
+    uint64_t copy = 0, snapshots, total;
+    int rc = update_measure(&memory, dims, update, compute->threads, err);
 
     if (rc != TD_OK)
         return rc;
     model_layout_init(&layout, dims);
-    floats = model_all_floats(&layout) + 3 * model_acting_floats(&layout) + ((uint64_t)dims->num_q + 1) * rows * width;
-    return memory_check(floats * sizeof(float), "training with these sizes",
-                        "lower batch_size, horizon, num_q or model_size", err);
+    if (layout.parameters <= SNAPSHOT_COPY_MAX)
+        copy = memory.parameters + memory.targets + memory.moments;
+    snapshots = 2 * memory.parameters;
+    total = memory.total + copy + snapshots;
+    log_info("memory for training", "mib=%" PRIu64 " parameters=%zu targets=%zu moments=%zu gradients=%zu activations=%zu "
+             "working=%zu checkpoint_copy=%" PRIu64 " snapshots=%" PRIu64, total >> 20, memory.parameters >> 20,
+             memory.targets >> 20, memory.moments >> 20, memory.gradients >> 20, memory.activations >> 20,
+             memory.working >> 20, copy >> 20, snapshots >> 20);
+    return memory_check(total, "training with these sizes", "lower batch_size, horizon, num_q or model_size", err);
 }
 
 static int build(struct compute *compute, const struct message_spec *spec, struct error *err)
@@ -140,15 +144,15 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     int rc;
 
     compute->schema = spec_schema(spec);
+    update_config_init(&update, config, spec->episode_length);
     if ((rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err)) != TD_OK ||
         (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
-        (rc = check_memory(config, &dims, err)) != TD_OK ||
+        (rc = check_memory(compute, &dims, &update, err)) != TD_OK ||
         (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
         return rc;
     if (config->shards > 1 && (compute->gather = malloc(batch_bytes(compute))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a batch");
-    update_config_init(&update, config, spec->episode_length);
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
         return rc;
     world_model_init(compute->model, (uint64_t)config->seed);

@@ -200,27 +200,12 @@ static void set_head_nets(struct update *update)
         update->head[update->num_q + 1].net = part[MODEL_TERMINATION];
 }
 
-/* Run twice: once to measure, once over real memory. */
-static void lay_out(struct update *update, struct arena *arena)
+/* Of each thread, and what the optimiser sums. */
+static void lay_out_scratch(struct update *update, struct arena *arena, size_t mlp_floats)
 {
-    const world_model_t *model = update->model;
-    size_t floats = model_acting_floats(&model->layout), mlp_floats = 0;
-    size_t a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
+    size_t a = (size_t)update->action_dim, bins = (size_t)update->model->two_hot.bins;
 
-    update->gradient = arena_floats(arena, floats);
-    update->m = arena_floats(arena, floats);
-    update->v = arena_floats(arena, floats);
-    update->partial = arena_alloc(arena, adam_blocks(floats), sizeof(double));
-    update_lay_out_panels(update, arena);
-    update_lay_out_tasks(update, arena);
-    set_head_nets(update);
-    lay_out_model(update, arena);
-    lay_out_policy(update, arena);
-    update_lay_out_pixels(update, arena);
-    for (int i = 0; i < MODEL_PARTS; i++)
-        if (model->part[i].layers > 0 && mlp_scratch(&model->part[i]) > mlp_floats)
-            mlp_floats = mlp_scratch(&model->part[i]);
-    for (int i = 0; i < pool_threads(update->pool); i++) {
+    for (int i = 0; i < update->threads; i++) {
         struct update_scratch *scratch = &update->scratch[i];
 
         scratch->net = arena_floats(arena, MLP_TILE * 2 * a);
@@ -229,6 +214,35 @@ static void lay_out(struct update *update, struct arena *arena)
         scratch->q[1] = arena_floats(arena, MLP_TILE);
         scratch->mlp = arena_floats(arena, mlp_floats);
     }
+}
+
+/* Run twice: once to measure, once over real memory. `memory`, if given, gets what the parts take. */
+static void lay_out(struct update *update, struct arena *arena, struct update_memory *memory)
+{
+    const world_model_t *model = update->model;
+    size_t floats = model_acting_floats(&model->layout), mlp_floats = 0, before;
+
+    update->gradient = arena_floats(arena, floats);
+    update->m = arena_floats(arena, floats);
+    update->v = arena_floats(arena, floats);
+    if (memory != NULL) {
+        memory->gradients = arena->used / 3;
+        memory->moments = arena->used / 3 * 2;
+    }
+    update->partial = arena_alloc(arena, adam_blocks(floats), sizeof(double));
+    update_lay_out_panels(update, arena);
+    before = arena->used;
+    update_lay_out_tasks(update, arena);
+    set_head_nets(update);
+    lay_out_model(update, arena);
+    lay_out_policy(update, arena);
+    update_lay_out_pixels(update, arena);
+    if (memory != NULL)
+        memory->activations = arena->used - before;
+    for (int i = 0; i < MODEL_PARTS; i++)
+        if (model->part[i].layers > 0 && mlp_scratch(&model->part[i]) > mlp_floats)
+            mlp_floats = mlp_scratch(&model->part[i]);
+    lay_out_scratch(update, arena, mlp_floats);
 }
 
 static void set_head_gradients(struct update *update)
@@ -245,6 +259,11 @@ static void set_head_gradients(struct update *update)
         update->head[update->num_q + 1].grad = update->grad[MODEL_TERMINATION];
 }
 
+static int out_of_memory(const struct update_config *config, struct error *err)
+{
+    return error_set(err, TD_ENOMEM, "out of memory for updates with batch_size=%d", config->batch_size);
+}
+
 static int check(const struct update_config *config, struct error *err)
 {
     if (config->batch_size < 1 || config->horizon < 1)
@@ -253,10 +272,47 @@ static int check(const struct update_config *config, struct error *err)
     return TD_OK;
 }
 
+/* What is asked for, before any memory of size: `model` need not have its parameters. */
+static int make(struct update **out, world_model_t *model, const struct update_config *config, int threads,
+                struct error *err)
+{
+    const struct model_dims *dims = &model->layout.dims;
+    struct update *update;
+    int rc;
+
+    *out = NULL;
+    if ((rc = check(config, err)))
+        return rc;
+    update = calloc(1, sizeof(*update));
+    if (update == NULL)
+        return out_of_memory(config, err);
+    update->config = *config;
+    update->model = model;
+    update->threads = threads;
+    update->batch = config->batch_size;
+    update->horizon = config->horizon;
+    update->num_q = dims->num_q;
+    update->action_dim = dims->action_dim;
+    update->task_dim = dims->task_dim;
+    update->latent = dims->latent_dim + dims->task_dim;
+    update->width = (size_t)update->latent + (size_t)dims->action_dim;
+    update->dropout = dims->dropout > 0.0f;
+    update->heads = dims->num_q + 1 + (dims->episodic ? 1 : 0);
+    update->head = calloc((size_t)update->heads, sizeof(*update->head));
+    update->scratch = calloc((size_t)threads, sizeof(*update->scratch));
+    if (update->head == NULL || update->scratch == NULL) {
+        update_destroy(&update);
+        return out_of_memory(config, err);
+    }
+    running_scale_init(&update->scale, (float)config->tau);
+    memcpy(update->part, model->part, sizeof(update->part));
+    *out = update;
+    return TD_OK;
+}
+
 int update_create(update_t **out, world_model_t *model, const struct update_config *config,
                   pool_t *pool, struct error *err)
 {
-    const struct model_dims *dims = &model->layout.dims;
     struct update *update;
     struct arena measure;
     char what[96];
@@ -264,48 +320,72 @@ int update_create(update_t **out, world_model_t *model, const struct update_conf
 
     *out = NULL;
     TD_ASSERT(model->has_targets, "the model only acts");
-    if ((rc = check(config, err)))
-        return rc;
-    update = calloc(1, sizeof(*update));
-    if (update == NULL)
-        goto no_memory;
-    update->config = *config;
-    update->model = model;
-    update->pool = pool;
-    update->batch = config->batch_size;
-    update->horizon = config->horizon;
-    update->num_q = dims->num_q;
-    update->action_dim = dims->action_dim;
-    update->task_dim = dims->task_dim;
-    for (int i = 0; i < dims->num_tasks; i++)
+    for (int i = 0; i < model->layout.dims.num_tasks; i++)
         TD_ASSERT(model->task[i].action_dim > 0, "task %d of the model is not set", i);
-    update->latent = dims->latent_dim + dims->task_dim;
-    update->width = (size_t)update->latent + (size_t)dims->action_dim;
-    update->dropout = dims->dropout > 0.0f;
-    update->heads = dims->num_q + 1 + (dims->episodic ? 1 : 0);
-    update->head = calloc((size_t)update->heads, sizeof(*update->head));
-    update->scratch = calloc((size_t)pool_threads(pool), sizeof(*update->scratch));
-    if (update->head == NULL || update->scratch == NULL)
-        goto no_memory;
-    running_scale_init(&update->scale, (float)config->tau);
-    memcpy(update->part, model->part, sizeof(update->part));
+    if ((rc = make(&update, model, config, pool_threads(pool), err)))
+        return rc;
+    update->pool = pool;
     arena_measure(&measure);
-    lay_out(update, &measure);
+    lay_out(update, &measure, NULL);
     snprintf(what, sizeof(what), "an update with batch_size=%d and horizon=%d", config->batch_size, config->horizon);
     if ((rc = memory_check(measure.used, what, "lower batch_size, horizon, num_q or model_size", err)) != TD_OK) {
         update_destroy(&update);
         return rc;
     }
-    if (arena_init(&update->arena, measure.used) != TD_OK)
-        goto no_memory;
-    lay_out(update, &update->arena);
+    if (arena_init(&update->arena, measure.used) != TD_OK) {
+        update_destroy(&update);
+        return out_of_memory(config, err);
+    }
+    lay_out(update, &update->arena, NULL);
     set_head_gradients(update);
     *out = update;
     return TD_OK;
+}
 
-no_memory:
+/* A model of these sizes without parameters, for what only looks at sizes. */
+static world_model_t *sizes_of(const struct model_dims *dims)
+{
+    static const float nowhere[1];
+    world_model_t *model = calloc(1, sizeof(*model));
+
+    if (model == NULL)
+        return NULL;
+    model_layout_init(&model->layout, dims);
+    model_views(&model->layout, nowhere, model->part);
+    if (dims->rgb)
+        model_pixels(&model->layout, nowhere, &model->pixels);
+    model->two_hot.bins = dims->num_bins;
+    return model;
+}
+
+int update_measure(struct update_memory *memory, const struct model_dims *dims, const struct update_config *config,
+                   int threads, struct error *err)
+{
+    struct update *update = NULL;
+    const struct model_layout *layout;
+    world_model_t *model;
+    struct arena measure;
+    int rc;
+
+    *memory = (struct update_memory){0};
+    if ((rc = model_dims_check(dims, err)) != TD_OK)
+        return rc;
+    if ((model = sizes_of(dims)) == NULL)
+        return out_of_memory(config, err);
+    rc = make(&update, model, config, threads, err);
+    if (rc == TD_OK) {
+        arena_measure(&measure);
+        lay_out(update, &measure, memory);
+        layout = &model->layout;
+        memory->parameters = model_acting_floats(layout) * sizeof(float);
+        memory->targets = (model_all_floats(layout) - model_acting_floats(layout)) * sizeof(float);
+        memory->total = memory->parameters + memory->targets + measure.used;
+        memory->working = memory->total - memory->parameters - memory->targets - memory->gradients -
+                          memory->moments - memory->activations;
+    }
     update_destroy(&update);
-    return error_set(err, TD_ENOMEM, "out of memory for updates with batch_size=%d", config->batch_size);
+    free(model);
+    return rc;
 }
 
 void update_destroy(update_t **pointer)

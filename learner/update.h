@@ -98,6 +98,18 @@ struct update_draws update_draws_rng(const struct rng *rng);
 
 typedef struct update update_t;
 
+/* Bytes that training takes, known before any is taken. */
+struct update_memory {
+    size_t parameters, targets, gradients, moments;
+    size_t activations; /* what the batch leaves behind in every net, and its gradients there */
+    size_t working;     /* packed weights, scratch of each thread */
+    size_t total;
+};
+
+/* For a model of these sizes with targets, and its updates with so many threads. TD_OK, TD_EINVAL, TD_ENOMEM. */
+int update_measure(struct update_memory *memory, const struct model_dims *dims, const struct update_config *config,
+                   int threads, struct error *err);
+
 /*
  * An optimiser for this model, which must have targets, and its tasks set if it has any. Returns TD_OK, TD_EINVAL (memory_check too,
  * before anything is taken), TD_ENOMEM.

@@ -49,6 +49,7 @@ struct update {
     struct update_config config;
     world_model_t *model;
     pool_t *pool;
+    int threads; /* of it */
     const struct update_watch *watch;
     struct arena arena;
 

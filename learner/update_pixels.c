@@ -20,7 +20,7 @@ void update_lay_out_pixels(struct update *update, struct arena *arena)
     pixels->shift = arena_floats(arena, steps * batch * 2);
     pixels->tape = arena_floats(arena, batch * pixel_tape_floats(net));
     pixels->partials = arena_floats(arena, (size_t)tiles_of(update) * pixel_partial_floats(net));
-    for (int i = 0; i < pool_threads(update->pool); i++)
+    for (int i = 0; i < update->threads; i++)
         pixel_scratch_init(&update->scratch[i].pixels, net, true, arena);
 }
 

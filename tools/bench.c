@@ -18,7 +18,8 @@
 #define TIMINGS_MAX 20000
 #define TIMINGS_MIN 5
 #define PAIRS_MAX 2000
-#define FLOPS_ROUNDS 15 /* peak and work take turns this often */
+#define FLOPS_ROUNDS 15 /* peak and work take turns this often, */
+#define FLOPS_ROUNDS_MIN 3 /* or this often where one call takes its time */
 
 struct bench {
     const char *name;
@@ -121,15 +122,16 @@ void bench_flops(const struct bench_options *options, void (*run)(void *context)
 {
     double *timings = malloc(TIMINGS_MAX * sizeof(*timings));
     double fractions[FLOPS_ROUNDS], before, after;
-    int count = 0;
+    int count = 0, rounds;
 
     TD_ASSERT(timings != NULL, "no memory for timings");
-    run(context);
+    rounds = (int)fmin(options->seconds * 1e3 / time_ms(run, context), FLOPS_ROUNDS);
+    rounds = rounds < FLOPS_ROUNDS_MIN ? FLOPS_ROUNDS_MIN : rounds;
     before = bench_peak_gflops(options);
-    for (int round = 0; round < FLOPS_ROUNDS; round++) {
+    for (int round = 0; round < rounds; round++) {
         uint64_t start = clock_ns();
-        int more = collect(run, context, options->seconds / FLOPS_ROUNDS, 1, timings + count,
-                           (TIMINGS_MAX - count) / (FLOPS_ROUNDS - round));
+        int more = collect(run, context, options->seconds / rounds, 1, timings + count,
+                           (TIMINGS_MAX - count) / (rounds - round));
         double seconds = (double)(clock_ns() - start) * 1e-9;
 
         after = bench_peak_gflops(options);
@@ -137,11 +139,11 @@ void bench_flops(const struct bench_options *options, void (*run)(void *context)
         before = after;
         count += more;
     }
-    qsort(fractions, FLOPS_ROUNDS, sizeof(*fractions), compare_doubles);
+    qsort(fractions, (size_t)rounds, sizeof(*fractions), compare_doubles);
     summarise(timings, count, result);
     free(timings);
     result->gflops = gflop / result->median_ms * 1e3;
-    result->peak_fraction = fractions[FLOPS_ROUNDS / 2];
+    result->peak_fraction = fractions[rounds / 2];
 }
 
 /* --- printing --- */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/nn/init.h"
+#include "common/util/memory.h"
 
 static bool rgb(const struct bench_options *options)
 {
@@ -43,6 +44,42 @@ const char *bench_variant(const struct bench_options *options)
     return text;
 }
 
+int bench_dims(const struct bench_options *options, struct model_dims *dims, struct error *err)
+{
+    return model_dims_init(dims, &options->config, bench_obs(options), BENCH_ACTION, err);
+}
+
+double bench_resident_mib(void)
+{
+    char line[256];
+    double kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL)
+        if (sscanf(line, "VmHWM: %lf", &kib) == 1)
+            break;
+    if (file != NULL)
+        fclose(file);
+    return kib / 1024;
+}
+
+int bench_plan_memory(const struct bench_options *options, const char *what, const struct bench_memory *memory, int count,
+                      struct error *err)
+{
+    FILE *out = options->json ? stderr : stdout;
+    size_t total = 0;
+
+    fprintf(out, "memory   %s:", bench_variant(options));
+    for (int i = 0; i < count; i++) {
+        fprintf(out, "%s %s %.1f", i > 0 ? "," : "", memory[i].what, (double)memory[i].bytes / (1 << 20));
+        total += memory[i].bytes;
+    }
+    fprintf(out, "; in all %.1f MiB, of which there are %.1f MiB\n", (double)total / (1 << 20),
+            (double)memory_available() / (1 << 20));
+    fflush(out);
+    return memory_check(total, what, "choose a smaller model_size or batch_size", err);
+}
+
 int bench_model(const struct bench_options *options, bool targets, world_model_t **out,
                 struct error *err)
 {
@@ -52,8 +89,7 @@ int bench_model(const struct bench_options *options, bool targets, world_model_t
     struct rng rng;
     int rc;
 
-    if ((rc = model_dims_init(&dims, &options->config, bench_obs(options), BENCH_ACTION, err)) ||
-        (rc = world_model_create(out, &dims, targets, err)))
+    if ((rc = bench_dims(options, &dims, err)) || (rc = world_model_create(out, &dims, targets, err)))
         return rc;
     world_model_init(*out, 1);
     /* Zeros would give every candidate the same value. */

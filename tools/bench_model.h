@@ -33,6 +33,25 @@ const char *bench_variant(const struct bench_options *options);
 /* Floats of a state, or bytes of a frame. */
 int bench_obs(const struct bench_options *options);
 
+/* The sizes of that model. */
+int bench_dims(const struct bench_options *options, struct model_dims *dims, struct error *err);
+
+/* What some memory is for. */
+struct bench_memory {
+    const char *what;
+    size_t bytes;
+};
+
+/*
+ * Print what will be taken (beside results in JSON: to stderr). TD_OK, or TD_EINVAL when the machine has less, with
+ * what is needed.
+ */
+int bench_plan_memory(const struct bench_options *options, const char *what, const struct bench_memory *memory, int count,
+                      struct error *err);
+
+/* The most that this process has had in memory, MiB. */
+double bench_resident_mib(void);
+
 /* A model of the options' size, randomly initialised, its last layers too. */
 int bench_model(const struct bench_options *options, bool targets, world_model_t **out,
                 struct error *err);

@@ -109,6 +109,22 @@ static void report_pairs(const struct bench_options *options, struct plan *plan)
     bench_report(options, &result);
 }
 
+/* Say what will be taken, before it is. */
+static int plan_memory(const struct bench_options *options, const struct mppi_config *config, struct error *err)
+{
+    struct bench_memory parts[2] = {{.what = "parameters"}, {.what = "the planner"}};
+    struct model_layout layout;
+    struct model_dims dims;
+    int rc;
+
+    if ((rc = bench_dims(options, &dims, err)) != TD_OK ||
+        (rc = mppi_measure(&parts[1].bytes, config, &dims, (int)options->config.envs, options->threads, err)) != TD_OK)
+        return rc;
+    model_layout_init(&layout, &dims);
+    parts[0].bytes = model_acting_floats(&layout) * sizeof(float);
+    return bench_plan_memory(options, "planning at this size", parts, TD_LEN(parts), err);
+}
+
 static int run(const struct bench_options *options, struct error *err)
 {
     struct bench_result result = {.name = "plan", .variant = variant(options)};
@@ -118,13 +134,14 @@ static int run(const struct bench_options *options, struct error *err)
     int rc;
 
     mppi_config_init(&config, &options->config, BENCH_ACTION, BENCH_EPISODE);
-    if ((rc = bench_model(options, false, &plan.model, err)) ||
+    if ((rc = plan_memory(options, &config, err)) || (rc = bench_model(options, false, &plan.model, err)) ||
         (rc = make_obs(&plan, err)) || (rc = pool_create(&pool, options->threads, err)) ||
         (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, plan.environments, pool, err)))
         goto done;
     bench_flops(options, plan_batch, &plan, plan.environments * plan_gflop(&config, plan.model), &result);
     result.rate = 1e3 * plan.environments / result.median_ms;
     result.unit = "plans/s";
+    result.mib = bench_resident_mib();
     bench_report(options, &result);
     if (plan.environments > 1)
         report_pairs(options, &plan);

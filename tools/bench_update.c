@@ -90,6 +90,24 @@ static int make_frames(struct work *work, const struct update_config *config, st
     return TD_OK;
 }
 
+/* Say what will be taken, before it is. */
+static int plan_memory(const struct bench_options *options, const struct update_config *config, struct error *err)
+{
+    struct update_memory memory;
+    struct model_dims dims;
+    int rc;
+
+    if ((rc = bench_dims(options, &dims, err)) != TD_OK ||
+        (rc = update_measure(&memory, &dims, config, options->threads, err)) != TD_OK)
+        return rc;
+    const struct bench_memory parts[] = {
+        {"parameters", memory.parameters},   {"targets", memory.targets},
+        {"moments", memory.moments},         {"gradients", memory.gradients},
+        {"activations", memory.activations}, {"packed weights and scratch", memory.working},
+    };
+    return bench_plan_memory(options, "an update of this size", parts, TD_LEN(parts), err);
+}
+
 static int run(const struct bench_options *options, struct error *err)
 {
     struct bench_result result = {.name = "update", .variant = bench_variant(options)};
@@ -99,7 +117,7 @@ static int run(const struct bench_options *options, struct error *err)
     int rc;
 
     update_config_init(&config, &options->config, BENCH_EPISODE);
-    if ((rc = bench_model(options, true, &work.model, err)) ||
+    if ((rc = plan_memory(options, &config, err)) || (rc = bench_model(options, true, &work.model, err)) ||
         (rc = pool_create(&pool, options->threads, err)) ||
         (rc = update_create(&work.update, work.model, &config, pool, err)) ||
         (rc = make_batch(&work, &config, err)) || (rc = make_frames(&work, &config, err)))
@@ -107,6 +125,7 @@ static int run(const struct bench_options *options, struct error *err)
     bench_flops(options, update_once, &work, update_gflop(&config, work.model), &result);
     result.rate = 1e3 / result.median_ms;
     result.unit = "updates/s";
+    result.mib = bench_resident_mib();
     bench_report(options, &result);
 
 done:

@@ -204,7 +204,7 @@ static size_t mlp_floats_of(const struct mlp part[MODEL_PARTS])
 /* A scratch for each task that can be under way at a time. */
 static int count_scratches(struct mppi *mppi)
 {
-    int tasks = mppi->environments * mppi->tiles, threads = pool_threads(mppi->pool);
+    int tasks = mppi->environments * mppi->tiles, threads = mppi->threads;
 
     mppi->by_worker = threads < tasks;
     return mppi->by_worker ? threads : tasks;
@@ -225,7 +225,8 @@ static int make_parts(struct mppi *mppi)
     return TD_OK;
 }
 
-static int make_memory(struct mppi *mppi)
+/* Lay out twice: to measure, then over real memory, unless only `*bytes` is wanted. */
+static int make_memory(struct mppi *mppi, size_t *bytes)
 {
     static const float nowhere[1];
     struct model_layout *layout = malloc(sizeof(*layout));
@@ -240,15 +241,16 @@ static int make_memory(struct mppi *mppi)
     mlp_floats = mlp_floats_of(mppi->part);
     arena_measure(&measure);
     lay_out(mppi, &measure, layout, mlp_floats);
-    rc = arena_init(&mppi->arena, measure.used);
-    if (rc == TD_OK)
+    *bytes = measure.used;
+    rc = mppi->measured ? TD_OK : arena_init(&mppi->arena, measure.used);
+    if (rc == TD_OK && !mppi->measured)
         lay_out(mppi, &mppi->arena, layout, mlp_floats);
     free(layout);
     return rc;
 }
 
-int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
-                int environments, pool_t *pool, struct error *err)
+static int make(struct mppi **out, const struct mppi_config *config, const struct model_dims *dims, int environments,
+                int threads, size_t *bytes, bool measured, struct error *err)
 {
     struct mppi *mppi;
     int rc;
@@ -263,15 +265,37 @@ int mppi_create(mppi_t **out, const struct mppi_config *config, const struct mod
     mppi->config = *config;
     mppi->dims = *dims;
     mppi->environments = environments;
-    mppi->pool = pool;
+    mppi->threads = threads;
+    mppi->measured = measured;
     mppi->width = dims->latent_dim + dims->task_dim + dims->action_dim;
-    if (make_parts(mppi) != TD_OK || make_memory(mppi) != TD_OK) {
+    if (make_parts(mppi) != TD_OK || make_memory(mppi, bytes) != TD_OK) {
         mppi_destroy(&mppi);
         return error_set(err, TD_ENOMEM, "out of memory for a planner of %d samples for %d environments",
                          config->num_samples, environments);
     }
     *out = mppi;
     return TD_OK;
+}
+
+int mppi_create(mppi_t **out, const struct mppi_config *config, const struct model_dims *dims,
+                int environments, pool_t *pool, struct error *err)
+{
+    size_t bytes;
+    int rc = make(out, config, dims, environments, pool_threads(pool), &bytes, false, err);
+
+    if (rc == TD_OK)
+        (*out)->pool = pool;
+    return rc;
+}
+
+int mppi_measure(size_t *bytes, const struct mppi_config *config, const struct model_dims *dims, int environments,
+                 int threads, struct error *err)
+{
+    struct mppi *mppi;
+    int rc = make(&mppi, config, dims, environments, threads, bytes, true, err);
+
+    mppi_destroy(&mppi);
+    return rc;
 }
 
 void mppi_destroy(mppi_t **pointer)

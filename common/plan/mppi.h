@@ -126,6 +126,10 @@ struct mppi_request {
  */
 int mppi_plan_batch(mppi_t *mppi, const world_model_t *model, struct mppi_request *requests, int count);
 
+/* Bytes that a planner takes, known before any is taken. As mppi_create; threads: of the pool it will have. */
+int mppi_measure(size_t *bytes, const struct mppi_config *config, const struct model_dims *dims, int environments,
+                 int threads, struct error *err);
+
 /* Bytes taken at creation. */
 size_t mppi_bytes(const mppi_t *mppi);
 

@@ -56,6 +56,8 @@ struct mppi {
     struct mppi_config config;
     struct model_dims dims;
     pool_t *pool;
+    int threads;   /* of it */
+    bool measured; /* made to know its size, without its memory */
     struct arena arena;
     const struct mppi_watch *watch;
     int width; /* floats of a [z | a] row */

@@ -333,6 +333,41 @@ static void vector_paths_agree_with_the_plain_one(void **state)
     assert_int_equal(isa_force(best), TD_OK);
 }
 
+/* --- memory --- */
+
+/* The largest model keeps next to nothing but itself; nothing is taken to know it. */
+static void the_largest_models_memory_is_known(void **state)
+{
+    static const int batches[] = {32, 256};
+    struct update_config update;
+    struct update_memory memory;
+    struct model_dims dims;
+    struct config config;
+    struct task_set set;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    snprintf(config.task, sizeof(config.task), "mt80");
+    config.model_size = 317;
+    assert_ok(task_set_init(&set, &config, NULL, &err), err);
+    assert_ok(model_dims_init_tasks(&dims, &config, &set, &err), err);
+    for (size_t i = 0; i < TD_LEN(batches); i++) {
+        size_t needed;
+
+        config.batch_size = batches[i];
+        update_config_init(&update, &config, 500);
+        assert_ok(update_measure(&memory, &dims, &update, 8, &err), err);
+        assert_int_equal(memory.parameters / 4 / 1000000, 317);
+        assert_int_equal(memory.gradients, memory.parameters);
+        assert_int_equal(memory.moments, 2 * memory.parameters);
+        needed = memory.parameters + memory.targets + memory.gradients + memory.moments + memory.activations;
+        assert_int_equal(memory.total, needed + memory.working);
+        assert_true(memory.activations > 0 && (double)memory.total <= 1.15 * (double)needed);
+    }
+    task_set_release(&set);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -344,6 +379,7 @@ int main(void)
         cmocka_unit_test(long_embeddings_are_rescaled_in_place),
         cmocka_unit_test(targets_have_their_tasks_discount),
         cmocka_unit_test(masked_outputs_have_no_gradient),
+        cmocka_unit_test(the_largest_models_memory_is_known),
         cmocka_unit_test(vector_paths_agree_with_the_plain_one),
     };
     struct error err;

@@ -456,6 +456,25 @@ static void a_plan_is_the_same_in_any_batch(void **state)
     }
 }
 
+/* What it will take is known before. */
+static void memory_is_known_before_it_is_taken(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        struct model_dims dims = kind == 2 ? test_task_dims(0) : kind == 1 ? test_pixel_dims(0) : test_dims(true, 0);
+        struct mppi_config config = small();
+        struct error err;
+        size_t bytes;
+        mppi_t *mppi;
+
+        config.num_samples = 600;
+        assert_ok(mppi_measure(&bytes, &config, &dims, 2, pool_threads(NULL), &err), err);
+        assert_ok(mppi_create(&mppi, &config, &dims, 2, NULL, &err), err);
+        assert_int_equal(mppi_bytes(mppi), bytes);
+        mppi_destroy(&mppi);
+    }
+}
+
 /* The mask leaves no action, mean or candidate beyond the task's; a long embedding counts as one of length 1. */
 static void tasks_have_their_own_actions_and_embeddings(void **state)
 {
@@ -581,6 +600,7 @@ int main(void)
         cmocka_unit_test(broken_parameters_are_reported),
         cmocka_unit_test(the_model_may_change_between_plans),
         cmocka_unit_test(a_plan_is_the_same_in_any_batch),
+        cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(tasks_have_their_own_actions_and_embeddings),
         cmocka_unit_test(only_the_plan_that_diverged_is_reported),
         cmocka_unit_test(memory_grows_by_what_an_environment_needs),
