@@ -18,7 +18,7 @@ struct child {
     process_t *process;    /* NULL: not running */
     loop_timer_t *timer;   /* the next start, or the end of patience */
     struct restart restart;
-    bool stopping, ended;
+    bool stopping, may_end, ended;
 };
 
 static void process_ended(void *context, int code, int signum);
@@ -99,6 +99,8 @@ static void process_ended(void *context, int code, int signum)
     snprintf(why, sizeof(why), "the %s ended with exit code %d", child->options.name, code);
     if (child->stopping) { /* SIGTERM may have met it before it could listen */
         end(child, signum == SIGTERM ? TD_EXIT_OK : code < 0 ? TD_EXIT_GAVE_UP : code, why);
+    } else if (code == TD_EXIT_OK && child->may_end) {
+        end(child, code, why);
     } else if (code == TD_EXIT_BAD_INPUT || code == TD_EXIT_FENCED) {
         log_tail(child);
         end(child, code, why);
@@ -153,6 +155,11 @@ void child_stop(child_t *child, uint64_t patience_ms)
     process_signal(child->process, SIGTERM);
     if (loop_timer_start(&child->timer, child->loop, patience_ms, 0, patience_over, child) != TD_OK)
         process_signal(child->process, SIGKILL);
+}
+
+void child_may_end(child_t *child)
+{
+    child->may_end = true;
 }
 
 bool child_ended(const child_t *child)

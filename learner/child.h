@@ -37,6 +37,9 @@ int child_start(child_t **out, loop_t *loop, const struct child_options *options
 /* SIGTERM now and SIGKILL after patience_ms; on_end follows, at once when it does not run. */
 void child_stop(child_t *child, uint64_t patience_ms);
 
+/* It was told to end by another way: exit code 0 is an end, not a death, from now on. */
+void child_may_end(child_t *child);
+
 bool child_ended(const child_t *child);
 
 /* Let go; a running process is killed. */

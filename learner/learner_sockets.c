@@ -192,7 +192,7 @@ static void shard_ended(void *context, child_t *child, int code, const char *why
 
     (void)child;
     if (learner->exiting) {
-        loop_stop(learner->loop);
+        learner_stop_children(learner);
         return;
     }
     coordinator_stop(learner->coordinator, loop_now_ms(learner->loop),
@@ -310,6 +310,8 @@ int learner_start_children(learner_t *learner, struct error *err)
 /* The evaluator first, then its shard: the next one is told when the one before has ended. */
 void learner_stop_children(learner_t *learner)
 {
+    if (learner->shard != NULL) /* it was told by the coordinator, and may be gone before its turn comes */
+        child_may_end(learner->shard);
     if (learner->evaluator != NULL && !child_ended(learner->evaluator))
         child_stop(learner->evaluator, EVALUATOR_PATIENCE_MS);
     else if (learner->shard != NULL && !child_ended(learner->shard))

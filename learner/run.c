@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cjson/cJSON.h>
@@ -144,6 +145,7 @@ int run_look(struct run *run, const struct config *named, const bool *given, FIL
     struct config absolute = *named;
     const struct config *fresh = &absolute;
     char path[FS_PATH_MAX];
+    struct stat info;
     int rc;
 
     memset(run, 0, sizeof(*run));
@@ -162,6 +164,8 @@ int run_look(struct run *run, const struct config *named, const bool *given, FIL
         return error_set(err, TD_EINVAL, "resume=never: %s holds a run already: choose another exp_name", run->dir);
     run->resumed = true;
     config_init(&run->config);
+    if (stat(path, &info) == 0 && info.st_size == 0) /* as defaults it would be another run's */
+        return error_set(err, TD_ECORRUPT, "%s is empty: restore it or choose another exp_name", path);
     if (!exists(run, "run.json") && exists(run, "checkpoints"))
         return error_set(err, TD_ECORRUPT, "%s/run.json is missing: restore it or choose another exp_name", run->dir);
     if ((rc = config_load(&run->config, path, NULL, err)) != TD_OK ||

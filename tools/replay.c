@@ -241,6 +241,8 @@ static int run_salvage(const struct request *request, struct error *err)
         printf("lost: %" PRIu64 " rows of %" PRIu64 " episodes, and %" PRIu64
                " more episodes of which nothing is left\n",
                report.lost_rows, report.lost_episodes, report.unknown_episodes);
+    printf("a run goes on with it if given replay_dir=%s (one whose shard meets the damage saves what is whole by itself)\n",
+           request->target);
     if (report.uncertain)
         printf("the file does not tell how much it held at last: more may be lost\n");
     return TD_OK;

@@ -111,8 +111,10 @@ static const char *bytes(char out[32], uint64_t count)
 {
     if (count >= 1000000000)
         snprintf(out, 32, "%.1f GB", (double)count * 1e-9);
-    else
+    else if (count >= 1000000)
         snprintf(out, 32, "%.1f MB", (double)count * 1e-6);
+    else
+        snprintf(out, 32, "%.1f kB", (double)count * 1e-3);
     return out;
 }
 

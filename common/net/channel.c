@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "common/net/meter.h"
+#include "common/util/clock.h"
 #include "common/util/log.h"
 
 /* In libzmq since 4.3, named in its public header only where drafts are built. */
@@ -23,6 +24,7 @@
 #define SILENCE_MS 15000
 #define HANDSHAKE_MS 10000
 #define KNOCK_MS 3000  /* the same where keys are asked for: one that is not let in knocks again after it */
+#define BIND_PATIENCE_MS 60000u
 #define REBIND_MS 20   /* between two tries to listen again where one just did */
 
 /* A ZeroMQ socket and the watch on its descriptor, which is freed in its close callback. */
@@ -797,6 +799,28 @@ static int watch_connections(channel_t *channel, const char *address, struct err
     return address_is_ipc(address) ? TD_OK : meter_open(&channel->meter, channel->loop, &options, err);
 }
 
+/*
+ * The folder of the sockets may be full for a while: whoever starts waits for room rather than die of it again and
+ * again. Signals end the process, or are heard a little later.
+ */
+static int bind_when_room(channel_t *channel, const char *plain, const char *address)
+{
+    uint64_t end = clock_ms() + BIND_PATIENCE_MS;
+    bool told = false;
+
+    while (zmq_bind(channel->wire.socket, plain) != 0) {
+        int code = errno;
+
+        if ((code != ENOSPC && code != EDQUOT) || !address_is_ipc(address) || clock_ms() >= end)
+            return code;
+        if (!told)
+            log_warn("no room for a socket: waiting for some", "address=%s seconds=%u", address, BIND_PATIENCE_MS / 1000);
+        told = true;
+        usleep(250000);
+    }
+    return 0;
+}
+
 int channel_bind(channel_t *channel, const char *address, struct error *err)
 {
     char plain[ADDRESS_MAX];
@@ -809,8 +833,8 @@ int channel_bind(channel_t *channel, const char *address, struct error *err)
     prepare_address(channel, address, plain);
     if ((rc = watch_connections(channel, address, err)) != TD_OK)
         return rc;
-    if (zmq_bind(channel->wire.socket, plain) != 0)
-        return explain_bind(address, errno, err);
+    if ((rc = bind_when_room(channel, plain, address)) != 0)
+        return explain_bind(address, rc, err);
     TD_ASSERT(zmq_getsockopt(channel->wire.socket, ZMQ_LAST_ENDPOINT, channel->address, &size) == 0);
     remember_file(channel);
     return TD_OK;

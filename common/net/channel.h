@@ -108,7 +108,8 @@ void channel_close_linger(channel_t **channel, int linger_ms);
 /*
  * Listen on address: tcp://HOST:PORT, a PORT of * picks a free one, or ipc:///PATH, whose file
  * goes when the channel is closed. Returns TD_OK; TD_ELOCKED when the port is in use; TD_EINVAL for a malformed address, one
- * beyond loopback without `insecure`, or one that is not this machine's.
+ * beyond loopback without `insecure`, or one that is not this machine's. Where the folder of an ipc socket is full it
+ * waits for room up to a minute, and says so.
  */
 int channel_bind(channel_t *channel, const char *address, struct error *err);
 

@@ -1,4 +1,5 @@
 /* Saving rows from a data file by the magic of its segments alone. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -488,7 +489,7 @@ static int save_open(struct salvage *salvage, const struct wreck_stream *stream,
 
 /* --- what goes on ----------------------------------------------------------- */
 
-/* Epochs and the learner's go on above what was known; rows and steps were counted under the old id. */
+/* Epochs and the learner's go on above what was known. */
 static int inherit(struct salvage *salvage, struct error *err)
 {
     struct store *out = salvage->out;
@@ -503,7 +504,6 @@ static int inherit(struct salvage *salvage, struct error *err)
         return store_undo(out, error_set(err, rc, "out of memory for the streams of a replay store"));
     if (rc != TD_OK)
         return rc;
-    out->counts.rows = out->counts.steps = 0;
     if (!wreck->has_counts)
         return TD_OK;
     out->counts.aborted = wreck->counts.aborted;
@@ -559,6 +559,7 @@ static int check_room(const struct salvage *salvage, const char *dir, const char
                      (double)free_bytes * 1e-9);
 }
 
+/* Rows and steps were counted under the old id: a run that goes on with the new store does not owe them twice. */
 static int save_all(struct salvage *salvage, struct error *err)
 {
     int rc = TD_OK;
@@ -574,6 +575,7 @@ static int save_all(struct salvage *salvage, struct error *err)
     count_missing(salvage);
     if (rc == TD_OK && salvage->live)
         rc = inherit(salvage, err);
+    salvage->out->counts.rows = salvage->out->counts.steps = 0;
     return rc != TD_OK ? rc : store_commit(salvage->out, err);
 }
 
@@ -666,6 +668,20 @@ done:
     return rc;
 }
 
+/* Neither the damaged store's own folder, nor one of something else. */
+static int check_empty(const char *out, struct error *err)
+{
+    DIR *folder = opendir(out);
+    struct dirent *entry = NULL;
+
+    if (folder == NULL)
+        return errno == ENOENT ? TD_OK : error_set_errno(err, TD_EINVAL, errno, "%s cannot be the new folder", out);
+    while ((entry = readdir(folder)) != NULL && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+        ;
+    closedir(folder);
+    return entry == NULL ? TD_OK : error_set(err, TD_EINVAL, "%s is not empty: name a new folder", out);
+}
+
 int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wait_ms,
                   struct salvage_report *report, verify_progress *progress, void *context,
                   struct error *err)
@@ -680,7 +696,8 @@ int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wa
         return rc;
     if (stat(path, &file) != 0) /* no lock is left where there is nothing */
         return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
-    if ((rc = fs_join(path, dir, "lock", err)) != TD_OK || (rc = fs_lock(&fd, path, lock_wait_ms, err)) != TD_OK)
+    if ((rc = check_empty(out, err)) != TD_OK || (rc = fs_join(path, dir, "lock", err)) != TD_OK ||
+        (rc = fs_lock(&fd, path, lock_wait_ms, err)) != TD_OK)
         return rc;
     rc = salvage_into(dir, &config, false, report, NULL, err);
     fs_unlock(&fd);

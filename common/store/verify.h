@@ -62,7 +62,8 @@ struct salvage_report {
  * Find segments in dir's data file by their magic, without LMDB, and put the rows whose hashes hold into
  * a new store in `out`: whole episodes, and runs of rows of those with gaps (marked aborted). Episodes
  * that had been evicted or rewound and not yet been overwritten come back too. Rows of episodes that
- * were under way follow as aborted ones, where the tree still leads to them. The store's id is a new one.
+ * were under way follow as aborted ones, where the tree still leads to them. The store's id is a new one, its counts of rows and
+ * steps taken in begin at 0, as after a rescue. `out` must be a new or an empty folder.
  * TD_OK; TD_ENOTFOUND when there is no file or no segment in it; TD_ELOCKED; what store_open says of `out`,
  * which must not hold a store yet.
  */

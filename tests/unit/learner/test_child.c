@@ -115,6 +115,25 @@ static void one_that_keeps_dying_is_given_up(void **state)
     loop_destroy(&loop);
 }
 
+static void one_that_was_told_may_end(void **state)
+{
+    loop_t *loop = make_loop();
+    struct seen seen;
+    child_t *child = start(loop, "exit0", &seen, NULL);
+
+    (void)state;
+    child_may_end(child);
+    wait_end(loop, &seen);
+    assert_int_equal(seen.code, TD_EXIT_OK);
+    assert_int_equal(log_lines(), 1);
+    child_close(&child);
+    child = start(loop, "exit1", &seen, NULL); /* dying is no end */
+    child_may_end(child);
+    wait_lines(loop, 2);
+    child_close(&child);
+    loop_destroy(&loop);
+}
+
 static void bad_input_and_fencing_are_not_tried_again(void **state)
 {
     loop_t *loop = make_loop();
@@ -220,6 +239,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_keeps_dying_is_given_up),
+        cmocka_unit_test(one_that_was_told_may_end),
         cmocka_unit_test(bad_input_and_fencing_are_not_tried_again),
         cmocka_unit_test(an_end_that_nobody_asked_for_is_mended),
         cmocka_unit_test(stopping_is_polite_at_first),

@@ -242,6 +242,10 @@ static void damaged_directories_are_refused(void **state)
         assert_int_equal(run_open(&run, &fresh, given, 0, NULL, &err), TD_ECORRUPT);
         assert_non_null(strstr(err.text, "run.json"));
     }
+    put("config.yaml", ""); /* not a run with all defaults */
+    assert_int_equal(run_open(&run, &fresh, given, 0, NULL, &err), TD_ECORRUPT);
+    assert_non_null(strstr(err.text, "config.yaml is empty"));
+    put("config.yaml", "steps: 5\n");
     put("run.json", "{\"format\": 2}");
     assert_int_equal(run_open(&run, &fresh, given, 0, NULL, &err), TD_EFOREIGN);
     put("config.yaml", "stepz: 5\n");

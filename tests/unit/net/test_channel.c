@@ -1,8 +1,11 @@
 #include "tests/support/test.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -12,6 +15,18 @@
 #include "tests/support/loops.h"
 
 #define LIMIT (64u << 10)
+
+static int no_room; /* calls of bind that find the folder full */
+
+int bind(int fd, const struct sockaddr *address, socklen_t length)
+{
+    if (no_room > 0 && address->sa_family == AF_UNIX) {
+        no_room--;
+        errno = ENOSPC;
+        return -1;
+    }
+    return (int)syscall(SYS_bind, fd, address, length);
+}
 
 /* --- one end of a wire ------------------------------------------------------ */
 
@@ -115,6 +130,21 @@ static void open_pair(loop_t *loop, struct end *server, enum channel_pattern bou
     open_end(client, loop, connected, 77);
     assert_ok(channel_bind(server->channel, address, &err), err);
     assert_ok(channel_connect(client->channel, channel_address(server->channel), &err), err);
+}
+
+/* The folder of the sockets is full for a while. */
+static void listening_waits_for_room(void **state)
+{
+    loop_t *loop = make_loop();
+    struct end server = {0}, client = {.received = 0};
+
+    (void)state;
+    no_room = 2;
+    open_pair(loop, &server, CHANNEL_ROUTER, &client, CHANNEL_DEALER, loops_ipc_address());
+    assert_int_equal(no_room, 0);
+    channel_close(&client.channel);
+    channel_close(&server.channel);
+    loop_destroy(&loop);
 }
 
 static int send_text(struct end *end, uint64_t peer, const char *text)
@@ -678,6 +708,7 @@ static int echo_forever(const char *address)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(listening_waits_for_room),
         cmocka_unit_test(messages_of_several_frames_go_both_ways),
         cmocka_unit_test(a_late_end_leaves_the_successor_alone),
         cmocka_unit_test(big_frames_leave_from_where_they_lie),

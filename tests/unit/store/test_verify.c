@@ -171,6 +171,8 @@ static void a_whole_store_is_salvaged_whole(void **state)
     (void)state;
     fill(dir);
     snprintf(out, sizeof(out), "%s-out", dir);
+    assert_int_equal(store_salvage(dir, dir, false, 0, &report, NULL, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "name a new folder"));
     assert_ok(store_salvage(dir, out, false, 0, &report, NULL, NULL, &err), err);
     assert_int_equal(report.episodes, 5);
     assert_int_equal(report.whole, 5);
@@ -180,6 +182,7 @@ static void a_whole_store_is_salvaged_whole(void **state)
     assert_int_equal(report.lost_rows + report.lost_episodes + report.unknown_episodes, 0);
     assert_int_equal(report.run_id, 5);
     store = open_store(out);
+    assert_true(store_counts(store)->rows == 0 && store_counts(store)->steps == 0); /* counted under the old id */
     assert_int_equal(store_episode(store, 4)->rows, 25);
     assert_true(store_episode(store, 4)->flags & EPISODE_ABORTED);
     for (uint64_t id = 0, sequence = 0; id < 4; sequence += lengths[id++]) {
