@@ -83,86 +83,22 @@ void worker_fail(worker_t *worker, struct seat *seat, int rc, const struct error
 
 /* --- the thread: environment ------------------------------------------------- */
 
-static struct env_options options_of(const worker_t *worker)
-{
-    return env_options(worker->options.config.obs, worker->options.config.render);
-}
-
 struct seat *worker_seat(worker_t *worker, uint32_t environment)
 {
     TD_ASSERT(environment < (uint32_t)worker->seat_count, "environment %u of %d", environment, worker->seat_count);
     return &worker->seats[environment];
 }
 
-int worker_make_env(worker_t *worker, struct seat *seat, uint64_t seed, bool later, struct error *err)
-{
-    struct env_options options = options_of(worker);
-    int rc;
-
-    if (seat->env != NULL && seat->env_untouched && seat->env_seed == (uint32_t)seed)
-        return TD_OK;
-    env_close(&seat->env);
-    rc = (later ? env_create_later : env_create_with)(&seat->env, worker->options.config.task, &options,
-                                                      (uint32_t)seed, err);
-    seat->env_seed = (uint32_t)seed;
-    seat->env_untouched = true;
-    return rc;
-}
-
-/*
- * What a state holds: the environment's, then the mean that the planner's next plan starts from, float
- * [horizon][A]. An episode's first plan forgets it, but the first plan after the random steps may fall into the
- * middle of an episode and start from what the last evaluation left.
- */
-static void *mean_in(const worker_t *worker, const struct work *work)
-{
-    return (char *)work->state + work->state_size - worker->mean_size;
-}
-
-static int restore_mean(worker_t *worker, const struct seat *seat, const struct work *work, struct error *err)
-{
-    float *mean = mppi_previous_mean(worker->planner, (int)seat->number);
-
-    if (work->state_size == 0) {
-        memset(mean, 0, worker->mean_size);
-        return TD_OK;
-    }
-    memcpy(mean, mean_in(worker, work), worker->mean_size);
-    for (size_t i = 0; i < worker->mean_size / sizeof(*mean); i++)
-        if (!(mean[i] >= -1.0f && mean[i] <= 1.0f))
-            return error_set(err, TD_ECORRUPT, "the planner's mean in the saved state is no action");
-    return TD_OK;
-}
-
 static void restore(worker_t *worker, struct seat *seat, const struct work *work)
 {
     struct worker_result *result = &seat->answer->result;
     struct error err = {0};
-    int rc;
+    int rc = envs_restore(worker, seat, work, &err);
 
-    if (work->state_size == 0) {
-        rc = worker_make_env(worker, seat, work->restore.seed, false, &err);
-        if (rc != TD_OK)
-            worker_fail(worker, seat, rc, &err);
-    } else if (work->state_size != worker->state_size) {
-        rc = error_set(&result->err, TD_ECORRUPT, "the saved state has %zu bytes, %zu are expected", work->state_size,
-                       worker->state_size);
-    } else {
-        rc = env_state_set(seat->env, work->state, work->state_size - worker->mean_size, &result->err);
-        seat->env_untouched = false;
-    }
-    if (rc == TD_OK)
-        rc = restore_mean(worker, seat, work, &result->err);
     result->ok = rc == TD_OK;
-}
-
-void worker_capture(worker_t *worker, struct seat *seat, const struct work *work)
-{
-    if (work->state_size == 0)
-        return;
-    env_state_get(seat->env, work->state);
-    memcpy(mean_in(worker, work), mppi_previous_mean(worker->planner, (int)seat->number), worker->mean_size);
-    seat->answer->result.state = (struct bulk){work->state, work->state_size};
+    result->err = err;
+    if (rc != TD_OK && work->state_size == 0) /* it could not be made anew */
+        worker_fail(worker, seat, rc, &err);
 }
 
 /* --- the thread: life -------------------------------------------------------- */
@@ -221,7 +157,7 @@ static void carry_out(worker_t *worker, const struct work *work)
         restore(worker, seat, work);
         break;
     case COMMAND_CAPTURE:
-        worker_capture(worker, seat, work);
+        envs_capture(worker, seat, work);
         break;
     case COMMAND_EVALUATE:
         worker_evaluate(worker, seat, work);
@@ -317,13 +253,16 @@ static int make_agent(worker_t *worker, struct error *err)
     int rc;
 
     mppi_config_init(&plan_config, config, (int)worker->spec.action_dim, worker->spec.episode_length);
-    if ((rc = model_dims_init(&dims, config, (int)worker->spec.obs_dim, (int)worker->spec.action_dim, err)) !=
-            TD_OK ||
+    if ((rc = model_dims_init_tasks(&dims, config, &worker->tasks, err)) != TD_OK ||
         (rc = world_model_create(&worker->acting, &dims, false, err)) != TD_OK ||
         (rc = world_model_create(&worker->spare, &dims, false, err)) != TD_OK ||
         (rc = pool_create(&worker->pool, worker->options.threads, err)) != TD_OK ||
         (rc = gemm_start(pool_threads(worker->pool), err)) != TD_OK)
         return rc;
+    if (worker->tasks.multitask) {
+        world_model_set_tasks(worker->acting, &worker->tasks);
+        world_model_set_tasks(worker->spare, &worker->tasks);
+    }
     worker_usual_threads(worker);
     worker->mean_size = (size_t)plan_config.horizon * worker->spec.action_dim * sizeof(float);
     metrics_set(worker->options.metrics, METRIC_threads, pool_active(worker->pool));
@@ -338,20 +277,14 @@ static bool make_everything(worker_t *worker)
     int rc;
 
     worker_begin_answer(seat, WORKER_READY, 0);
-    rc = worker_make_env(worker, seat, (uint64_t)worker->options.config.seed, false, &err);
+    rc = make_agent(worker, &err);
     if (rc == TD_OK)
-        rc = make_agent(worker, &err);
+        rc = envs_open(worker, seat, &err);
     if (rc != TD_OK) {
         worker_fail(worker, seat, rc, &err);
         worker_hold_answer(worker, seat);
         return false;
     }
-    TD_ASSERT(worker->spec.obs_dim == env_spec(seat->env)->obs_dim &&
-                  worker->spec.action_dim == env_spec(seat->env)->action_dim,
-              "env_find and env_create differ on %s", worker->spec.task);
-    worker->state_size = env_state_size(seat->env);
-    if (worker->state_size > 0)
-        worker->state_size += worker->mean_size;
     result->snapshot_bytes = model_acting_floats(&worker->acting->layout) * sizeof(float);
     result->spec = (struct message_spec){
         .obs_type = worker->spec.obs_type,
@@ -359,6 +292,7 @@ static bool make_everything(worker_t *worker)
         .action_dim = worker->spec.action_dim,
         .episode_length = worker->spec.episode_length,
         .saves_state = worker->state_size > 0,
+        .tasks = worker->tasks.multitask ? (uint32_t)worker->tasks.count : 0,
     };
     worker_hold_answer(worker, seat);
     return true;
@@ -435,7 +369,8 @@ static int create_seats(worker_t *worker)
         seat->number = (uint32_t)i;
         seat->answer = calloc(1, answer_bytes(worker));
         seat->seen = calloc(1, stack_bytes(&worker->spec));
-        if (seat->answer == NULL || seat->seen == NULL)
+        seat->kept = calloc((size_t)worker->tasks.count, sizeof(*seat->kept));
+        if (seat->answer == NULL || seat->seen == NULL || seat->kept == NULL)
             return TD_ENOMEM;
         seat->obs = seat->answer + 1;
         seat->action = (float *)((char *)seat->obs + obs_bytes(worker));
@@ -446,7 +381,6 @@ static int create_seats(worker_t *worker)
 int worker_create(worker_t **out, const struct worker_options *options, struct error *err)
 {
     worker_t *worker = calloc(1, sizeof(*worker));
-    struct env_options seen;
     int rc;
 
     *out = NULL;
@@ -455,8 +389,7 @@ int worker_create(worker_t **out, const struct worker_options *options, struct e
     worker->options = *options;
     worker->wake = -1;
     worker->seat_count = options->environments > 1 ? options->environments : 1;
-    seen = options_of(worker);
-    rc = env_find_with(options->config.task, &seen, &worker->spec, err);
+    rc = envs_find(worker, err);
     if (rc == TD_OK && ((rc = create_queues(worker)) != TD_OK || (rc = create_seats(worker)) != TD_OK))
         error_set(err, rc, rc == TD_EIO ? "too many open files" : "out of memory for the environment");
     if (rc == TD_OK && pthread_create(&worker->thread, NULL, run, worker) != 0)
@@ -594,14 +527,17 @@ void worker_destroy(worker_t **out)
     drop_queues(worker);
     mppi_destroy(&worker->planner);
     for (int i = 0; worker->seats != NULL && i < worker->seat_count; i++) {
-        env_close(&worker->seats[i].env); /* while the threads are there that may have started its process */
+        envs_close(worker, &worker->seats[i]); /* while the threads are there that may have started its process */
         free(worker->seats[i].answer);
         free(worker->seats[i].seen);
+        free(worker->seats[i].kept);
     }
     pool_destroy(&worker->pool);
     world_model_destroy(&worker->acting);
     world_model_destroy(&worker->spare);
     free(worker->seats);
+    free(worker->specs);
+    task_set_release(&worker->tasks);
     if (worker->has_held)
         free(worker->held->state);
     if (worker->wake >= 0)

@@ -12,7 +12,7 @@ static int reset_env(worker_t *worker, struct seat *seat, struct error *err)
 {
     int rc = env_reset(seat->env, seat->obs, err);
 
-    seat->env_untouched = false;
+    envs_touch(seat);
     if (rc == TD_OK)
         stack_push(&worker->spec, seat->seen, seat->obs, true);
     return rc;
@@ -66,7 +66,7 @@ static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t
         if (*rc != TD_OK)
             break;
         if (!work->evaluate.in_place)
-            metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
+            metrics_add(worker->options.metrics, METRIC_env_steps, seat_spec(worker, seat)->action_repeat);
         score->reward += (double)(float)result.reward;
         score->length += 1;
     }
@@ -97,34 +97,65 @@ static bool evaluate_episodes(worker_t *worker, const struct work *work, struct 
     return true;
 }
 
+/* All episodes of one task: on an environment of its own, or in place. False: abandoned, or rc says. */
+static bool evaluate_task(worker_t *worker, struct seat *seat, const struct work *work, uint32_t task,
+                          struct task_score *means, int *rc, struct error *err)
+{
+    double episodes = work->evaluate.episodes > 0 ? work->evaluate.episodes : 1;
+    struct env_wish wish = {.task = task, .seed = work->evaluate.seed, .anew = !work->evaluate.in_place};
+    struct score sum = {0};
+
+    *rc = envs_take(worker, seat, &wish, err);
+    if (*rc != TD_OK || !evaluate_episodes(worker, work, &sum, rc, err))
+        return false;
+    *means = (struct task_score){sum.reward / episodes, sum.length / episodes, sum.has_success, sum.success / episodes};
+    return true;
+}
+
+/* Over the tasks; success over those that know it. */
+static void average(struct session_evaluation *evaluation, const struct task_score *scores, int count)
+{
+    int successes = 0;
+
+    for (int i = 0; i < count; i++) {
+        evaluation->reward += scores[i].reward / count;
+        evaluation->length += scores[i].length / count;
+        evaluation->success += scores[i].has_success ? scores[i].success : 0;
+        successes += scores[i].has_success;
+    }
+    evaluation->has_success = successes > 0;
+    evaluation->success /= successes > 0 ? successes : 1;
+}
+
 void worker_evaluate(worker_t *worker, struct seat *seat, const struct work *work)
 {
     struct worker_result *result = &seat->answer->result;
-    uint32_t episodes = work->evaluate.episodes;
-    struct score sum = {0};
+    struct session_evaluation *evaluation = &result->evaluation;
+    struct task_score *scores = worker->scores;
     struct error err = {0};
-    bool going = false;
+    bool going = true;
     int rc = TD_OK;
 
-    if (!work->evaluate.in_place)
-        rc = worker_make_env(worker, seat, work->evaluate.seed, false, &err);
     if (work->evaluate.alone)
         pool_set_active(worker->pool, pool_threads(worker->pool));
-    if (rc == TD_OK)
-        going = evaluate_episodes(worker, work, &sum, &rc, &err);
+    for (int task = 0; task < worker->tasks.count && going; task++)
+        going = evaluate_task(worker, seat, work, (uint32_t)task, &scores[task], &rc, &err);
     worker_usual_threads(worker);
     if (rc != TD_OK) {
         worker_fail(worker, seat, rc, &err);
         return;
     }
     result->ended = going;
-    result->evaluation.episodes = episodes;
-    result->evaluation.reward = episodes > 0 ? sum.reward / episodes : 0;
-    result->evaluation.length = episodes > 0 ? sum.length / episodes : 0;
-    result->evaluation.has_success = sum.has_success;
-    result->evaluation.success = episodes > 0 ? sum.success / episodes : 0;
-    if (going && work->evaluate.in_place) {
-        worker_capture(worker, seat, work);
-        result->evaluation.state = result->state;
+    if (!going)
+        return;
+    evaluation->episodes = work->evaluate.episodes;
+    average(evaluation, scores, worker->tasks.count);
+    if (worker->tasks.multitask) {
+        evaluation->score_count = (uint32_t)worker->tasks.count;
+        evaluation->scores = scores;
+    }
+    if (work->evaluate.in_place) {
+        envs_capture(worker, seat, work);
+        evaluation->state = result->state;
     }
 }

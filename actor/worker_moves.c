@@ -41,7 +41,7 @@ void moves_plan(worker_t *worker, struct mppi_request *requests, int count)
 struct mppi_request moves_request(struct seat *seat, const struct rng_key *key, struct rng *rng)
 {
     rng_init(rng, key);
-    return (struct mppi_request){.environment = (int)seat->number, .obs = seat->seen,
+    return (struct mppi_request){.environment = (int)seat->number, .task = seat->task, .obs = seat->seen,
                                  .draws = mppi_draws_rng(rng), .action = seat->action};
 }
 
@@ -60,7 +60,7 @@ static void choose_actions(worker_t *worker, int count)
             continue;
         if (command->random) {
             rng_init(&rng[planned], &command->key);
-            rng_uniform(&rng[planned], seat->action, worker->spec.action_dim, -1, 1);
+            rng_uniform(&rng[planned], seat->action, seat_spec(worker, seat)->action_dim, -1, 1);
             continue;
         }
         requests[planned] = moves_request(seat, &command->key, &rng[planned]);
@@ -111,7 +111,7 @@ static void begin_task(void *context, int task, int thread)
 
     (void)thread;
     seat->begun_ns = clock_ns();
-    seat->env_untouched = false;
+    envs_touch(seat);
     if (seat->rc == TD_OK && seat->work.kind == COMMAND_RESET)
         seat->rc = env_reset_begin(seat->env, &seat->err);
     else if (seat->rc == TD_OK)
@@ -132,7 +132,7 @@ static void abandon(worker_t *worker, struct seat *seat)
             worker->moving[kept++] = worker->moving[i];
     worker->moving_count = kept;
     seat->state = SEAT_IDLE;
-    env_close(&seat->env);
+    envs_drop(seat);
 }
 
 /* What this seat was doing is over: its results told, or not wanted any more. False: the thread shall end. */
@@ -141,6 +141,15 @@ static bool make_free(worker_t *worker, struct seat *seat)
     if (seat->state == SEAT_MOVING && seat->next->kind == COMMAND_RESET && seat->next->reset.reseed)
         abandon(worker, seat);
     return moves_settle(worker, seat);
+}
+
+/* The environment of the task that the reset names; with reseed, one whose random stream begins anew. */
+static int take_env(worker_t *worker, struct seat *seat)
+{
+    const struct command_reset *reset = &seat->work.reset;
+    struct env_wish wish = {.task = reset->task, .seed = reset->seed, .anew = reset->reseed, .later = true};
+
+    return envs_take(worker, seat, &wish, &seat->err);
 }
 
 void moves_begin(worker_t *worker, int count)
@@ -158,8 +167,8 @@ void moves_begin(worker_t *worker, int count)
         seat->state = SEAT_MOVING;
         seat->late = seat->ready = false;
         worker->moving[worker->moving_count++] = seat;
-        if (seat->work.kind == COMMAND_RESET && (seat->work.reset.reseed || seat->env == NULL))
-            seat->rc = worker_make_env(worker, seat, seat->work.reset.seed, true, &seat->err);
+        if (seat->work.kind == COMMAND_RESET)
+            seat->rc = take_env(worker, seat);
     }
     choose_actions(worker, count);
     pool_run(worker->pool, begin_task, worker, count);
@@ -193,7 +202,7 @@ static void answer_move(worker_t *worker, struct seat *seat)
     }
     if (seat->work.kind == COMMAND_RESET)
         return;
-    metrics_add(worker->options.metrics, METRIC_env_steps, worker->spec.action_repeat);
+    metrics_add(worker->options.metrics, METRIC_env_steps, seat_spec(worker, seat)->action_repeat);
     out->action = seat->action;
     out->reward = (float)seat->result.reward;
     out->terminated = seat->result.terminated;

@@ -3,6 +3,7 @@
  *   worker.c           life, the queues, commands that are carried out at once
  *   worker_moves.c     resets and steps: rounds, and environments that keep them waiting
  *   worker_evaluate.c  evaluations
+ *   worker_envs.c      making environments, one of each task; their states
  */
 #ifndef TD_ACTOR_WORKER_PRIVATE_H
 #define TD_ACTOR_WORKER_PRIVATE_H
@@ -12,6 +13,7 @@
 
 #include "actor/worker.h"
 #include "common/env/env.h"
+#include "common/model/task_set.h"
 #include "common/plan/mppi.h"
 #include "common/util/queue.h"
 
@@ -47,16 +49,25 @@ enum seat_state {
     SEAT_MOVED,  /* the answer is there, the loop does not know */
 };
 
-/* One environment. */
+/* The environment that a seat has of one task. */
+struct kept {
+    env_t *env;       /* NULL: not made yet, or made room for another */
+    uint32_t seed;    /* it was made with */
+    bool untouched;   /* since */
+    uint32_t dropped; /* times it made room since the seat's seed: the next one is made with another */
+    uint64_t used;    /* larger: more recently */
+};
+
+/* One environment; in a multi-task run one after the other, of each task, as the learner says. */
 struct seat {
     struct answer *answer; /* made here, then held; with its observation and action */
     void *obs;             /* behind answer: what the environment said last */
     float *action;         /* behind that */
     void *seen;            /* what the planner sees: the state, or the last frames */
     uint32_t number;
-    env_t *env;            /* NULL: not made yet */
-    uint32_t env_seed;
-    bool env_untouched;    /* made with that seed and not used since */
+    env_t *env;            /* kept[task].env: the one that is played; NULL: none is */
+    uint32_t task;
+    struct kept *kept;     /* [task_count] */
     /* the reset or step under way */
     enum seat_state state;
     const struct work *next; /* about to be begun, in worker->works */
@@ -72,7 +83,10 @@ struct seat {
 
 struct worker {
     struct worker_options options;
-    struct env_spec spec;
+    struct task_set tasks;
+    struct env_spec *specs; /* [tasks.count] of each */
+    struct env_spec spec;   /* of the only one; of several, their widest sizes */
+    uint64_t uses;          /* of environments */
     size_t state_size;  /* of environment and planner, 0: it has none; set before WORKER_READY is sent */
     size_t mean_size;   /* of these, the planner's */
     queue_t *commands, *results;
@@ -99,6 +113,7 @@ struct worker {
     uint64_t told_ms;      /* since when there are results to tell, or the last began to move; 0: there are none */
     uint64_t usual_us;     /* an answer takes, on average */
     bool failed;           /* WORKER_FAILED was the last word */
+    struct task_score scores[TASKS_MAX]; /* of the last evaluation; the next comes when the loop has dealt with it */
     world_model_t *acting, *spare;
     pool_t *pool;
     mppi_t *planner;
@@ -111,9 +126,36 @@ void worker_fail(worker_t *worker, struct seat *seat, int rc, const struct error
 struct seat *worker_seat(worker_t *worker, uint32_t environment);
 uint64_t work_token(const struct work *work);
 
-/* An environment whose random state begins with this seed; `later`: what takes long is left to its reset. */
-int worker_make_env(worker_t *worker, struct seat *seat, uint64_t seed, bool later, struct error *err);
-void worker_capture(worker_t *worker, struct seat *seat, const struct work *work);
+/* worker_envs.c */
+
+/* Task set and specs, from the options; nothing is opened. */
+int envs_find(worker_t *worker, struct error *err);
+
+/* One environment, of several tasks in lock-step all of them, and how large their state is. */
+int envs_open(worker_t *worker, struct seat *seat, struct error *err);
+
+/*
+ * Let the seat play this task: an environment whose random state began with this seed, made if there is none yet.
+ * anew: all that it has of whatever task begin with it again. later: what takes long is left to the reset.
+ */
+struct env_wish {
+    uint32_t task;
+    uint64_t seed;
+    bool anew, later;
+};
+int envs_take(worker_t *worker, struct seat *seat, const struct env_wish *wish, struct error *err);
+void envs_touch(struct seat *seat); /* it is used */
+void envs_drop(struct seat *seat);  /* the one that is played: it is closed */
+void envs_close(worker_t *worker, struct seat *seat);
+
+static inline const struct env_spec *seat_spec(const worker_t *worker, const struct seat *seat)
+{
+    return &worker->specs[seat->task];
+}
+
+/* States, of lock-step: of every task's environment, then what the planner's next plan starts from. */
+void envs_capture(worker_t *worker, struct seat *seat, const struct work *work);
+int envs_restore(worker_t *worker, struct seat *seat, const struct work *work, struct error *err);
 
 /* Those it was given; the evaluator, beside whom others compute, one. */
 void worker_usual_threads(worker_t *worker);
