@@ -23,20 +23,8 @@ static uint32_t task_count(const worker_t *worker)
     return (uint32_t)worker->tasks.count;
 }
 
-/* One agent sees all tasks through the widest sizes. */
-static void widen(struct env_spec *wide, const struct env_spec *spec)
-{
-    wide->obs_dim = spec->obs_dim > wide->obs_dim ? spec->obs_dim : wide->obs_dim;
-    wide->action_dim = spec->action_dim > wide->action_dim ? spec->action_dim : wide->action_dim;
-    wide->episode_length = spec->episode_length > wide->episode_length ? spec->episode_length : wide->episode_length;
-    wide->exact_state = wide->exact_state && spec->exact_state;
-    wide->may_truncate = wide->may_truncate || spec->may_truncate;
-    wide->terminates = wide->terminates || spec->terminates;
-}
-
 int envs_find(worker_t *worker, struct error *err)
 {
-    struct env_options options = options_of(worker);
     int rc = env_task_set(&worker->tasks, &worker->options.config, err);
 
     if (rc != TD_OK)
@@ -44,20 +32,7 @@ int envs_find(worker_t *worker, struct error *err)
     worker->specs = calloc(task_count(worker), sizeof(*worker->specs));
     if (worker->specs == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for the specs of tasks");
-    for (uint32_t i = 0; i < task_count(worker); i++) {
-        const struct task *task = &worker->tasks.task[i];
-
-        if ((rc = env_find_with(task->name, &options, &worker->specs[i], err)) != TD_OK)
-            return rc;
-        if ((int)worker->specs[i].obs_dim != task->obs_dim || (int)worker->specs[i].action_dim != task->action_dim)
-            return error_set(err, TD_EINVAL, "%s has %u observations and %u actions here, %d and %d are written down",
-                             task->name, worker->specs[i].obs_dim, worker->specs[i].action_dim, task->obs_dim,
-                             task->action_dim);
-        if (i == 0)
-            worker->spec = worker->specs[0];
-        widen(&worker->spec, &worker->specs[i]);
-    }
-    return TD_OK;
+    return env_task_specs(worker->specs, &worker->spec, &worker->tasks, &worker->options.config, err);
 }
 
 /* --- one of each task ----------------------------------------------------------- */

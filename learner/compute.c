@@ -8,6 +8,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "common/env/tasks.h"
 #include "common/util/memory.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/pool.h"
@@ -27,6 +28,7 @@ struct compute {
     pthread_t worker, writer;
     bool worker_running, writer_running;
     /* the worker's */
+    struct task_set tasks;         /* of a multi-task run */
     pool_t *pool;
     world_model_t *model;
     update_t *update;
@@ -136,6 +138,25 @@ static int check_memory(const struct compute *compute, const struct model_dims *
     return memory_check(total, "training with these sizes", "lower batch_size, horizon, num_q or model_size", err);
 }
 
+/* The tasks of the options must be those that the actors have; a single one's sizes are what they say. */
+static int find_dims(struct compute *compute, const struct message_spec *spec, struct model_dims *dims, struct error *err)
+{
+    const struct config *config = &compute->run->config;
+    struct task_set *tasks = &compute->tasks;
+    int rc;
+
+    if (spec->tasks == 0)
+        return model_dims_init(dims, config, (int)spec->obs_dim, (int)spec->action_dim, err);
+    if ((rc = env_task_set(tasks, config, err)) != TD_OK)
+        return rc;
+    if (tasks->count != (int)spec->tasks || tasks->obs_dim != (int)spec->obs_dim ||
+        tasks->action_dim != (int)spec->action_dim)
+        return error_set(err, TD_EINVAL, "the actors have %u tasks of up to %u observations and %u actions, the learner %d "
+                         "of %d and %d: do both have the same environments?", spec->tasks, spec->obs_dim,
+                         spec->action_dim, tasks->count, tasks->obs_dim, tasks->action_dim);
+    return model_dims_init_tasks(dims, config, tasks, err);
+}
+
 static int build(struct compute *compute, const struct message_spec *spec, struct error *err)
 {
     const struct config *config = &compute->run->config;
@@ -145,12 +166,13 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
 
     compute->schema = spec_schema(spec);
     update_config_init(&update, config, spec->episode_length);
-    if ((rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err)) != TD_OK ||
-        (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
+    if ((rc = find_dims(compute, spec, &dims, err)) != TD_OK || (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
         (rc = check_memory(compute, &dims, &update, err)) != TD_OK ||
         (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
         return rc;
+    if (spec->tasks > 0)
+        world_model_set_tasks(compute->model, &compute->tasks);
     if (config->shards > 1 && (compute->gather = malloc(batch_bytes(compute))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a batch");
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
@@ -422,6 +444,7 @@ void compute_destroy(compute_t **out)
     update_destroy(&compute->update);
     world_model_destroy(&compute->model);
     pool_destroy(&compute->pool);
+    task_set_release(&compute->tasks);
     free(compute->gather);
     free(compute);
     *out = NULL;

@@ -17,7 +17,7 @@
 #include "common/util/error.h"
 #include "learner/update.h"
 
-#define CSV_COLUMNS_MAX 32
+#define CSV_COLUMNS_MAX 544 /* two for each of 256 tasks, and more than either file has besides */
 
 /* The columns of the two files; the reference's eval.csv has the first two. */
 enum csv_eval_column {

@@ -1,7 +1,9 @@
 #include "learner/journal.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -19,6 +21,8 @@ struct file {
 
 struct journal {
     struct file train, eval;
+    const struct task_set *tasks; /* of a multi-task run, or NULL */
+    const char **columns;         /* of eval.csv then; the names behind csv_eval_columns are owned */
     uint32_t action_repeat;
     double seconds_before; /* of earlier lives */
     uint64_t start_ms;
@@ -62,7 +66,41 @@ static int open_file(journal_t *journal, struct file *file, const struct run *ru
     return rc;
 }
 
-int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, struct error *err)
+/* The usual columns, the score, two of each task. */
+static int name_columns(journal_t *journal)
+{
+    int count = CSV_EVAL_COUNT + 1 + 2 * journal->tasks->count;
+    char name[TASK_NAME_MAX + 32];
+
+    journal->columns = calloc((size_t)count, sizeof(*journal->columns));
+    if (journal->columns == NULL)
+        return TD_ENOMEM;
+    memcpy(journal->columns, csv_eval_columns, sizeof(csv_eval_columns));
+    for (int i = CSV_EVAL_COUNT; i < count; i++) {
+        int at = i - CSV_EVAL_COUNT - 1;
+
+        if (at < 0)
+            snprintf(name, sizeof(name), "normalized_score");
+        else
+            snprintf(name, sizeof(name), "episode_%s+%s", at % 2 == 0 ? "reward" : "success",
+                     journal->tasks->task[at / 2].name);
+        if ((journal->columns[i] = strdup(name)) == NULL)
+            return TD_ENOMEM;
+    }
+    journal->eval.columns = journal->columns;
+    journal->eval.count = count;
+    return TD_OK;
+}
+
+static void free_columns(journal_t *journal)
+{
+    for (int i = CSV_EVAL_COUNT; journal->columns != NULL && i < CSV_EVAL_COUNT + 1 + 2 * journal->tasks->count; i++)
+        free((void *)(uintptr_t)journal->columns[i]);
+    free(journal->columns);
+}
+
+int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, const struct task_set *tasks,
+                 struct error *err)
 {
     journal_t *journal = calloc(1, sizeof(*journal));
     int rc;
@@ -76,6 +114,11 @@ int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat,
                                    .count = CSV_TRAIN_COUNT, .time_column = CSV_TRAIN_TIME};
     journal->eval = (struct file){.name = "eval.csv", .columns = csv_eval_columns,
                                   .count = CSV_EVAL_COUNT, .time_column = CSV_EVAL_TIME};
+    journal->tasks = tasks != NULL && tasks->multitask ? tasks : NULL;
+    if (journal->tasks != NULL && name_columns(journal) != TD_OK) {
+        journal_close(&journal);
+        return error_set(err, TD_ENOMEM, "out of memory");
+    }
     if ((rc = open_file(journal, &journal->train, run, err)) != TD_OK ||
         (rc = open_file(journal, &journal->eval, run, err)) != TD_OK) {
         journal_close(&journal);
@@ -91,6 +134,7 @@ void journal_close(journal_t **journal)
         return;
     csv_close(&(*journal)->train.csv);
     csv_close(&(*journal)->eval.csv);
+    free_columns(*journal);
     free(*journal);
     *journal = NULL;
 }
@@ -132,9 +176,36 @@ void journal_train(journal_t *journal, const struct command_train_row *row,
              (unsigned long long)row->length, (unsigned long long)row->updates, row->slot);
 }
 
+double journal_score(const struct task_set *tasks, const struct task_score *scores)
+{
+    double sum = 0;
+
+    for (int i = 0; i < tasks->count; i++)
+        sum += strncmp(tasks->task[i].name, "mw-", 3) == 0 ? 100 * scores[i].success : scores[i].reward / 10;
+    return sum / tasks->count;
+}
+
+/* A task that was not evaluated leaves its columns empty. */
+static void put_scores(const journal_t *journal, const struct command_eval_row *row, double *values)
+{
+    bool all = row->score_count == (uint32_t)journal->tasks->count;
+
+    *values++ = all ? journal_score(journal->tasks, row->scores) : NAN;
+    for (uint32_t i = 0; i < (uint32_t)journal->tasks->count; i++) {
+        const struct task_score *score = &row->scores[i];
+
+        *values++ = i < row->score_count ? score->reward : NAN;
+        *values++ = i < row->score_count && score->has_success ? score->success : NAN;
+        if (i < row->score_count)
+            log_info("eval of a task", "step=%llu task=%s reward=%.2f length=%.0f success=%.2f",
+                     (unsigned long long)row->step, journal->tasks->task[i].name, score->reward, score->length,
+                     score->has_success ? score->success : 0);
+    }
+}
+
 void journal_eval(journal_t *journal, const struct command_eval_row *row)
 {
-    double values[CSV_EVAL_COUNT];
+    double values[CSV_COLUMNS_MAX];
 
     values[CSV_EVAL_STEP] = (double)row->step;
     values[CSV_EVAL_REWARD] = row->reward;
@@ -144,6 +215,8 @@ void journal_eval(journal_t *journal, const struct command_eval_row *row)
     values[CSV_EVAL_ENV_STEP] = (double)row->step * journal->action_repeat;
     values[CSV_EVAL_UPDATES] = (double)row->version;
     values[CSV_EVAL_TIME] = journal_seconds(journal);
+    if (journal->tasks != NULL)
+        put_scores(journal, row, values + CSV_EVAL_COUNT);
     append(journal, &journal->eval, values);
     log_info("eval", "step=%llu reward=%.2f episodes=%u updates=%llu final=%d",
              (unsigned long long)row->step, row->reward, row->episodes, (unsigned long long)row->version,

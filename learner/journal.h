@@ -6,14 +6,26 @@
 #ifndef TD_LEARNER_JOURNAL_H
 #define TD_LEARNER_JOURNAL_H
 
+#include "common/model/task_set.h"
 #include "learner/coordinator.h"
 #include "learner/run.h"
 #include "learner/update.h"
 
 typedef struct journal journal_t;
 
-/* action_repeat: environment steps per agent step. Opens or creates the files when save_csv is on. */
-int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, struct error *err);
+/*
+ * action_repeat: environment steps per agent step. tasks: of a multi-task run their columns follow the usual ones of
+ * eval.csv, normalized_score, then episode_reward+TASK and episode_success+TASK of each; borrowed, or NULL. Opens or
+ * creates the files when save_csv is on.
+ */
+int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, const struct task_set *tasks,
+                 struct error *err);
+
+/*
+ * The reference's normalised score, 0 to 100: the mean over tasks of 100 times the success of Meta-World's (mw-) and a
+ * tenth of the others' return.
+ */
+double journal_score(const struct task_set *tasks, const struct task_score *scores);
 void journal_close(journal_t **journal);
 
 /* stats: of the last update; NULL: none yet. rate: agent steps per second. */

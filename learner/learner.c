@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/env/tasks.h"
 #include "common/model/dims.h"
 #include "common/net/confine.h"
 #include "common/util/cores.h"
@@ -73,7 +74,7 @@ static void fill_settings(learner_t *learner)
 {
     struct coordinator_config *settings = &learner->settings;
 
-    settings_fill(settings, &learner->run.config);
+    settings_fill(settings, &learner->run.config, &learner->tasks);
     settings->run = learner->run.run_id;
     settings->process = learner->process;
     settings->epoch = learner->run.epoch;
@@ -90,7 +91,7 @@ static int open_files(learner_t *learner, struct error *err)
     if ((rc = run_path(&learner->run, "config.yaml", path, err)) != TD_OK ||
         (rc = fs_read_file(path, WIRE_OPTIONS_MAX, &learner->options, &learner->options_size, err)) != TD_OK)
         return rc;
-    return journal_open(&learner->journal, &learner->run, learner->env.action_repeat, err);
+    return journal_open(&learner->journal, &learner->run, learner->env.action_repeat, &learner->tasks, err);
 }
 
 static int open_loop(learner_t *learner, struct error *err)
@@ -184,17 +185,15 @@ static int build(learner_t *learner, struct error *err)
 static int check(learner_t *learner, const struct config *config, const bool *given, struct error *err)
 {
     struct preflight_replay replay;
-    struct env_options options;
     struct model_dims dims;
     struct run look;
     int rc;
 
     if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK)
         return rc;
-    options = env_options(look.config.obs, look.config.render);
-    if ((rc = env_find_with(look.config.task, &options, &learner->env, err)) != TD_OK ||
-        (rc = model_dims_init(&dims, &look.config, (int)learner->env.obs_dim, (int)learner->env.action_dim,
-                              err)) != TD_OK || look.finished ||
+    if ((rc = env_task_set(&learner->tasks, &look.config, err)) != TD_OK ||
+        (rc = env_task_specs(NULL, &learner->env, &learner->tasks, &look.config, err)) != TD_OK ||
+        (rc = model_dims_init_tasks(&dims, &look.config, &learner->tasks, err)) != TD_OK || look.finished ||
         (rc = run_wait_unlocked(look.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
         (rc = preflight_address(&look.config, err)) != TD_OK || look.resumed)
         return rc;
@@ -237,8 +236,8 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
 
 int learner_run(learner_t *learner)
 {
-    log_info("started", "dir=%s task=%s epoch=%u threads=%d lockstep=%d", learner->run.dir,
-             learner->run.config.task, learner->run.epoch, learner->threads, learner->run.config.lockstep);
+    log_info("started", "dir=%s task=%s tasks=%d epoch=%u threads=%d lockstep=%d", learner->run.dir,
+             config_tasks(&learner->run.config), learner->tasks.count, learner->run.epoch, learner->threads, learner->run.config.lockstep);
     if (learner->run.config.lockstep && !learner->env.exact_state)
         log_warn("the environment's state can't be saved: resuming this run is not exact");
     coordinator_tick(learner->coordinator, loop_now_ms(learner->loop));
@@ -281,6 +280,7 @@ void learner_destroy(learner_t **out)
     metrics_destroy(&learner->metrics);
     free(learner->options);
     run_close(&learner->run);
+    task_set_release(&learner->tasks);
     free(learner);
     *out = NULL;
 }

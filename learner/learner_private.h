@@ -10,6 +10,7 @@
 
 #include "common/env/env.h"
 #include "common/metrics/metrics.h"
+#include "common/model/task_set.h"
 #include "common/net/loop.h"
 #include "common/net/post.h"
 #include "common/net/rundir.h"
@@ -42,7 +43,8 @@ struct live_status {
 
 struct learner {
     struct run run;
-    struct env_spec env;
+    struct task_set tasks;
+    struct env_spec env; /* of the only one; of several, their widest sizes */
     uint64_t process;
     int cores, threads;
     loop_t *loop;

@@ -7,8 +7,19 @@ static uint64_t ms_of(double seconds)
     return (uint64_t)(seconds * 1000.0 + 0.5);
 }
 
-void settings_fill(struct coordinator_config *settings, const struct config *config)
+_Static_assert(TASKS_MAX == ROW_TASKS_MAX, "rows name the tasks of a set");
+
+static void fill_tasks(struct coordinator_config *settings, const struct config *config, const struct task_set *tasks)
 {
+    settings->balanced = strcmp(config->task_sampling, "balanced") == 0;
+    settings->tasks = tasks != NULL && tasks->multitask ? (uint32_t)tasks->count : 0;
+    for (uint32_t i = 0; i < settings->tasks; i++)
+        settings->task_length[i] = (uint32_t)tasks->task[i].episode_length;
+}
+
+void settings_fill(struct coordinator_config *settings, const struct config *config, const struct task_set *tasks)
+{
+    fill_tasks(settings, config, tasks);
     settings->lockstep = config->lockstep;
     settings->episodic = config->episodic;
     settings->evaluator = strcmp(config->evaluator, "off") != 0;

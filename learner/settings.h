@@ -4,10 +4,14 @@
 #ifndef TD_LEARNER_SETTINGS_H
 #define TD_LEARNER_SETTINGS_H
 
+#include "common/model/task_set.h"
 #include "common/util/config.h"
 #include "learner/coordinator.h"
 
-/* All that follows from the options; who the run, the process and its epoch are is left as it is. */
-void settings_fill(struct coordinator_config *settings, const struct config *config);
+/*
+ * All that follows from the options and the tasks they name (NULL: one task); who the run, the process and its epoch
+ * are is left as it is.
+ */
+void settings_fill(struct coordinator_config *settings, const struct config *config, const struct task_set *tasks);
 
 #endif

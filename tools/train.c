@@ -6,6 +6,7 @@
 
 #include "common/ckpt/checkpoint.h"
 #include "common/env/env.h"
+#include "common/env/tasks.h"
 #include "common/env/watch.h"
 #include "common/model/dims.h"
 #include "common/net/channel.h"
@@ -24,29 +25,42 @@
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 train task=TASK [key=value ...]\n\n"
+    fprintf(out, "usage: tdmpc2 train task=TASK|tasks=TASK,TASK,... [key=value ...]\n\n"
                  "Starts a learner, its replay shard and evaluator, and actors=N actors on this machine.\n"
                  "An existing run directory (logs/<task>/<seed>/<exp_name>) is resumed. Ctrl-C stops with a\n"
                  "checkpoint (in lock-step with the last one); the same command goes on from there.\n\n");
     config_help(out);
 }
 
-/* The task exists, library, model files and programs are there, the model's widths fit each other. */
-static int check_world(const struct config *config, struct env_spec *spec, struct error *err)
+/* Open the task here; of several, what takes long is left to the actors. */
+static int try_task(const struct config *config, const char *task, bool only, struct error *err)
 {
     struct env_options options = env_options(config->obs, config->render);
-    struct model_dims dims;
     env_t *env = NULL;
+    int rc = (only ? env_create_with : env_create_later)(&env, task, &options, 0, err);
+
+    env_close(&env);
+    return rc;
+}
+
+/* The tasks exist, library, model files and programs are there, the model's widths fit each other. */
+static int check_world(const struct config *config, struct env_spec *spec, struct error *err)
+{
+    struct model_dims dims;
+    struct task_set tasks;
     int rc;
 
     log_set_level(LOG_WARN); /* what an environment in Python prints is read in the actors' logs */
     watch_deaths();
-    rc = env_create_with(&env, config->task, &options, 0, err);
+    if ((rc = env_task_set(&tasks, config, err)) != TD_OK)
+        return rc;
+    for (int i = 0; i < tasks.count && rc == TD_OK; i++)
+        rc = try_task(config, tasks.task[i].name, tasks.count == 1, err);
     if (rc == TD_OK)
-        *spec = *env_spec(env);
-    env_close(&env);
+        rc = env_task_specs(NULL, spec, &tasks, config, err);
     if (rc == TD_OK)
-        rc = model_dims_init(&dims, config, (int)spec->obs_dim, (int)spec->action_dim, err);
+        rc = model_dims_init_tasks(&dims, config, &tasks, err);
+    task_set_release(&tasks);
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
 
@@ -124,7 +138,7 @@ static void print_plan(const struct run *run, const struct preflight_replay *rep
     char steps[32], rows[32], needed[32], left[32];
 
     printf("%s %s: %s, %s agent steps, %s%" PRId64 " actor%s, seed %" PRId64 "\n",
-           run->resumed ? "resuming" : "starting", run->dir, run->config.task,
+           run->resumed ? "resuming" : "starting", run->dir, config_tasks(&run->config),
            console_format_count(steps, sizeof(steps), (double)run->config.steps),
            run->config.lockstep ? "lock-step, " : "", run->config.actors, run->config.actors == 1 ? "" : "s",
            run->config.seed);
@@ -294,7 +308,7 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
         return error_set(err, TD_ENOMEM, "out of memory");
     fill_actor_words(&actor, fresh);
     console_init(&console, stdout);
-    struct supervisor_options options = {.name = run->config.task,
+    struct supervisor_options options = {.name = config_tasks(&run->config),
                                          .run_dir = run->dir,
                                          .learner_args = (const char *const *)words,
                                          .actor_args = actor.args,

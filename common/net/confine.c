@@ -83,6 +83,22 @@ static void keep_plugin(struct sandbox *keep, const char *task)
     sandbox_read(keep, folder);
 }
 
+/* And of each of several. */
+static void keep_plugins(struct sandbox *keep, const struct config *config)
+{
+    char task[CONFIG_TEXT_MAX];
+
+    keep_plugin(keep, config->task);
+    for (const char *at = config->tasks; *at != '\0'; at += *at == ',') {
+        size_t length = strcspn(at, ",");
+
+        memcpy(task, at, length);
+        task[length] = '\0';
+        keep_plugin(keep, task);
+        at += length;
+    }
+}
+
 static bool beyond_ipc(const char *address)
 {
     return address[0] != '\0' && !address_is_ipc(address);
@@ -92,7 +108,7 @@ void confine_learner(struct sandbox *keep, const struct config *config, const ch
 {
     keep_common(keep, config);
     sandbox_write(keep, run_dir);
-    keep_plugin(keep, config->task);
+    keep_plugins(keep, config);
     keep->network = beyond_ipc(config->bind);
 }
 
@@ -157,13 +173,13 @@ static void keep_task(struct sandbox *keep, const struct config *config)
     static struct config run;
     char path[FS_PATH_MAX];
 
-    keep_plugin(keep, config->task);
+    keep_plugins(keep, config);
     keep_plugin(keep, config->env);
     if (config->work_dir[0] == '\0' || fs_join(path, config->work_dir, "config.yaml", NULL) != TD_OK)
         return;
     config_init(&run);
     if (config_load(&run, path, NULL, NULL) == TD_OK)
-        keep_plugin(keep, run.task);
+        keep_plugins(keep, &run);
 }
 
 void confine_actor(struct sandbox *keep, const struct config *config)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/util/config_words.h"
+#include "common/util/rng.h"
 
 static const struct config_option options[] = {
 #define SECTION(title)
@@ -514,6 +515,13 @@ int config_resume(struct config *config, const struct config *fresh, const bool 
     return TD_OK;
 }
 
+const char *config_tasks(const struct config *config)
+{
+    return config->tasks[0] != '\0' ? config->tasks : config->task;
+}
+
+#define FOLDER_LONG 160 /* characters of a folder's name that are readable */
+
 /* A task as the name of one folder: slashes become underscores, what leads to here goes. */
 static void folder_of_task(const char *task, char out[CONFIG_TEXT_MAX])
 {
@@ -523,8 +531,21 @@ static void folder_of_task(const char *task, char out[CONFIG_TEXT_MAX])
         task++;
     snprintf(out, CONFIG_TEXT_MAX, "%s", task);
     for (char *at = out; *at != '\0'; at++)
-        if (*at == '/')
-            *at = '_';
+        if (*at == '/' || *at == ',')
+            *at = *at == '/' ? '_' : '+';
+}
+
+/* A list may be longer than a folder's name. */
+static void folder_of_tasks(const struct config *config, char out[CONFIG_TEXT_MAX])
+{
+    uint64_t hash = 0;
+
+    folder_of_task(config_tasks(config), out);
+    if (config->tasks[0] == '\0' || strlen(out) <= FOLDER_LONG)
+        return;
+    for (const char *at = config->tasks; *at != '\0'; at++)
+        hash = rng_hash(hash, (unsigned char)*at);
+    snprintf(out + FOLDER_LONG - 10, CONFIG_TEXT_MAX - FOLDER_LONG + 10, "-%08x", (unsigned)(hash & UINT32_MAX));
 }
 
 int config_run_dir(const struct config *config, char *out, size_t size, struct error *err)
@@ -532,8 +553,7 @@ int config_run_dir(const struct config *config, char *out, size_t size, struct e
     char task[CONFIG_TEXT_MAX];
     int length;
 
-    folder_of_task(config->task, task);
-
+    folder_of_tasks(config, task);
     if (config->work_dir[0] != '\0')
         length = snprintf(out, size, "%s", config->work_dir);
     else

@@ -99,8 +99,12 @@ static inline bool config_is_stored(const struct config_option *option)
 int config_resume(struct config *config, const struct config *fresh, const bool *given,
                   FILE *report, struct error *err);
 
+/* What is learned, in the user's words: the list `tasks` if there is one, else `task`. */
+const char *config_tasks(const struct config *config);
+
 /*
- * The run directory: work_dir, or logs/<task>/<seed>/<exp_name> below the working directory.
+ * The run directory: work_dir, or logs/<task>/<seed>/<exp_name> below the working directory. A list of tasks is
+ * joined by + there; a long one is cut, with a hash of it all.
  * Returns TD_OK or TD_EINVAL (too long).
  */
 int config_run_dir(const struct config *config, char *out, size_t size, struct error *err);

@@ -426,7 +426,7 @@ static void start_coordinator(struct cluster *cluster, struct cluster_node *node
 
     fill_config(cluster, node, &config);
     if (host->real != NULL) {
-        settings_fill(&config, &host->real->run.config);
+        settings_fill(&config, &host->real->run.config, NULL);
         config.heartbeat_ms = 2000;
         config.checkpoint_every_ms = cluster->options.checkpoint_every_ms;
         config.run = host->real->run.run_id;

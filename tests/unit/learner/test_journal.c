@@ -56,7 +56,7 @@ static void rows_are_written_as_given(void **state)
     journal_t *journal;
 
     (void)state;
-    assert_ok(journal_open(&journal, &run, 2, &err), err);
+    assert_ok(journal_open(&journal, &run, 2, NULL, &err), err);
     write_episodes(journal, 0, 3);
     journal_sync(journal);
     journal_close(&journal);
@@ -84,7 +84,7 @@ static void a_rollback_removes_what_will_come_again(void **state)
     journal_t *journal;
 
     (void)state;
-    assert_ok(journal_open(&journal, &run, 2, &err), err);
+    assert_ok(journal_open(&journal, &run, 2, NULL, &err), err);
     write_episodes(journal, 0, 5);
     assert_ok(journal_rollback(journal, &none, &err), err);
     assert_ok(journal_rollback(journal, &some, &err), err);
@@ -122,7 +122,7 @@ static void time_goes_on_where_the_last_life_ended(void **state)
     assert_ok(csv_open(&csv, path, csv_train_columns, CSV_TRAIN_COUNT, UINT64_MAX, NULL, &err), err);
     assert_ok(csv_append(csv, values, &err), err);
     csv_close(&csv);
-    assert_ok(journal_open(&journal, &run, 2, &err), err);
+    assert_ok(journal_open(&journal, &run, 2, NULL, &err), err);
     assert_true(journal_seconds(journal) >= 5000 && journal_seconds(journal) < 5100);
     write_episodes(journal, 1, 2); /* step 100: counts of several shards may fall behind, the column not */
     data = load(&run, "train.csv");
@@ -141,7 +141,7 @@ static void nothing_is_written_without_save_csv(void **state)
 
     (void)state;
     run.config.save_csv = false;
-    assert_ok(journal_open(&journal, &run, 2, &err), err);
+    assert_ok(journal_open(&journal, &run, 2, NULL, &err), err);
     write_episodes(journal, 0, 2);
     assert_ok(journal_rollback(journal, &all, &err), err);
     journal_close(&journal);
