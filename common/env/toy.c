@@ -5,6 +5,13 @@
  *   toy[:LENGTH]           drive to the middle and stay; never terminates
  *   toy-episodic[:LENGTH]  the middle repels: who leaves the box has fallen, a terminal state
  *
+ * And two to be learned by one agent, whose best return is LENGTH, while actions at random get about a third of it. Each
+ * shows numbers in [-1, 1] that stay for the episode and rewards a step by 1 less the mean square of what the action
+ * is off:
+ *
+ *   toy-copy[:LENGTH]      two numbers; the action is to be what is shown
+ *   toy-oppose[:LENGTH]    one number; the action is to be its opposite
+ *
  * LENGTH is the time limit in agent steps, 50 if not given. With obs=rgb the box is seen from above,
  * x to the right, y up, the mass a white disc: frames without any graphics library.
  */
@@ -24,6 +31,18 @@
 #define REPEL          0.06
 #define RADIUS         0.25 /* of the disc that is drawn */
 
+enum toy_kind { TOY_DRIVE = 0, TOY_FALL, TOY_COPY, TOY_OPPOSE, TOY_KINDS };
+
+static const struct {
+    const char *name;
+    uint32_t obs_dim, action_dim;
+} kinds[TOY_KINDS] = {
+    [TOY_DRIVE] = {"toy", 4, 2},
+    [TOY_FALL] = {"toy-episodic", 4, 2},
+    [TOY_COPY] = {"toy-copy", 2, 2},
+    [TOY_OPPOSE] = {"toy-oppose", 1, 1},
+};
+
 struct toy_state {
     struct random_state random;
     double position[2], velocity[2];
@@ -31,7 +50,8 @@ struct toy_state {
 
 struct toy {
     struct env env;
-    struct toy_state state;
+    enum toy_kind kind;
+    struct toy_state state; /* of the last two kinds, position is what is shown */
 };
 
 /* The length behind the colon; 0 when there is none it could be. */
@@ -48,21 +68,36 @@ static long parse_length(const char *text)
     return *end == '\0' && length <= TOY_LENGTH_MAX ? length : 0;
 }
 
+/* TOY_KINDS: it is none. */
+static enum toy_kind kind_of(const char *task)
+{
+    size_t length = strcspn(task, ":");
+    int kind = 0;
+
+    while (kind < TOY_KINDS && (strlen(kinds[kind].name) != length || strncmp(task, kinds[kind].name, length) != 0))
+        kind++;
+    return (enum toy_kind)kind;
+}
+
+static bool is_shown(enum toy_kind kind)
+{
+    return kind == TOY_COPY || kind == TOY_OPPOSE;
+}
+
 static bool toy_find(const char *task, struct env_spec *spec)
 {
-    size_t name = strcspn(task, ":");
-    bool episodic = name == strlen("toy-episodic") && strncmp(task, "toy-episodic", name) == 0;
-    long length = parse_length(task + name);
+    enum toy_kind kind = kind_of(task);
+    long length = parse_length(task + strcspn(task, ":"));
 
-    if ((!episodic && !(name == strlen("toy") && strncmp(task, "toy", name) == 0)) || length == 0)
+    if (kind == TOY_KINDS || length == 0)
         return false;
     *spec = (struct env_spec){
         .obs_type = ENV_OBS_STATE,
-        .obs_dim = 4,
-        .action_dim = 2,
+        .obs_dim = kinds[kind].obs_dim,
+        .action_dim = kinds[kind].action_dim,
         .episode_length = (uint32_t)length,
         .action_repeat = 1,
-        .terminates = episodic,
+        .terminates = kind == TOY_FALL,
         .exact_state = true,
     };
     snprintf(spec->task, sizeof(spec->task), "%s", task);
@@ -81,9 +116,9 @@ static int toy_create(struct env **out, const struct env_spec *spec, uint32_t se
 {
     struct toy *toy = calloc(1, sizeof(*toy));
 
-    (void)spec;
     if (toy == NULL)
         return error_set(err, TD_ENOMEM, "no memory for an environment");
+    toy->kind = kind_of(spec->task);
     random_state_seed(&toy->state.random, seed);
     *out = &toy->env;
     return TD_OK;
@@ -94,6 +129,7 @@ static int toy_reset(struct env *env, struct error *err)
     struct toy_state *state = &((struct toy *)env)->state;
 
     (void)err;
+    _Static_assert(BOX / 2 == 1, "what is shown is an action");
     for (int i = 0; i < 2; i++) {
         state->position[i] = random_state_uniform(&state->random, -BOX / 2, BOX / 2);
         state->velocity[i] = 0;
@@ -109,6 +145,19 @@ static double closeness(const struct toy_state *state)
     return 1 - (x * x + y * y) / 2;
 }
 
+static void show_step(const struct toy *toy, const float *action, struct env_result *result)
+{
+    uint32_t count = kinds[toy->kind].action_dim;
+    double off = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        double wanted = toy->kind == TOY_COPY ? toy->state.position[i] : -toy->state.position[i];
+
+        off += ((double)action[i] - wanted) * ((double)action[i] - wanted) / count;
+    }
+    result->reward = 1 - off;
+}
+
 static int toy_step(struct env *env, const float *action, struct env_result *result,
                     struct error *err)
 {
@@ -116,6 +165,10 @@ static int toy_step(struct env *env, const float *action, struct env_result *res
     bool left = false;
 
     (void)err;
+    if (is_shown(((struct toy *)env)->kind)) {
+        show_step((struct toy *)env, action, result);
+        return TD_OK;
+    }
     for (int i = 0; i < 2; i++) {
         double push = PUSH * (double)action[i];
 
@@ -139,6 +192,11 @@ static void toy_observe(struct env *env, void *obs)
     const struct toy_state *state = &((struct toy *)env)->state;
     float *out = obs;
 
+    if (is_shown(((const struct toy *)env)->kind)) {
+        for (uint32_t i = 0; i < env->spec.obs_dim; i++)
+            out[i] = (float)state->position[i];
+        return;
+    }
     for (int i = 0; i < 2; i++) {
         out[i] = (float)state->position[i];
         out[2 + i] = (float)state->velocity[i];
