@@ -230,7 +230,8 @@ int store_commit(store_t *store, struct error *err)
     if (store->txn == NULL)
         return TD_OK;
     store_rows_end(store);
-    if ((rc = streams_write(store, err)) != TD_OK || (rc = store_write_counts(store, err)) != TD_OK ||
+    if ((rc = episodes_write(store, err)) != TD_OK || (rc = streams_write(store, err)) != TD_OK ||
+        (rc = store_write_counts(store, err)) != TD_OK ||
         (rc = store_take_room(store, err)) != TD_OK)
         return store_undo(store, rc);
     clean_copy_metas(store, &metas);

@@ -21,6 +21,7 @@
 #define META_MAGIC_AT 16
 #define META_MAGIC 0xBEEFC0DEu
 #define FRONT      65536u /* of the file: metas and what follows */
+#define BULK_SEGMENTS ((uint64_t)1 << 20) /* a table of more is not walked after a clean close */
 
 /* The file `closed` is there while nobody has the store open, and was closed last by one who could. */
 struct mark {
@@ -74,17 +75,20 @@ static bool closed_cleanly(const struct store *store)
 struct tree_options store_tree_options(void)
 {
     static const struct tree_table tables[] = {
-        {"meta", 0, 0, true},
-        {"streams", 0, sizeof(struct stream_key), true},
-        {"open", 0, sizeof(struct open_key), true},
-        {"episodes", MDB_INTEGERKEY, sizeof(uint64_t), true},
-        {"segments", MDB_INTEGERKEY, sizeof(uint64_t), true},
+        {.name = "meta", .runs_whole = true},
+        {.name = "streams", .key_size = sizeof(struct stream_key), .runs_whole = true},
+        {.name = "open", .key_size = sizeof(struct open_key), .runs_whole = true},
+        {.name = "episodes", .flags = MDB_INTEGERKEY, .key_size = sizeof(uint64_t), .runs_whole = true, .soon = true},
+        {.name = "segments", .flags = MDB_INTEGERKEY, .key_size = sizeof(uint64_t), .runs_whole = true, .bulk = true},
     };
 
     return (struct tree_options){.tables = tables, .table_count = TD_LEN(tables)};
 }
 
-/* After a clean close nothing but rot is expected: no process of its own for that. Milliseconds at a million rows. */
+/*
+ * After a clean close nothing but rot is expected: no process of its own for that. Milliseconds at a million rows;
+ * of data sets of millions of episodes only the index is read, not where all segments are.
+ */
 static int walk_here(const struct store *store, struct error *err)
 {
     struct tree_options options = store_tree_options();
@@ -93,6 +97,7 @@ static int walk_here(const struct store *store, struct error *err)
 
     if (rc != TD_OK)
         return rc;
+    options.bulk_most = BULK_SEGMENTS;
     if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
         return error_set_errno(err, errno == EACCES ? TD_EINVAL : TD_EIO, errno, "cannot open %s", path);
     rc = tree_walk(fd, path, &options, err);
@@ -180,7 +185,8 @@ int clean_check(struct store *store, const struct store_config *config, struct e
 
     if (rc != TD_OK)
         return rc;
-    if (!config->check && closed_cleanly(store))
+    store->was_clean = closed_cleanly(store);
+    if (!config->check && store->was_clean)
         rc = walk_here(store, err);
     else if (unfinished(store))
         return error_set(err, TD_ENOTFOUND, "no replay store in %s: its creation was cut short", store->dir);

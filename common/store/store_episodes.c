@@ -110,20 +110,48 @@ int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *v
     return rc;
 }
 
+static struct store_record *room_for_record(struct store *store)
+{
+    if (store->sealed_count == store->sealed_capacity) {
+        size_t capacity = store->sealed_capacity == 0 ? 64 : 2 * store->sealed_capacity;
+        struct store_record *grown = realloc(store->sealed, capacity * sizeof(*grown));
+
+        if (grown == NULL)
+            return NULL;
+        store->sealed = grown;
+        store->sealed_capacity = capacity;
+    }
+    return &store->sealed[store->sealed_count];
+}
+
+/* Together, so that their pages lie together: opening reads all of them and nothing in between. */
+int episodes_write(struct store *store, struct error *err)
+{
+    uint64_t first = store->counts.sealed - store->sealed_count;
+
+    for (size_t i = 0; i < store->sealed_count; i++) {
+        uint64_t id = first + i;
+        MDB_val key = {sizeof(id), &id}, value = {sizeof(*store->sealed), &store->sealed[i]};
+        int rc = mdb_put(store->txn, store->episodes_dbi, &key, &value, MDB_APPEND);
+
+        if (rc != MDB_SUCCESS)
+            return store_check(store, rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc, "write to", err);
+    }
+    store->sealed_count = 0;
+    return TD_OK;
+}
+
 int episodes_push(struct store *store, const struct store_record *record, struct error *err)
 {
     uint64_t id = store->counts.sealed;
-    struct store_record full = *record;
-    MDB_val key = {sizeof(id), &id}, value = {sizeof(full), &full};
+    struct store_record *full;
     struct store_episode *episode;
-    int rc;
 
-    full.check = store->version >= 2 ? record_check(id, &full) : 0;
-    if (make_room(store, id - store->base) != TD_OK)
+    if (make_room(store, id - store->base) != TD_OK || (full = room_for_record(store)) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for the index of episodes");
-    rc = mdb_put(store->txn, store->episodes_dbi, &key, &value, MDB_APPEND);
-    if (rc != MDB_SUCCESS)
-        return store_check(store, rc == MDB_KEYEXIST ? MDB_CORRUPTED : rc, "write to", err);
+    *full = *record;
+    full->check = store->version >= 2 ? record_check(id, full) : 0;
+    store->sealed_count++;
     episode = &store->episodes[id - store->base];
     episode->rows = record->rows;
     episode->flags = record->flags;

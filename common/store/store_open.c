@@ -327,6 +327,7 @@ int store_load(struct store *store, struct error *err)
     store_rows_end(store);
     store->committed = store->counts.sealed;
     store->staged.count = 0;
+    store->sealed_count = 0;
     store->news.count = 0;
     store->staged_rebuilt = false;
     store->news_rebuilt = true;
@@ -443,6 +444,12 @@ static int check_config(const struct store_config *config, struct error *err)
     return TD_OK;
 }
 
+/* Who only reads leaves a clean store clean, even when it is killed. */
+static bool keeps_mark(const struct store *store, const struct store_config *config)
+{
+    return store->read_only || (config->reading && store->was_clean);
+}
+
 int store_open(store_t **out, const struct store_config *config, struct error *err)
 {
     struct store *store;
@@ -472,12 +479,12 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
     if (rc != TD_OK || (rc = adopt_identity(store, err)) != TD_OK ||
         (rc = make_packer(store, config, err)) != TD_OK ||
         (rc = store_load(store, err)) != TD_OK || (!config->reading && (rc = check_keys(store, err)) != TD_OK) ||
-        (!store->read_only && (rc = clean_forget(store, err)) != TD_OK))
+        (!keeps_mark(store, config) && (rc = clean_forget(store, err)) != TD_OK))
         goto fail;
     store_measure_room(store);
     if (store->identity.created)
         store_prepare_file(store);
-    store->opened = !store->read_only;
+    store->opened = !keeps_mark(store, config);
     *out = store;
     return TD_OK;
 
@@ -561,6 +568,7 @@ void store_close(store_t **out)
         fs_unlock(&store->lock_fd);
     free(store->streams);
     free(store->episodes);
+    free(store->sealed);
     free(store->staged.ids);
     free(store->news.ids);
     free(store->scratch);

@@ -97,6 +97,7 @@ struct store {
     bool failed; /* the disk failed: nothing but closing is left */
     bool checked; /* the tree was found whole, in this opening */
     bool opened; /* wholly: closing it leaves the mark of a clean close */
+    bool was_clean; /* that mark was there */
     uint32_t version; /* of the format of what is stored */
 
     struct store_identity identity;
@@ -114,6 +115,9 @@ struct store {
     uint64_t base;
     size_t episode_capacity;
     uint64_t committed; /* sealed at the last commit, less what was rewound since */
+
+    struct store_record *sealed; /* in the open transaction: index records, written at its end */
+    size_t sealed_count, sealed_capacity;
 
     struct id_list staged; /* published in the open transaction */
     struct id_list news;
@@ -221,6 +225,7 @@ int record_take(struct store *store, MDB_txn *txn, uint64_t id, const MDB_val *v
 bool record_holds(uint64_t id, const struct store_record *record); /* its check, from version 2 on */
 int episodes_check_last(struct store *store, MDB_txn *txn); /* no segment is numbered like one to come? */
 int episodes_push(struct store *store, const struct store_record *record, struct error *err);
+int episodes_write(struct store *store, struct error *err); /* what was pushed, before a commit */
 uint32_t episode_segments(const struct store *store, uint32_t rows);
 uint64_t episode_bytes(const struct store *store, uint32_t rows);
 bool segment_fits(const struct store *store, const struct segment_head *head, uint64_t id,

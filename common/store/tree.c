@@ -59,7 +59,7 @@ struct table {
     uint8_t key[KEY_MAX], floor[KEY_MAX];
     size_t key_length, floor_length;
     bool has_key, has_floor; /* the key before; the least that may come */
-    bool runs_whole;
+    bool runs_whole, soon;
     bool holes; /* a patient walk left something out: what follows has no neighbour to be compared with */
     int index;
 };
@@ -81,6 +81,7 @@ struct walk {
     struct table_record tables[TABLES_MAX]; /* as the main tree has them */
     bool has_table[TABLES_MAX];
     struct error first; /* a patient walk's first fault */
+    bool partial;       /* a table was left out: who owns its pages is not known */
 };
 
 /* A fault ends the walk, or a patient one of this part only. */
@@ -476,6 +477,30 @@ static int walk_leaf(struct walk *walk, struct table *table, enum role role, uin
     return rc;
 }
 
+/* The children of a branch will be read one by one: let the disk begin with all, runs of neighbours together. */
+static void read_ahead(struct walk *walk, const char *page, unsigned count)
+{
+    uint64_t first = 0, pages = 0;
+
+    for (unsigned i = 0, offset; i <= count; i++) {
+        struct node_head node = {0};
+        uint64_t child = NO_PAGE;
+
+        if (i < count) {
+            node = node_at(page, i, &offset);
+            child = node_value_size(&node) | (uint64_t)node.flags << 32;
+        }
+        if (pages > 0 && child == first + pages) {
+            pages++;
+            continue;
+        }
+        if (pages > 0)
+            (void)posix_fadvise(walk->fd, (off_t)(first * walk->page), (off_t)(pages * walk->page), POSIX_FADV_WILLNEED);
+        first = child;
+        pages = 1;
+    }
+}
+
 static int walk_page(struct walk *walk, struct table *table, enum role role, uint64_t number, int level)
 {
     char *page = level_page(walk, level);
@@ -488,6 +513,8 @@ static int walk_page(struct walk *walk, struct table *table, enum role role, uin
         return walk_leaf(walk, table, role, number, page);
     rc = load_page(walk, table->name, number, false, page, &count);
     table->found.branches++;
+    if (rc == TD_OK && table->soon && level + 2 == table->promised.depth)
+        read_ahead(walk, page, count);
     for (unsigned i = 0; rc == TD_OK && i < count; i++) {
         struct node_head node = node_at(page, i, &offset);
         uint64_t child = node_value_size(&node) | (uint64_t)node.flags << 32;
@@ -665,7 +692,13 @@ static int walk_tables(struct walk *walk)
     for (int i = 0; rc == TD_OK && i < walk->options->table_count; i++) {
         const struct tree_table *known = &walk->options->tables[i];
         struct table table = {.name = known->name, .promised = walk->tables[i],
-                              .key_size = known->key_size, .runs_whole = known->runs_whole, .index = i};
+                              .key_size = known->key_size, .runs_whole = known->runs_whole, .soon = known->soon, .index = i};
+
+        if (known->bulk && walk->has_table[i] && walk->options->bulk_most != 0 &&
+            table.promised.entries > walk->options->bulk_most) {
+            walk->partial = true;
+            continue;
+        }
 
         rc = walk->has_table[i] ? walk_table(walk, &table, ROLE_TABLE)
                                 : damaged(walk, known->name, walk->meta.main.root, "the table is missing");
@@ -719,7 +752,7 @@ int tree_walk(int fd, const char *path, const struct tree_options *options, stru
     if ((rc = walk_free_and_main(&walk)) != TD_OK || (rc = walk_tables(&walk)) != TD_OK ||
         (!options->older && (rc = bear(&walk, check_newest(&walk, metas, newer))) != TD_OK))
         goto done;
-    if (walk.owned != walk.meta.last - 1 && walk.first.code == TD_OK)
+    if (walk.owned != walk.meta.last - 1 && walk.first.code == TD_OK && !walk.partial)
         rc = damaged(&walk, "free", walk.meta.last, "pages that belong to nobody");
 
 done:

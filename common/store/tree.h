@@ -25,6 +25,8 @@ struct tree_table {
     uint16_t flags;    /* as LMDB keeps them: MDB_INTEGERKEY or 0 */
     uint16_t key_size; /* of every key */
     bool runs_whole;   /* with `deep`: headers of overflow runs must name just the pages their nodes do */
+    bool bulk;         /* left out of a walk that says bulk_most, when it has more records */
+    bool soon;         /* wanted whole after the walk: its leaves are asked of the disk all at once */
 };
 
 struct tree_options {
@@ -34,6 +36,7 @@ struct tree_options {
     uint64_t map_bytes; /* what both metas must say; 0: anything */
     void (*progress)(void *context, uint64_t done, uint64_t total); /* pages; past 2 s; may be NULL */
     void *context;
+    uint64_t bulk_most; /* 0: nothing is left out */
 
     /*
      * Read what can be read: a fault costs the page it is in and what hangs from it, a damaged meta gives way

@@ -70,8 +70,11 @@ static void step(store_t *store, uint32_t streams)
 
 /* The store's tables; what LMDB calls MDB_INTEGERKEY is 8. */
 static const struct tree_table tables[] = {
-    {"meta", 0, 0, true}, {"streams", 0, 8, true}, {"open", 0, 16, true},
-    {"episodes", 8, 8, true}, {"segments", 8, 8, true},
+    {.name = "meta", .runs_whole = true},
+    {.name = "streams", .key_size = 8, .runs_whole = true},
+    {.name = "open", .key_size = 16, .runs_whole = true},
+    {.name = "episodes", .flags = 8, .key_size = 8, .runs_whole = true},
+    {.name = "segments", .flags = 8, .key_size = 8, .runs_whole = true},
 };
 
 static int walk(const char *path, bool deep, struct error *err)
