@@ -477,6 +477,7 @@ static const struct {
     {"eval_freq=33", NULL},
     {"eval_first=false", NULL},
     {"evaluator=off", NULL},
+    {"env_cache=1", NULL},
     {"slack=2", NULL},
     {"broadcast_interval=0.2", NULL},
     {"max_staleness=5", NULL},

@@ -57,7 +57,7 @@ struct cluster_options {
     bool restart_fenced;  /* and the fenced, when their place is free */
     bool granted_slots;   /* actors do not name their slot */
     bool remote_shards;   /* shards beyond the first live on */
-    const char *task;     /* the production environment, planner, update and checkpoints (cluster_real.h);
+    const char *task;     /* or several, by commas: the production environment, planner, update and checkpoints (cluster_real.h);
                              NULL: the toy, and hashes */
     bool trace;           /* keep the trace of events */
     bool verbose;
@@ -78,7 +78,8 @@ struct cluster_row {
     bool final;
     uint64_t length; /* of a training episode */
     uint32_t task;
-    uint32_t scores; /* of an evaluation */
+    uint32_t scores; /* of an evaluation, */
+    double score[CLUSTER_TASKS]; /* each task's return */
 };
 
 struct durable { /* a checkpoint that survived */

@@ -358,7 +358,7 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
                                               .rows = output->train.step});
         add_row(&cluster->train, &cluster->train_count,
                 (struct cluster_row){output->train.step, output->train.episode, 0,
-                                     output->train.reward, false, output->train.length, output->train.task, 0});
+                                     output->train.reward, false, output->train.length, output->train.task, 0, {0}});
         break;
     case COMMAND_EVAL_ROW:
         cluster_trace(cluster, (struct trace){TRACE_EVAL, .episodes = output->eval.episode,
@@ -366,7 +366,9 @@ static void carry_out(struct cluster *cluster, struct cluster_node *node,
         add_row(&cluster->eval, &cluster->eval_count,
                 (struct cluster_row){output->eval.step, output->eval.episode,
                                      output->eval.version, output->eval.reward,
-                                     output->eval.final, 0, 0, output->eval.score_count});
+                                     output->eval.final, 0, 0, output->eval.score_count, {0}});
+        for (uint32_t i = 0; i < output->eval.score_count && i < CLUSTER_TASKS; i++)
+            cluster->eval[cluster->eval_count - 1].score[i] = output->eval.scores[i].reward;
         break;
     case COMMAND_RAISE_EPOCH:
         job.version = output->epoch;
@@ -426,7 +428,7 @@ static void start_coordinator(struct cluster *cluster, struct cluster_node *node
 
     fill_config(cluster, node, &config);
     if (host->real != NULL) {
-        settings_fill(&config, &host->real->run.config, NULL);
+        settings_fill(&config, &host->real->run.config, &host->real->tasks);
         config.heartbeat_ms = 2000;
         config.checkpoint_every_ms = cluster->options.checkpoint_every_ms;
         config.run = host->real->run.run_id;

@@ -27,7 +27,7 @@ struct config real_config(const struct cluster *cluster)
     config_init(&config);
     for (size_t i = 0; i < TD_LEN(tiny); i++)
         set(&config, tiny[i]);
-    snprintf(config.task, sizeof(config.task), "%s", options->task);
+    snprintf(strchr(options->task, ',') != NULL ? config.tasks : config.task, sizeof(config.task), "%s", options->task);
     snprintf(config.work_dir, sizeof(config.work_dir), "%s/run", cluster->folder);
     config.lockstep = options->lockstep;
     config.episodic = options->episodic;
@@ -82,6 +82,8 @@ bool real_open(struct real_learner **out, struct cluster *cluster, struct error 
                (real->checkpoint == NULL ||
                 resume_progress(real->checkpoint, &real->progress, &real->state, &real->state_size, err) == TD_OK) &&
                compute_create(&real->compute, &real->run, 1, wake, &real->done, err) == TD_OK;
+    if (open)
+        open = env_task_set(&real->tasks, &real->run.config, err) == TD_OK;
     real->resumed = real->checkpoint != NULL;
     *out = real;
     return open;
@@ -96,6 +98,7 @@ void real_close(struct real_learner **out)
     compute_destroy(&real->compute);
     checkpoint_close(&real->checkpoint);
     resume_save_destroy(&real->save);
+    task_set_release(&real->tasks);
     free(real->state);
     if (real->run.lock >= 0)
         run_close(&real->run);

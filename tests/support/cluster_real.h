@@ -13,6 +13,7 @@
 #include <semaphore.h>
 
 #include "actor/worker.h"
+#include "common/env/tasks.h"
 #include "learner/compute.h"
 #include "learner/digest.h"
 #include "tests/support/cluster.h"
@@ -23,6 +24,7 @@ struct config real_config(const struct cluster *cluster);
 /* --- the learner ------------------------------------------------------------ */
 
 struct real_learner {
+    struct task_set tasks;
     struct run run;
     compute_t *compute;
     sem_t done;

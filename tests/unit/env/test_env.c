@@ -245,6 +245,36 @@ static void damaged_and_foreign_states_are_refused(void **state)
 static const struct env_options rgb = {.obs_type = ENV_OBS_RGB};
 
 /* The disc, brighter than anything else, is where the state says. */
+/* The answer that is wanted earns the most there is, each step; the other toy's earns less. */
+static void the_toys_to_learn_together_have_known_optima(void **state)
+{
+    static const struct { const char *task; uint32_t width; float sign; } toys[] = {{"toy-copy:7", 2, 1}, {"toy-oppose:7", 1, -1}};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(toys); i++)
+        for (int right = 0; right < 2; right++) {
+            env_t *env = open_env(toys[i].task, 3);
+            float obs[2], next[2], action[2];
+            struct env_result result = {0};
+            struct error err = {0};
+            double sum = 0;
+            int steps = 0;
+
+            assert_true(env_spec(env)->obs_dim == toys[i].width && env_spec(env)->action_dim == toys[i].width);
+            assert_ok(env_reset(env, obs, &err), err);
+            for (; !result.truncated; steps++) {
+                for (uint32_t k = 0; k < toys[i].width; k++)
+                    action[k] = (right ? 1.0f : -1.0f) * toys[i].sign * obs[k];
+                assert_ok(env_step(env, action, next, &result, &err), err);
+                assert_memory_equal(obs, next, toys[i].width * sizeof(float));
+                sum += result.reward;
+            }
+            assert_true(steps == 7 && !result.terminated);
+            assert_true(right ? fabs(sum - 7) < 1e-6 : sum < 6.5);
+            env_close(&env);
+        }
+}
+
 static void frames_show_the_toy(void **state)
 {
     static uint8_t frame[3][ENV_FRAME_SIDE][ENV_FRAME_SIDE];
@@ -336,6 +366,7 @@ int main(void)
         cmocka_unit_test(the_toy_terminates_and_can_be_learned),
         cmocka_unit_test(a_bad_action_changes_nothing),
         cmocka_unit_test(damaged_and_foreign_states_are_refused),
+        cmocka_unit_test(the_toys_to_learn_together_have_known_optima),
         cmocka_unit_test(frames_show_the_toy),
         cmocka_unit_test(frames_follow_the_state),
         cmocka_unit_test(pictures_of_any_size),
