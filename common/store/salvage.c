@@ -91,6 +91,21 @@ static bool plausible(const struct segment_head *head, size_t length)
            first <= length / row_stride(&head->schema);
 }
 
+/*
+ * Behind a head that was found: where all its blocks hold nothing else can lie in it, whatever its rows look like. Of
+ * one that was let go only the first pages may be left, and live segments in the rest.
+ */
+static size_t behind(const struct salvage *salvage, const struct segment_head *head, size_t at)
+{
+    uint32_t block = segment_block_rows(&head->schema);
+
+    for (uint32_t row = 0; row < head->rows; row += block)
+        if (segment_rows(head, salvage->bytes + at, row, head->rows - row < block ? head->rows - row : block,
+                         salvage->packer) == NULL)
+            return at + sizeof(*head);
+    return at + head->length;
+}
+
 static int find_all(struct salvage *salvage)
 {
     size_t at = 0;
@@ -104,7 +119,7 @@ static int find_all(struct salvage *salvage)
 
             if (rc != TD_OK)
                 return rc;
-            at += head.length;
+            at = behind(salvage, &head, at);
         } else {
             at++;
         }
@@ -639,12 +654,12 @@ int salvage_into(const char *dir, struct store_config *config, bool live, struct
     int rc;
 
     memset(report, 0, sizeof(*report));
-    if ((rc = find_rows(&salvage, dir, err)) != TD_OK)
-        goto done;
     if ((rc = packer_create(&salvage.packer)) != TD_OK) {
         error_set(err, rc, "out of memory");
         goto done;
     }
+    if ((rc = find_rows(&salvage, dir, err)) != TD_OK)
+        goto done;
     if ((rc = make_out(&salvage, config, err)) != TD_OK)
         goto done;
     if (!store_identity(salvage.out)->created)

@@ -475,8 +475,8 @@ static const char *rescue(struct oracle *oracle, struct toll *toll, bool flipped
         (flipped || !report.salvaged.uncertain))
         return "more was lost than was said";
     toll->uncertain += report.salvaged.uncertain;
-    if (flipped && missing > (long)segment_rows_max(&schema))
-        return "more than a segment was lost";
+    if (flipped && missing > (long)segment_block_rows(&schema))
+        return "more than a block was lost";
     toll->rescues++;
     toll->sealed_lost += missing;
     toll->open_lost += missing_open;
