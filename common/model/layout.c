@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "common/model/world_model.h"
+#include "common/tensor/bf16.h"
 
 #define ALIGN_FLOATS 16
 
@@ -76,6 +77,13 @@ static void add_tensor(struct model_layout *layout, enum model_part part, const 
             tensor->count *= (size_t)sizes[i];
         }
     *end += aligned(tensor->count);
+    tensor->matrix = layer >= 0 && tensor->dims < 4 && strcmp(field, "weight") == 0;
+    if (part < MODEL_TARGET_Q) {
+        size_t *half = tensor->matrix ? &layout->half_matrices : &layout->half_floats;
+
+        tensor->half = *half;
+        *half += 2 * aligned((tensor->count + 1) / 2); /* at least 64 bytes apart either way */
+    }
     if (part != MODEL_TARGET_Q)
         layout->parameters += tensor->count;
 }
@@ -149,7 +157,19 @@ static const struct model_tensor *first_tensor(const struct model_layout *layout
     return tensor;
 }
 
-static struct mlp view_part(const struct model_layout *layout, const float *memory, enum model_part part)
+static const float *floats_at(const float *memory, bool half, const struct model_tensor *tensor)
+{
+    return memory + (half ? tensor->half : tensor->offset);
+}
+
+/* Where a matrix lies in half storage. */
+static const uint16_t *halves_at(const struct model_layout *layout, const float *memory, const struct model_tensor *tensor)
+{
+    return (const uint16_t *)(const void *)(memory + layout->half_floats) + tensor->half;
+}
+
+/* Over an array laid out like the parameters, or over half storage. */
+static struct mlp view_part(const struct model_layout *layout, const float *memory, bool half, enum model_part part)
 {
     const struct model_dims *dims = &layout->dims;
     struct shape shape = shape_of(dims, part);
@@ -165,11 +185,14 @@ static struct mlp view_part(const struct model_layout *layout, const float *memo
         layer->stride = (size_t)layer->in;
         layer->activation = i < shape.hidden ? NN_MISH : shape.last;
         layer->group = dims->simnorm_dim;
-        layer->weight = memory + tensor++->offset;
-        layer->bias = memory + tensor++->offset;
+        if (half)
+            layer->weight_half = halves_at(layout, memory, tensor++);
+        else
+            layer->weight = memory + tensor++->offset;
+        layer->bias = floats_at(memory, half, tensor++);
         if (layer->activation != NN_IDENTITY) {
-            layer->gain = memory + tensor++->offset;
-            layer->shift = memory + tensor++->offset;
+            layer->gain = floats_at(memory, half, tensor++);
+            layer->shift = floats_at(memory, half, tensor++);
         }
     }
     if (part == MODEL_Q || part == MODEL_TARGET_Q)
@@ -181,9 +204,51 @@ void model_views(const struct model_layout *layout, const float *memory, struct 
 {
     for (int part = 0; part < MODEL_PARTS; part++)
         if (is_chain(&layout->dims, (enum model_part)part))
-            parts[part] = view_part(layout, memory, (enum model_part)part);
+            parts[part] = view_part(layout, memory, false, (enum model_part)part);
         else
             parts[part] = (struct mlp){.layers = 0};
+}
+
+void model_half_views(const struct model_layout *layout, const void *half, struct mlp parts[MODEL_PARTS])
+{
+    for (int part = 0; part < MODEL_PARTS; part++)
+        if (part != MODEL_TARGET_Q && is_chain(&layout->dims, (enum model_part)part))
+            parts[part] = view_part(layout, half, true, (enum model_part)part);
+        else
+            parts[part] = (struct mlp){.layers = 0};
+}
+
+void model_to_half(const struct model_layout *layout, const float *parameters, void *half)
+{
+    float *floats = half;
+    uint16_t *matrices = (uint16_t *)(void *)(floats + layout->half_floats);
+
+    memset(half, 0, model_half_bytes(layout)); /* the gaps too: all of it is hashed */
+    for (int i = 0; i < layout->tensors && layout->tensor[i].part < MODEL_TARGET_Q; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i];
+        const float *from = parameters + tensor->offset;
+
+        if (tensor->matrix)
+            bf16_from_floats(matrices + tensor->half, from, tensor->count);
+        else
+            memcpy(floats + tensor->half, from, tensor->count * sizeof(float));
+    }
+}
+
+void model_from_half(const struct model_layout *layout, const void *half, float *parameters)
+{
+    const float *floats = half;
+    const uint16_t *matrices = (const uint16_t *)(const void *)(floats + layout->half_floats);
+
+    for (int i = 0; i < layout->tensors && layout->tensor[i].part < MODEL_TARGET_Q; i++) {
+        const struct model_tensor *tensor = &layout->tensor[i];
+        float *to = parameters + tensor->offset;
+
+        if (tensor->matrix)
+            bf16_to_floats(to, matrices + tensor->half, tensor->count);
+        else
+            memcpy(to, floats + tensor->half, tensor->count * sizeof(float));
+    }
 }
 
 void model_gradients(const struct model_layout *layout, float *memory,
@@ -195,7 +260,7 @@ void model_gradients(const struct model_layout *layout, float *memory,
         parts[part] = (struct mlp_grad){0};
         if (!is_chain(&layout->dims, (enum model_part)part))
             continue;
-        view = view_part(layout, memory, (enum model_part)part);
+        view = view_part(layout, memory, false, (enum model_part)part);
         for (int i = 0; i < view.layers; i++)
             parts[part].layer[i] = (struct nn_layer_grad){
                 .weight = memory + (view.layer[i].weight - memory),
@@ -206,16 +271,26 @@ void model_gradients(const struct model_layout *layout, float *memory,
     }
 }
 
-void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net)
+static void view_pixels(const struct model_layout *layout, const float *memory, bool half, struct pixel_net *net)
 {
     const struct model_tensor *tensor = first_tensor(layout, MODEL_ENCODER);
 
     TD_ASSERT(layout->dims.rgb, "a model of states");
     pixel_net_init(net, layout->dims.num_channels, layout->dims.simnorm_dim);
     for (int l = 0; l < PIXEL_LAYERS; l++) {
-        net->layer[l].weight = memory + tensor++->offset;
-        net->layer[l].bias = memory + tensor++->offset;
+        net->layer[l].weight = floats_at(memory, half, tensor++);
+        net->layer[l].bias = floats_at(memory, half, tensor++);
     }
+}
+
+void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net)
+{
+    view_pixels(layout, memory, false, net);
+}
+
+void model_half_pixels(const struct model_layout *layout, const void *half, struct pixel_net *net)
+{
+    view_pixels(layout, half, true, net);
 }
 
 void model_pixel_gradients(const struct model_layout *layout, float *memory, struct pixel_net_grad *grad)

@@ -5,16 +5,26 @@
 #include <string.h>
 
 #include "common/nn/init.h"
+#include "common/tensor/bf16.h"
 #include "common/tensor/vec.h"
 #include "common/util/rng.h"
 
 #define INIT_DEVIATION 0.02f
 
-int world_model_create(world_model_t **out, const struct model_dims *dims, bool targets,
-                       struct error *err)
+size_t model_snapshot_bytes(const struct model_layout *layout, bool half)
+{
+    return half ? model_half_bytes(layout) : model_acting_floats(layout) * sizeof(float);
+}
+
+size_t world_model_bytes(const world_model_t *model)
+{
+    return model_snapshot_bytes(&model->layout, model->half);
+}
+
+static int create(world_model_t **out, const struct model_dims *dims, bool targets, bool half, struct error *err)
 {
     world_model_t *model;
-    size_t floats, bytes;
+    size_t bytes;
     int rc;
 
     *out = NULL;
@@ -25,8 +35,9 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
         return error_set(err, TD_ENOMEM, "out of memory for a world model");
     model_layout_init(&model->layout, dims);
     model->has_targets = targets;
-    floats = targets ? model_all_floats(&model->layout) : model_acting_floats(&model->layout);
-    bytes = floats * sizeof(float); /* a multiple of 64: tensors are aligned */
+    model->half = half;
+    bytes = targets ? model_all_floats(&model->layout) * sizeof(float) : world_model_bytes(model);
+    bytes = (bytes + 63) / 64 * 64;
     model->parameters = aligned_alloc(64, bytes);
     model->task = calloc((size_t)dims->num_tasks + 1, sizeof(*model->task));
     model->support = calloc((size_t)dims->num_bins, sizeof(float));
@@ -41,11 +52,26 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
         .log_std_min = dims->log_std_min,
         .log_std_dif = dims->log_std_max - dims->log_std_min,
     };
-    model_views(&model->layout, model->parameters, model->part);
-    if (dims->rgb)
+    if (half)
+        model_half_views(&model->layout, model->parameters, model->part);
+    else
+        model_views(&model->layout, model->parameters, model->part);
+    if (dims->rgb && half)
+        model_half_pixels(&model->layout, model->parameters, &model->pixels);
+    else if (dims->rgb)
         model_pixels(&model->layout, model->parameters, &model->pixels);
     *out = model;
     return TD_OK;
+}
+
+int world_model_create(world_model_t **out, const struct model_dims *dims, bool targets, struct error *err)
+{
+    return create(out, dims, targets, false, err);
+}
+
+int world_model_create_half(world_model_t **out, const struct model_dims *dims, struct error *err)
+{
+    return create(out, dims, false, true, err);
 }
 
 void world_model_destroy(world_model_t **pointer)
@@ -115,6 +141,7 @@ void world_model_init(world_model_t *model, uint64_t seed)
     struct rng_key key = {.seed = seed, .purpose = RNG_INIT};
     struct rng whole, rng;
 
+    TD_ASSERT(!model->half, "a model that only acts");
     rng_init(&whole, &key);
     for (int i = 0; i < model->layout.tensors; i++) {
         const struct model_tensor *tensor = &model->layout.tensor[i];
@@ -151,6 +178,12 @@ void world_model_copy_targets(world_model_t *model)
 
 int world_model_finite(const world_model_t *model)
 {
+    const struct model_layout *layout = &model->layout;
+
+    if (model->half)
+        return vec_finite(model->parameters, layout->half_floats) &&
+               bf16_finite((const uint16_t *)(const void *)(model->parameters + layout->half_floats),
+                           layout->half_matrices);
     return vec_finite(model->parameters, model->has_targets ? model_all_floats(&model->layout)
                                                             : model_acting_floats(&model->layout));
 }

@@ -47,6 +47,8 @@ struct model_tensor {
     int dims;
     uint64_t shape[4];
     size_t offset, count; /* floats */
+    bool matrix;          /* a weight of a Linear: a bfloat16 in half storage */
+    size_t half;          /* its offset there: among the bfloat16s, or among the floats */
 };
 
 /* Where everything lies, a function of the dims alone. */
@@ -55,6 +57,7 @@ struct model_layout {
     int tensors;
     struct model_tensor tensor[MODEL_TENSORS_MAX]; /* by offset */
     size_t part[MODEL_PARTS + 1];                  /* first float of each part; the last is the end */
+    size_t half_floats, half_matrices; /* half storage of what acting needs: floats, then so many bfloat16s */
     uint64_t parameters;                           /* as the reference counts: without targets and gaps */
 };
 
@@ -73,6 +76,19 @@ static inline size_t model_all_floats(const struct model_layout *layout)
     return layout->part[MODEL_PARTS];
 }
 
+/*
+ * Half storage: what acting needs with every Linear's weight as bfloat16, and all that is small (biases, LayerNorms,
+ * embeddings, convolutions) as float; first the floats, then the bfloat16s. About half as large.
+ */
+static inline size_t model_half_bytes(const struct model_layout *layout)
+{
+    return layout->half_floats * sizeof(float) + layout->half_matrices * sizeof(uint16_t);
+}
+
+/* From parameters to half storage [model_half_bytes], the nearest bfloat16s; and back, for what is acting. */
+void model_to_half(const struct model_layout *layout, const float *parameters, void *half);
+void model_from_half(const struct model_layout *layout, const void *half, float *parameters);
+
 /* dims must have passed model_dims_check. Never allocates. */
 void model_layout_init(struct model_layout *layout, const struct model_dims *dims);
 
@@ -86,10 +102,13 @@ const struct model_tensor *model_layout_find(const struct model_layout *layout, 
  * chain, parts[MODEL_ENCODER].layers is 0 and model_pixels gives its view.
  */
 void model_views(const struct model_layout *layout, const float *memory, struct mlp parts[MODEL_PARTS]);
+/* The acting parts over half storage. */
+void model_half_views(const struct model_layout *layout, const void *half, struct mlp parts[MODEL_PARTS]);
 void model_gradients(const struct model_layout *layout, float *memory,
                      struct mlp_grad parts[MODEL_PARTS]);
 
-/* The convolutions over such memory; only when dims.rgb. */
+/* The convolutions over such memory, or half storage; only when dims.rgb. */
+void model_half_pixels(const struct model_layout *layout, const void *half, struct pixel_net *net);
 void model_pixels(const struct model_layout *layout, const float *memory, struct pixel_net *net);
 void model_pixel_gradients(const struct model_layout *layout, float *memory, struct pixel_net_grad *grad);
 
@@ -104,8 +123,9 @@ typedef struct world_model {
     struct model_task *task; /* [num_tasks]; all of world_model_set_tasks */
     struct two_hot two_hot;
     struct policy_head head;
-    float *parameters; /* [acting or all floats] */
+    float *parameters; /* [acting or all floats]; with `half`: half storage, its floats */
     bool has_targets;
+    bool half;         /* Linear weights are bfloat16: it only acts */
     struct mlp part[MODEL_PARTS];
     struct pixel_net pixels; /* the encoder when dims.rgb */
     float *support; /* of two_hot */
@@ -117,7 +137,16 @@ typedef struct world_model {
  */
 int world_model_create(world_model_t **out, const struct model_dims *dims, bool targets,
                        struct error *err);
+/* As world_model_create for one that acts and keeps its parameters in half storage. */
+int world_model_create_half(world_model_t **out, const struct model_dims *dims, struct error *err);
 void world_model_destroy(world_model_t **model);
+
+/*
+ * The parameters that act, as they are sent: bytes behind model->parameters, or of a model of these sizes with half
+ * storage or not.
+ */
+size_t world_model_bytes(const world_model_t *model);
+size_t model_snapshot_bytes(const struct model_layout *layout, bool half);
 
 /* The tasks behind the embeddings, dims.num_tasks of them; needed before updates and plans. Copied. */
 void world_model_set_tasks(world_model_t *model, const struct task_set *set);

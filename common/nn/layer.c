@@ -21,7 +21,12 @@ static void check(const struct nn_layer *layer)
 void nn_layer_product(const struct nn_layer *layer, const float *x, size_t ldx, int rows, float beta,
                       float *y, size_t ldy)
 {
-    if (layer->packed != NULL)
+    if (layer->packed_half != NULL)
+        gemm_packed_half(rows, layer->out, layer->packed_from, layer->in, layer->packed_depth, x, ldx,
+                         layer->packed_half, beta, y, ldy);
+    else if (layer->weight_half != NULL)
+        gemm_nt_half(rows, layer->out, layer->in, x, ldx, layer->weight_half, layer->stride, beta, y, ldy);
+    else if (layer->packed != NULL)
         gemm_packed(rows, layer->out, layer->packed_from, layer->in, layer->packed_depth, x, ldx,
                     layer->packed, beta, y, ldy);
     else

@@ -34,6 +34,8 @@ struct nn_layer {
     /* Copies of weight made by gemm_pack, or NULL; results are the same, sooner (mlp_panels). */
     const float *packed;      /* for y = x W', packed_depth deep; its row packed_from meets x[0] */
     const float *packed_back; /* for dx = dy W */
+    /* Weights stored as bfloat16, for acting alone: then `weight` and the two above are NULL. */
+    const uint16_t *weight_half, *packed_half;
     int packed_from, packed_depth;
 };
 

@@ -30,7 +30,10 @@ void mlp_head(struct mlp *out, const struct mlp *ensemble, int head)
         struct nn_layer *layer = &out->layer[l];
         size_t dim = (size_t)layer->out, h = (size_t)head;
 
-        layer->weight += h * dim * layer->stride;
+        if (layer->weight != NULL)
+            layer->weight += h * dim * layer->stride;
+        if (layer->weight_half != NULL)
+            layer->weight_half += h * dim * layer->stride;
         layer->bias += h * dim;
         if (layer->gain != NULL) {
             layer->gain += h * dim;
@@ -38,6 +41,8 @@ void mlp_head(struct mlp *out, const struct mlp *ensemble, int head)
         }
         if (layer->packed != NULL)
             layer->packed += h * gemm_packed_floats(layer->out, layer->in);
+        if (layer->packed_half != NULL)
+            layer->packed_half += h * gemm_packed_floats(layer->out, layer->in);
         if (layer->packed_back != NULL)
             layer->packed_back += h * gemm_packed_floats(layer->in, layer->out);
     }
@@ -72,7 +77,10 @@ void mlp_share(struct mlp *out, const struct mlp *mlp, const float *x, int count
     *out = *mlp;
     first = &out->layer[0];
     first->bias = bias;
-    first->weight += count;
+    if (first->weight != NULL)
+        first->weight += count;
+    if (first->weight_half != NULL)
+        first->weight_half += count;
     first->packed_from += count;
     first->in -= count;
     first->packed_back = NULL; /* its columns have moved */
@@ -89,6 +97,9 @@ void mlp_panels_init(struct mlp_panels *panels, const struct mlp *mlp, int heads
         if (what & MLP_PACK_FORWARD)
             panels->forward[l] =
                 arena_floats(arena, (size_t)heads * gemm_packed_floats(layer->out, layer->in));
+        if (what & MLP_PACK_HALF)
+            panels->half[l] =
+                arena_alloc(arena, (size_t)heads * gemm_packed_floats(layer->out, layer->in), sizeof(uint16_t));
         if (what & back)
             panels->backward[l] =
                 arena_floats(arena, (size_t)heads * gemm_packed_floats(layer->in, layer->out));
@@ -107,13 +118,16 @@ void mlp_panels_pack(const struct mlp_panels *panels, const struct mlp *mlp, int
     int l = task / 2 % mlp->layers, head = task / 2 / mlp->layers;
     const struct nn_layer *layer = &mlp->layer[l];
     float *memory = back ? panels->backward[l] : panels->forward[l];
-    const float *weight = layer->weight + (size_t)head * (size_t)layer->out * layer->stride;
+    size_t at = (size_t)head * (size_t)layer->out * layer->stride;
     int n = back ? layer->in : layer->out, k = back ? layer->out : layer->in;
 
     TD_ASSERT(task >= 0 && head < panels->heads, "task %d", task);
     if (memory != NULL)
-        gemm_pack(n, k, weight, layer->stride, !back, 0, gemm_panels(n),
+        gemm_pack(n, k, layer->weight + at, layer->stride, !back, 0, gemm_panels(n),
                   memory + (size_t)head * gemm_packed_floats(n, k));
+    if (!back && panels->half[l] != NULL)
+        gemm_pack_half(n, k, layer->weight_half + at, layer->stride, 0, gemm_panels(n),
+                       panels->half[l] + (size_t)head * gemm_packed_floats(n, k));
 }
 
 void mlp_panels_use(struct mlp *mlp, const struct mlp_panels *panels)
@@ -123,6 +137,7 @@ void mlp_panels_use(struct mlp *mlp, const struct mlp_panels *panels)
 
         layer->packed = panels->forward[l];
         layer->packed_back = panels->backward[l];
+        layer->packed_half = panels->half[l];
         layer->packed_from = 0;
         layer->packed_depth = layer->in;
     }

@@ -74,12 +74,14 @@ enum mlp_pack {
     MLP_PACK_FORWARD = 1,  /* for forward passes */
     MLP_PACK_BACKWARD = 2, /* for gradients between layers */
     MLP_PACK_INPUT = 4,    /* for the gradient at the chain's input */
+    MLP_PACK_HALF = 8,     /* as FORWARD, of weights stored as bfloat16, and stored so */
 };
 
 struct mlp_panels {
     int heads;                        /* members of the ensemble, 1 for a single chain */
     float *forward[MLP_LAYERS_MAX];   /* [heads, packed weight] or NULL */
     float *backward[MLP_LAYERS_MAX];
+    uint16_t *half[MLP_LAYERS_MAX];
 };
 
 void mlp_panels_init(struct mlp_panels *panels, const struct mlp *mlp, int heads, int what,

@@ -86,8 +86,10 @@ struct mppi_draws mppi_draws_rng(const struct rng *rng)
 /* Packed weights: for every net that many candidates go through, unless that takes too much memory. */
 static void lay_out_panels(struct mppi *mppi, struct arena *arena, size_t model_floats)
 {
-    int what = mppi->config.mpc && model_floats <= PACK_FLOATS_MAX ? MLP_PACK_FORWARD : 0;
+    int what = mppi->config.half ? MLP_PACK_HALF : MLP_PACK_FORWARD;
 
+    if (!mppi->config.mpc || model_floats > PACK_FLOATS_MAX)
+        what = 0;
     for (int i = MODEL_DYNAMICS; i <= MODEL_PI; i++)
         mlp_panels_init(&mppi->panels[i], &mppi->part[i], i == MODEL_Q ? mppi->dims.num_q : 1, what, arena);
 }
@@ -606,6 +608,7 @@ int mppi_plan_batch(mppi_t *mppi, const world_model_t *model, struct mppi_reques
     int rc = TD_OK;
 
     assert_same_sizes(&mppi->dims, &model->layout.dims);
+    TD_ASSERT(model->half == mppi->config.half, "a planner for the other storage");
     TD_ASSERT(mppi->dims.num_tasks == 0 || model->task[0].action_dim > 0, "the model's tasks are not set");
     take_requests(mppi, requests, count);
     if (count == 0)

@@ -36,9 +36,10 @@ struct mppi_config {
     int horizon, iterations, num_samples, num_elites, num_pi_trajs;
     float min_std, max_std, temperature;
     double discount; /* with several tasks, the model's table has theirs */
+    bool half;       /* for models in half storage (world_model.h): packed weights are bfloat16 too */
 };
 
-/* From the options; iterations and discount as the task implies (see dims.h). */
+/* From the options; iterations and discount as the task implies (see dims.h); half is left false. */
 void mppi_config_init(struct mppi_config *plan, const struct config *config, int action_dim,
                       uint64_t episode_length);
 

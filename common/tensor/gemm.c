@@ -93,3 +93,28 @@ void gemm_packed(int m, int n, int from, int k, int depth, const float *a, size_
         kernels()->multiply_packed(m, n, k, a, lda, packed + (size_t)from * (size_t)kernels()->width,
                                    (size_t)depth, beta, c, ldc);
 }
+
+void gemm_nt_half(int m, int n, int k, const float *a, size_t lda, const uint16_t *b, size_t ldb, float beta,
+                  float *c, size_t ldc)
+{
+    check(m, n, k, lda, (size_t)k, ldb, (size_t)k, ldc);
+    if (m > 0 && n > 0)
+        kernels()->multiply_half(m, n, k, a, lda, b, ldb, beta, c, ldc);
+}
+
+void gemm_pack_half(int n, int k, const uint16_t *b, size_t ldb, int first, int count, uint16_t *packed)
+{
+    TD_ASSERT(first >= 0 && count >= 0 && first + count <= gemm_panels(n), "first %d count %d n %d", first,
+              count, n);
+    kernels()->pack_half(n, k, b, ldb, first, count, packed);
+}
+
+void gemm_packed_half(int m, int n, int from, int k, int depth, const float *a, size_t lda,
+                      const uint16_t *packed, float beta, float *c, size_t ldc)
+{
+    check(m, n, k, lda, (size_t)k, 0, 0, ldc);
+    TD_ASSERT(from >= 0 && from + k <= depth, "from %d k %d depth %d", from, k, depth);
+    if (m > 0 && n > 0)
+        kernels()->multiply_packed_half(m, n, k, a, lda, packed + (size_t)from * (size_t)kernels()->width,
+                                        (size_t)depth, beta, c, ldc);
+}

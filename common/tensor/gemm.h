@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/util/error.h"
 
@@ -58,5 +59,17 @@ void gemm_pack(int n, int k, const float *b, size_t ldb, bool transposed, int fi
  */
 void gemm_packed(int m, int n, int from, int k, int depth, const float *a, size_t lda,
                  const float *packed, float beta, float *c, size_t ldc);
+
+/*
+ * The same for weights stored as bfloat16 (bf16.h), B [n,k] in y = x W': expanded to floats on the way, so
+ * the bits are those of a float B of the same values.
+ *
+ *   packed  [gemm_packed_floats(n, k)]  out  64-byte aligned
+ */
+void gemm_nt_half(int m, int n, int k, const float *a, size_t lda, const uint16_t *b, size_t ldb, float beta,
+                  float *c, size_t ldc);
+void gemm_pack_half(int n, int k, const uint16_t *b, size_t ldb, int first, int count, uint16_t *packed);
+void gemm_packed_half(int m, int n, int from, int k, int depth, const float *a, size_t lda,
+                      const uint16_t *packed, float beta, float *c, size_t ldc);
 
 #endif

@@ -5,8 +5,10 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/mman.h>
 
+#include "common/tensor/bf16.h"
 #include "common/tensor/gemm_kernels.h"
 
 char *openblas_get_config(void);
@@ -131,6 +133,32 @@ static void blas_pack(int n, int k, const float *b, size_t ldb, bool transposed,
                 transposed ? b[(size_t)j * ldb + (size_t)p] : b[(size_t)p * ldb + (size_t)j];
 }
 
+#define HALF_FLOATS 65536 /* of B at a time, expanded */
+
+/* Some rows of B at a time; a row that is longer is refused, as no layer has one. */
+static void blas_multiply_half(int m, int n, int k, const float *a, size_t row, const uint16_t *b, size_t ldb,
+                               float beta, float *c, size_t ldc)
+{
+    float rows[HALF_FLOATS] __attribute__((aligned(64)));
+    int most = k > 0 ? HALF_FLOATS / k : n;
+
+    TD_ASSERT(most > 0, "k %d", k);
+    for (int j = 0; j < n; j += most) {
+        int count = n - j < most ? n - j : most;
+
+        for (int i = 0; i < count; i++)
+            bf16_to_floats(rows + (size_t)i * (size_t)k, b + (size_t)(j + i) * ldb, (size_t)k);
+        blas_multiply(m, count, k, a, row, 1, rows, (size_t)k, true, beta, c + j, ldc);
+    }
+}
+
+static void blas_pack_half(int n, int k, const uint16_t *b, size_t ldb, int first, int count, uint16_t *packed)
+{
+    (void)n;
+    for (int j = first; j < first + count; j++)
+        memcpy(packed + (size_t)j * (size_t)k, b + (size_t)j * ldb, (size_t)k * sizeof(*packed));
+}
+
 int gemm_blas_start(int threads, struct error *err)
 {
     int parallel = openblas_get_parallel();
@@ -171,4 +199,7 @@ const struct gemm_kernels gemm_blas = {
     .multiply = blas_multiply,
     .multiply_packed = blas_multiply_packed,
     .pack = blas_pack,
+    .multiply_half = blas_multiply_half,
+    .multiply_packed_half = blas_multiply_half, /* a panel is a row of B */
+    .pack_half = blas_pack_half,
 };

@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct gemm_kernels {
     int width; /* columns of a panel */
@@ -26,6 +27,13 @@ struct gemm_kernels {
     /* Panels first .. first + count - 1 of op(B) [k, n]. */
     void (*pack)(int n, int k, const float *b, size_t ldb, bool transposed, int first, int count,
                  float *packed);
+
+    /* As these three for B stored as bfloat16, lying as [n, k]. */
+    void (*multiply_half)(int m, int n, int k, const float *a, size_t row, const uint16_t *b, size_t ldb,
+                          float beta, float *c, size_t ldc);
+    void (*multiply_packed_half)(int m, int n, int k, const float *a, size_t row, const uint16_t *packed,
+                                 size_t depth, float beta, float *c, size_t ldc);
+    void (*pack_half)(int n, int k, const uint16_t *b, size_t ldb, int first, int count, uint16_t *packed);
 };
 
 #if defined(__x86_64__)

@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "common/nn/init.h"
 #include "common/plan/mppi.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
@@ -456,6 +457,139 @@ static void a_plan_is_the_same_in_any_batch(void **state)
     }
 }
 
+/* The model in half storage, and one of floats with the same values. */
+static world_model_t *halve(world_model_t *model)
+{
+    world_model_t *half;
+    struct error err;
+
+    assert_ok(world_model_create_half(&half, &model->layout.dims, &err), err);
+    model_to_half(&model->layout, model->parameters, half->parameters);
+    model_from_half(&model->layout, half->parameters, model->parameters);
+    if (model->layout.dims.num_tasks > 0)
+        memcpy(half->task, model->task, (size_t)model->layout.dims.num_tasks * sizeof(*model->task));
+    return half;
+}
+
+/* Every plan from bfloat16 weights is the one from floats of the same values, with less memory. */
+static void half_storage_plans_alike(void **state)
+{
+    enum isa best = isa_current();
+
+    (void)state;
+    for (int isa = ISA_PLAIN + 1; isa < ISA_COUNT; isa++) {
+        if (isa_force((enum isa)isa) != TD_OK)
+            continue;
+        for (int kind = 0; kind < 8; kind++) {
+            struct model_dims dims = kind % 4 == 3   ? test_task_dims(0)
+                                     : kind % 4 == 2 ? test_pixel_dims(0)
+                                                     : test_dims(kind % 4 == 1, 0);
+            world_model_t *model, *half;
+            struct mppi_config config = small();
+            float action[2][3], mean[2][9];
+
+            if (kind % 4 == 0)
+                dims.mlp_dim = 700; /* deeper than a block of the products */
+            model = test_model(&dims, 3);
+            half = halve(model);
+            config.mpc = kind < 4;
+            assert_int_equal(plan_once(&config, model, 2, false, 0, action[0], mean[0]), TD_OK);
+            config.half = true;
+            assert_int_equal(plan_once(&config, half, 2, false, 0, action[1], mean[1]), TD_OK);
+            assert_memory_equal(action[0], action[1], sizeof(action[0]));
+            assert_true(!config.mpc || memcmp(mean[0], mean[1], sizeof(mean[0])) == 0);
+            assert_true(world_model_bytes(half) < world_model_bytes(model));
+            world_model_destroy(&half);
+            world_model_destroy(&model);
+        }
+    }
+    assert_int_equal(isa_force(best), TD_OK);
+}
+
+struct kept {
+    float value[64];
+};
+
+static void keep_values(void *context, int environment, int iteration, const float *value, const float *actions)
+{
+    (void)environment;
+    (void)actions;
+    if (iteration == 0)
+        memcpy(((struct kept *)context)->value, value, sizeof(((struct kept *)context)->value));
+}
+
+/*
+ * Last layers that say something, as surely as learned ones do: a distribution over a few bins, moved by what
+ * the layers before make of the input.
+ */
+static void make_sure(world_model_t *model)
+{
+    for (int i = 0; i < model->layout.tensors; i++) {
+        const struct model_tensor *tensor = &model->layout.tensor[i];
+        float *x = model->parameters + tensor->offset;
+        bool last = strstr(tensor->name, ".2.") != NULL && (tensor->part == MODEL_REWARD || tensor->part == MODEL_Q);
+
+        if (last && tensor->matrix)
+            init_truncated_normal(test_rng(), x, tensor->count, 0.05f);
+        for (size_t j = 0; last && !tensor->matrix && j < tensor->count; j++) {
+            float bin = -10.0f + 0.2f * (float)(j % 101), centre = tensor->part == MODEL_Q ? 3.0f : 0.7f;
+
+            x[j] = -(bin - centre) * (bin - centre) / (2 * 0.4f * 0.4f);
+        }
+    }
+}
+
+/* At the widths of size 5, values from bfloat16 are those from floats to a hundredth of the largest. */
+static void half_storage_values_are_within_a_hundredth(void **state)
+{
+    struct kept kept[2];
+    struct config options;
+    struct model_dims dims;
+    world_model_t *model, *half;
+    struct error err;
+    double worst = 0;
+
+    (void)state;
+    config_init(&options);
+    options.model_size = 5;
+    assert_ok(model_dims_init(&dims, &options, 24, 6, &err), err);
+    assert_ok(world_model_create(&model, &dims, true, &err), err);
+    world_model_init(model, 7);
+    make_sure(model);
+    assert_ok(world_model_create_half(&half, &dims, &err), err);
+    model_to_half(&model->layout, model->parameters, half->parameters);
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        double largest = 0, off = 0;
+
+        for (int i = 0; i < 2; i++) {
+            struct mppi_watch watch = {.context = &kept[i], .iteration = keep_values};
+            struct mppi_config config = small();
+            struct rng rng = test_stream(seed, 3);
+            struct mppi_draws draws = mppi_draws_rng(&rng);
+            float seen[24], action[6];
+            mppi_t *mppi;
+
+            rng_normal(&rng, seen, 24);
+            config.num_samples = 64;
+            config.iterations = 1;
+            config.half = i == 1;
+            assert_ok(mppi_create(&mppi, &config, &dims, 1, NULL, &err), err);
+            mppi_set_watch(mppi, &watch);
+            assert_int_equal(mppi_plan(mppi, i == 1 ? half : model, seen, true, true, &draws, action), TD_OK);
+            mppi_destroy(&mppi);
+        }
+        for (int s = 0; s < 64; s++) {
+            largest = fmax(largest, fabs((double)kept[0].value[s]));
+            off = fmax(off, fabs((double)kept[0].value[s] - (double)kept[1].value[s]));
+        }
+        print_message("largest %g off %g\n", largest, off);
+        worst = fmax(worst, off / largest);
+    }
+    assert_true(worst > 0 && worst < 1e-2);
+    world_model_destroy(&half);
+    world_model_destroy(&model);
+}
+
 /* What it will take is known before. */
 static void memory_is_known_before_it_is_taken(void **state)
 {
@@ -600,6 +734,8 @@ int main(void)
         cmocka_unit_test(broken_parameters_are_reported),
         cmocka_unit_test(the_model_may_change_between_plans),
         cmocka_unit_test(a_plan_is_the_same_in_any_batch),
+        cmocka_unit_test(half_storage_plans_alike),
+        cmocka_unit_test(half_storage_values_are_within_a_hundredth),
         cmocka_unit_test(memory_is_known_before_it_is_taken),
         cmocka_unit_test(tasks_have_their_own_actions_and_embeddings),
         cmocka_unit_test(only_the_plan_that_diverged_is_reported),

@@ -1,5 +1,6 @@
 #include "tests/support/test.h"
 
+#include "common/tensor/bf16.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
 
@@ -207,6 +208,42 @@ static void packed_products_have_the_same_bits(void **state)
     }
 }
 
+/* From bfloat16, packed or on the way, the bits are those from floats of the same values. */
+static void bfloat16_products_have_the_bits_of_floats(void **state)
+{
+    static uint16_t half[BIG_K * BIG_N], half_packed[(BIG_N + 64) * BIG_K] __attribute__((aligned(64)));
+    static const struct shape sizes[] = {{1, 1, 1}, {1, 75, 640}, {45, 33, 641}, {14, 32, 1500}, {7, 75, 1281}};
+
+    (void)state;
+    fill_big();
+    bf16_from_floats(half, big_b, TD_LEN(big_b));
+    bf16_to_floats(big_b, half, TD_LEN(big_b));
+    ON_EVERY_PATH for (size_t i = 0; i < TD_LEN(sizes); i++)
+    {
+        const struct shape *s = &sizes[i];
+        size_t k = (size_t)s->k, n = (size_t)s->n, bytes = (size_t)s->m * n * sizeof(float);
+
+        for (int from = 0; from < 2 && from < s->k; from++) {
+            memset(big_c, 0, sizeof(big_c));
+            gemm_nt(s->m, s->n, s->k - from, big_a, k, big_b + from, k, 0, big_c, n);
+            test_poison(again, bytes);
+            gemm_nt_half(s->m, s->n, s->k - from, big_a, k, half + from, k, 0, again, n);
+            if (path == ISA_PLAIN) /* OpenBLAS, given fewer columns at a time, rounds as it likes */
+                assert_close(big_c, again, (size_t)s->m * n, 1e-4, 1e-5);
+            else
+                assert_memory_equal(big_c, again, bytes);
+            test_poison(half_packed, sizeof(half_packed));
+            gemm_pack_half(s->n, s->k, half, k, 0, gemm_panels(s->n), half_packed);
+            test_poison(again, bytes);
+            gemm_packed_half(s->m, s->n, from, s->k - from, s->k, big_a, k, half_packed, 0, again, n);
+            if (path == ISA_PLAIN)
+                assert_close(big_c, again, (size_t)s->m * n, 1e-4, 1e-5);
+            else
+                assert_memory_equal(big_c, again, bytes);
+        }
+    }
+}
+
 static void the_library_is_serial_and_named(void **state)
 {
     struct error err = {0};
@@ -226,6 +263,7 @@ int main(void)
         cmocka_unit_test_teardown(deep_products_agree_with_openblas, back_to_best),
         cmocka_unit_test_teardown(a_row_does_not_depend_on_its_neighbours, back_to_best),
         cmocka_unit_test_teardown(packed_products_have_the_same_bits, back_to_best),
+        cmocka_unit_test_teardown(bfloat16_products_have_the_bits_of_floats, back_to_best),
         cmocka_unit_test(the_library_is_serial_and_named),
     };
 
