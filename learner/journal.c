@@ -6,9 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/metrics/tensorboard.h"
 #include "common/util/clock.h"
 #include "common/util/log.h"
 #include "learner/csv.h"
+
+#define EVENTS_EVERY_MS 200 /* between two train rows in the event file; train.csv has them all */
+#define TAG_MAX         (TASK_NAME_MAX + 40)
 
 struct file {
     const char *name;
@@ -27,6 +31,8 @@ struct journal {
     double seconds_before; /* of earlier lives */
     uint64_t start_ms;
     struct log_limit failed;
+    tensorboard_t *events; /* or NULL */
+    uint64_t events_ms;    /* of the last train row in it */
 };
 
 /* The last time and step that an earlier life wrote. */
@@ -99,6 +105,81 @@ static void free_columns(journal_t *journal)
     free(journal->columns);
 }
 
+/* --- TensorBoard ---------------------------------------------------------------- */
+
+static void complain(journal_t *journal, const char *path, const struct error *err)
+{
+    if (log_allow(&journal->failed, 10000))
+        log_error("a line could not be written", "file=%s why=\"%s\" repeats=%u", path, err->text,
+                  journal->failed.suppressed_last);
+}
+
+static void put_options(journal_t *journal, const struct config *config)
+{
+    static char values[TENSORBOARD_TAGS_MAX][CONFIG_TEXT_MAX];
+    struct tensorboard_hparam hparams[TENSORBOARD_TAGS_MAX];
+    int options_count, count = 0;
+    const struct config_option *options = config_options(&options_count);
+    char *text = NULL;
+    size_t length = 0;
+    struct error err = {0};
+    FILE *out = open_memstream(&text, &length);
+
+    if (out == NULL)
+        return;
+    for (int i = 0; i < options_count && count < TENSORBOARD_TAGS_MAX; i++) {
+        const struct config_option *option = &options[i];
+        char *value = values[count];
+
+        if (!config_is_stored(option))
+            continue;
+        config_format(config, option, value, CONFIG_TEXT_MAX);
+        fprintf(out, "    %s: %s\n", option->name, value); /* four blanks: Markdown's verbatim */
+        hparams[count++] = (struct tensorboard_hparam){
+            .name = option->name,
+            .text = option->type == CONFIG_TEXT ? value : NULL,
+            .is_bool = option->type == CONFIG_BOOL,
+            .number = option->type == CONFIG_BOOL ? value[0] == 't' : strtod(value, NULL),
+        };
+    }
+    if (fclose(out) == 0 && (tensorboard_text(journal->events, 0, "config", text, &err) != TD_OK ||
+                             tensorboard_hparams(journal->events, hparams, count, &err) != TD_OK))
+        complain(journal, tensorboard_path(journal->events), &err);
+    free(text);
+}
+
+/* A run without them is a run all the same. */
+static void open_events(journal_t *journal, const struct run *run)
+{
+    struct error err = {0};
+
+    if (!run->config.tensorboard)
+        return;
+    if (tensorboard_open(&journal->events, run->dir, &err) != TD_OK)
+        log_warn("no events for TensorBoard", "why=\"%s\"", err.text);
+    else
+        put_options(journal, &run->config);
+}
+
+/* The values of a csv line, but for its step, under category/column. */
+static void put_events(journal_t *journal, const char *category, const struct file *file, const double *values)
+{
+    struct tensorboard_scalar scalars[CSV_COLUMNS_MAX];
+    char tags[CSV_COLUMNS_MAX][TAG_MAX];
+    struct error err = {0};
+
+    if (journal->events == NULL)
+        return;
+    for (int i = 1; i < file->count; i++) {
+        snprintf(tags[i], TAG_MAX, "%s/%s", category, file->columns[i]);
+        scalars[i - 1] = (struct tensorboard_scalar){tags[i], values[i]};
+    }
+    if (tensorboard_scalars(journal->events, (uint64_t)values[0], scalars, file->count - 1, &err) != TD_OK)
+        complain(journal, tensorboard_path(journal->events), &err);
+}
+
+/* --- life ------------------------------------------------------------------------ */
+
 int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, const struct task_set *tasks,
                  struct error *err)
 {
@@ -124,6 +205,7 @@ int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat,
         journal_close(&journal);
         return rc;
     }
+    open_events(journal, run);
     *out = journal;
     return TD_OK;
 }
@@ -135,6 +217,7 @@ void journal_close(journal_t **journal)
     csv_close(&(*journal)->train.csv);
     csv_close(&(*journal)->eval.csv);
     free_columns(*journal);
+    tensorboard_close(&(*journal)->events);
     free(*journal);
     *journal = NULL;
 }
@@ -149,10 +232,8 @@ static void append(journal_t *journal, struct file *file, double *values)
     struct error err = {0};
 
     values[0] = file->step = fmax(values[0], file->step);
-    if (file->csv != NULL && csv_append(file->csv, values, &err) != TD_OK &&
-        log_allow(&journal->failed, 10000))
-        log_error("a line could not be written", "file=%s why=\"%s\" repeats=%u", file->path, err.text,
-                  journal->failed.suppressed_last);
+    if (file->csv != NULL && csv_append(file->csv, values, &err) != TD_OK)
+        complain(journal, file->path, &err);
 }
 
 void journal_train(journal_t *journal, const struct command_train_row *row,
@@ -171,6 +252,10 @@ void journal_train(journal_t *journal, const struct command_train_row *row,
     values[CSV_TRAIN_RATE] = rate;
     csv_train_stats(values, stats);
     append(journal, &journal->train, values);
+    if (clock_ms() - journal->events_ms >= EVENTS_EVERY_MS) {
+        put_events(journal, "train", &journal->train, values);
+        journal->events_ms = clock_ms();
+    }
     log_info("train", "step=%llu episode=%llu reward=%.2f length=%llu updates=%llu actor=%u",
              (unsigned long long)row->step, (unsigned long long)row->episode, row->reward,
              (unsigned long long)row->length, (unsigned long long)row->updates, row->slot);
@@ -218,6 +303,7 @@ void journal_eval(journal_t *journal, const struct command_eval_row *row)
     if (journal->tasks != NULL)
         put_scores(journal, row, values + CSV_EVAL_COUNT);
     append(journal, &journal->eval, values);
+    put_events(journal, "eval", &journal->eval, values);
     log_info("eval", "step=%llu reward=%.2f episodes=%u updates=%llu final=%d",
              (unsigned long long)row->step, row->reward, row->episodes, (unsigned long long)row->version,
              row->final);
@@ -239,7 +325,13 @@ static int cut_file(struct file *file, uint64_t below, struct error *err)
 
 int journal_rollback(journal_t *journal, const struct command_rollback *rollback, struct error *err)
 {
+    uint64_t below = rollback->train_below > rollback->eval_below ? rollback->train_below : rollback->eval_below;
+    struct error why = {0};
     int rc = cut_file(&journal->train, rollback->train_below, err);
+
+    /* What lies between the two comes again with the same values. */
+    if (below != UINT64_MAX && tensorboard_purge(journal->events, below, &why) != TD_OK)
+        complain(journal, tensorboard_path(journal->events), &why);
 
     return rc != TD_OK ? rc : cut_file(&journal->eval, rollback->eval_below, err);
 }

@@ -1,5 +1,6 @@
 /*
- * journal.h - what the learner writes down as it goes: train.csv, eval.csv and lines in its log.
+ * journal.h - what the learner writes down as it goes: train.csv, eval.csv, TensorBoard's events (the same numbers
+ * under train/ and eval/, five episodes a second at most) and lines in its log.
  *
  * Thread:  the loop's. A row that cannot be written (full disk) is logged and given up.
  */

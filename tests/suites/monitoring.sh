@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a run shows, read by those it is for: promtool and a real Prometheus.
-#   make test-monitoring       (installs Debian's prometheus; needs root or sudo)
+# What a run shows, read by those it is for: promtool, a real Prometheus, the real tensorboard package.
+#   make test-monitoring       (installs Debian's prometheus, needs root or sudo; tensorboard into third_party/tensorboard)
 set -uo pipefail
 root=$PWD bin=$PWD/$TD_BUILD/bin
 work=$(mktemp -d) good=0 bad=0 pids=()
@@ -96,6 +96,23 @@ until_true 30 quick && ok "p99 of /metrics $p99 s" || no "p99 of /metrics $p99 s
 kill -TERM $train; wait $train
 none() { ! ls "$run"/run/*.metrics.json >/dev/null 2>&1; }
 none && ok 'parts that left are no targets' || { no 'parts that left are no targets'; ls "$run/run"; }
+
+# --- event files ---
+board=third_party/tensorboard
+[ -x $board/bin/python ] && $board/bin/python -c 'import tensorboard' 2>/dev/null ||
+    { python3 -m venv $board && $board/bin/pip install --quiet --disable-pip-version-check tensorboard==2.21.0; } || exit 2
+check 'event files of that run, read by tensorboard' $board/bin/python tests/suites/tensorboard.py "$run"
+
+# lock-step, killed and resumed: what it went back over is shown once
+lock=$work/lockstep
+step() { "$bin/tdmpc2" train task=toy lockstep=true steps=$1 seed_steps=100 model_size=1 batch_size=16 mpc=false eval_freq=200 \
+    eval_episodes=1 checkpoint_steps=150 work_dir="$lock" >>"$work/lock.log" 2>&1; }
+step 900 & stepper=$!
+far() { [ "$(tail -n 1 "$lock/train.csv" 2>/dev/null | cut -d, -f1)" -gt 400 ] 2>/dev/null; }
+until_true 120 far && ok 'lock-step went on' || no 'lock-step went on'
+kill -KILL $(grep -ho '"pid":[0-9]*' "$lock"/run/learner-0.addr | cut -d: -f2)
+wait $stepper # it starts the learner again
+check 'event files of a learner that was killed, read by tensorboard' $board/bin/python tests/suites/tensorboard.py "$lock" 2
 
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]
