@@ -101,7 +101,7 @@ none && ok 'parts that left are no targets' || { no 'parts that left are no targ
 board=third_party/tensorboard
 [ -x $board/bin/python ] && $board/bin/python -c 'import tensorboard' 2>/dev/null ||
     { python3 -m venv $board && $board/bin/pip install --quiet --disable-pip-version-check tensorboard==2.21.0; } || exit 2
-check 'event files of that run, read by tensorboard' $board/bin/python tests/suites/tensorboard.py "$run"
+check 'event files of that run, read by tensorboard' $board/bin/python tests/suites/read_events.py "$run"
 
 # lock-step, killed and resumed: what it went back over is shown once
 lock=$work/lockstep
@@ -112,7 +112,7 @@ far() { [ "$(tail -n 1 "$lock/train.csv" 2>/dev/null | cut -d, -f1)" -gt 400 ] 2
 until_true 120 far && ok 'lock-step went on' || no 'lock-step went on'
 kill -KILL $(grep -ho '"pid":[0-9]*' "$lock"/run/learner-0.addr | cut -d: -f2)
 wait $stepper # it starts the learner again
-check 'event files of a learner that was killed, read by tensorboard' $board/bin/python tests/suites/tensorboard.py "$lock" 2
+check 'event files of a learner that was killed, read by tensorboard' $board/bin/python tests/suites/read_events.py "$lock" 2
 
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]

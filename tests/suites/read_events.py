@@ -1,6 +1,6 @@
 """Reads a run's event files with the real tensorboard package and compares them with its csv files.
 
-    python tensorboard.py RUN_DIR [lives]      lives: how often the learner was started
+    python read_events.py RUN_DIR [lives]      lives: how often the learner was started
 """
 import csv
 import glob
