@@ -12,6 +12,7 @@
 #include "learner/csv.h"
 
 #define EVENTS_EVERY_MS 200 /* between two train rows in the event file; train.csv has them all */
+#define EVENT_TAGS      64  /* in one event; lines of many tasks take several */
 #define TAG_MAX         (TASK_NAME_MAX + 40)
 
 struct file {
@@ -164,17 +165,21 @@ static void open_events(journal_t *journal, const struct run *run)
 /* The values of a csv line, but for its step, under category/column. */
 static void put_events(journal_t *journal, const char *category, const struct file *file, const double *values)
 {
-    struct tensorboard_scalar scalars[CSV_COLUMNS_MAX];
-    char tags[CSV_COLUMNS_MAX][TAG_MAX];
+    struct tensorboard_scalar scalars[EVENT_TAGS];
+    char tags[EVENT_TAGS][TAG_MAX];
     struct error err = {0};
+    int rc = TD_OK;
 
-    if (journal->events == NULL)
-        return;
-    for (int i = 1; i < file->count; i++) {
-        snprintf(tags[i], TAG_MAX, "%s/%s", category, file->columns[i]);
-        scalars[i - 1] = (struct tensorboard_scalar){tags[i], values[i]};
+    for (int from = 1; from < file->count && journal->events != NULL && rc == TD_OK; from += EVENT_TAGS) {
+        int count = file->count - from < EVENT_TAGS ? file->count - from : EVENT_TAGS;
+
+        for (int i = 0; i < count; i++) {
+            snprintf(tags[i], TAG_MAX, "%s/%s", category, file->columns[from + i]);
+            scalars[i] = (struct tensorboard_scalar){tags[i], values[from + i]};
+        }
+        rc = tensorboard_scalars(journal->events, (uint64_t)values[0], scalars, count, &err);
     }
-    if (tensorboard_scalars(journal->events, (uint64_t)values[0], scalars, file->count - 1, &err) != TD_OK)
+    if (rc != TD_OK)
         complain(journal, tensorboard_path(journal->events), &err);
 }
 
