@@ -4,9 +4,13 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/store/verify.h"
+#include "common/util/fs.h"
 #include "tests/support/rows.h"
 #include "tests/support/test.h"
 
@@ -28,6 +32,35 @@ int statvfs(const char *path, struct statvfs *out)
     out->f_blocks = out->f_bavail = out->f_bfree = disk_full ? 10 : 1 << 24;
     return 0;
 }
+
+/* --- a kill before the k-th call that changes a disk --------------------------- */
+
+static long calls_left = -1; /* -1: nobody is killed */
+
+static void step(void)
+{
+    if (calls_left >= 0 && calls_left-- == 0)
+        _exit(99); /* what was done stays, as after kill -9 */
+}
+
+#define STEP(type, name, number, parameters, ...)          \
+    type name parameters                                   \
+    {                                                      \
+        step();                                            \
+        return (type)syscall(number, __VA_ARGS__);         \
+    }
+
+STEP(int, rename, SYS_rename, (const char *from, const char *to), from, to)
+STEP(int, link, SYS_link, (const char *from, const char *to), from, to)
+STEP(int, unlink, SYS_unlink, (const char *path), path)
+STEP(int, mkdir, SYS_mkdir, (const char *path, mode_t mode), path, mode)
+STEP(int, rmdir, SYS_rmdir, (const char *path), path)
+STEP(int, fsync, SYS_fsync, (int fd), fd)
+STEP(int, fdatasync, SYS_fdatasync, (int fd), fd)
+STEP(int, ftruncate, SYS_ftruncate, (int fd, off_t length), fd, length)
+STEP(ssize_t, pwrite, SYS_pwrite64, (int fd, const void *bytes, size_t size, off_t at), fd, bytes, size, at)
+STEP(ssize_t, writev, SYS_writev, (int fd, const struct iovec *parts, int count), fd, parts, count)
+STEP(ssize_t, pwritev, SYS_pwritev, (int fd, const struct iovec *parts, int count, off_t at), fd, parts, count, at, 0L)
 
 static const char *fresh(void)
 {
@@ -327,6 +360,100 @@ static void a_rescue_cut_short_begins_anew(void **state)
     store_close(&store);
 }
 
+/* All rows once, under one of the two states that there may be. */
+static void check_rescued(const char *dir, bool *done)
+{
+    struct store_config config = config_of(dir);
+    struct rescue_report report;
+    struct error err = {0};
+    int times[2100], rc;
+    store_t *store;
+
+    config.check = true;
+    rc = store_open(&store, &config, &err);
+    *done = rc == TD_OK;
+    if (rc == TD_ECORRUPT) {
+        assert_ok(store_rescue(&config, &report, &err), err);
+        assert_int_equal(report.salvaged.lost_rows + report.salvaged.unknown_episodes, 0);
+        rc = store_open(&store, &config, &err);
+    }
+    assert_ok(rc, err);
+    assert_int_equal(store_counts(store)->held_rows, 51 * EPISODE + 90);
+    assert_int_equal(store_counts(store)->learner_epoch, 7);
+    for (uint32_t slot = 0; slot < 3; slot++) {
+        count_rows(store, slot, times, 2030);
+        for (int row = 0; row < 2030; row++)
+            assert_int_equal(times[row], row >= 300);
+    }
+    store_close(&store);
+}
+
+/* The damaged file, byte by byte, under one of its names. */
+static void check_kept(const char *dir, const char *bytes, size_t length)
+{
+    DIR *folder = opendir(dir);
+    bool kept = false;
+
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL && !kept;) {
+        char path[1200], *found;
+        size_t size;
+
+        if (strncmp(entry->d_name, "data.mdb", 8) != 0)
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name);
+        found = load(path, &size);
+        kept = size == length && memcmp(found, bytes, length) == 0;
+        free(found);
+    }
+    closedir(folder);
+    assert_true(kept);
+}
+
+/* A kill before each call in turn, until one rescue comes through. */
+static void a_rescue_may_be_killed_anywhere(void **state)
+{
+    const char *first = fresh();
+    bool done = false;
+    int kills = 0, after = 0, status;
+    char path[600], *bytes;
+    size_t length;
+
+    (void)state;
+    (void)fill(first);
+    break_root(first);
+    snprintf(path, sizeof(path), "%s/data.mdb", first);
+    bytes = load(path, &length);
+    for (long calls = 0; !done || after < 3; calls++) { /* a few beyond the swap */
+        const char *dir = fresh();
+        struct store_config config = config_of(dir);
+        struct error err = {0};
+        pid_t child;
+
+        assert_true(calls < 2000);
+        snprintf(path, sizeof(path), "%s/data.mdb", dir);
+        assert_ok(fs_mkdirs(dir, 0755, &err), err);
+        assert_ok(fs_write_file(path, bytes, length, &err), err);
+        if ((child = fork()) == 0) {
+            struct rescue_report report;
+
+            calls_left = calls;
+            _exit(store_rescue(&config, &report, NULL) == TD_OK ? 0 : 1);
+        }
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status) && WEXITSTATUS(status) != 1);
+        kills += WEXITSTATUS(status) == 99;
+        check_kept(dir, bytes, length);
+        check_rescued(dir, &done);
+        after += done;
+        assert_int_equal(fs_remove_tree(dir, NULL), TD_OK);
+        if (WEXITSTATUS(status) == 0)
+            break;
+    }
+    free(bytes);
+    print_message("%d kills, %d of them after the new file was in place\n", kills, after);
+    assert_true(kills >= 20 && after >= 1);
+}
+
 /* Damage that was met in use: nobody writes to that file again, though its tree is whole. */
 static void a_condemned_store_must_be_rescued(void **state)
 {
@@ -361,6 +488,7 @@ int main(void)
         cmocka_unit_test(what_is_lost_is_counted_by_stream),
         cmocka_unit_test(without_room_nothing_changes),
         cmocka_unit_test(a_rescue_cut_short_begins_anew),
+        cmocka_unit_test(a_rescue_may_be_killed_anywhere),
         cmocka_unit_test(a_condemned_store_must_be_rescued),
     };
 
