@@ -114,8 +114,7 @@ static void adopt(worker_t *worker, struct seat *seat, const struct command_adop
 {
     world_model_t *next = worker->spare;
 
-    TD_ASSERT(command->size == model_acting_floats(&next->layout) * sizeof(float), "a snapshot of %zu",
-              command->size);
+    TD_ASSERT(command->size == world_model_bytes(next), "a snapshot of %zu", command->size);
     memcpy(next->parameters, command->data, command->size);
     if (!world_model_finite(next))
         return;
@@ -253,9 +252,10 @@ static int make_agent(worker_t *worker, struct error *err)
     int rc;
 
     mppi_config_init(&plan_config, config, (int)worker->spec.action_dim, worker->spec.episode_length);
+    plan_config.half = derive_half(config);
     if ((rc = model_dims_init_tasks(&dims, config, &worker->tasks, err)) != TD_OK ||
-        (rc = world_model_create(&worker->acting, &dims, false, err)) != TD_OK ||
-        (rc = world_model_create(&worker->spare, &dims, false, err)) != TD_OK ||
+        (rc = world_model_create_acting(&worker->acting, &dims, plan_config.half, err)) != TD_OK ||
+        (rc = world_model_create_acting(&worker->spare, &dims, plan_config.half, err)) != TD_OK ||
         (rc = pool_create(&worker->pool, worker->options.threads, err)) != TD_OK ||
         (rc = gemm_start(pool_threads(worker->pool), err)) != TD_OK)
         return rc;
@@ -285,7 +285,7 @@ static bool make_everything(worker_t *worker)
         worker_hold_answer(worker, seat);
         return false;
     }
-    result->snapshot_bytes = model_acting_floats(&worker->acting->layout) * sizeof(float);
+    result->snapshot_bytes = world_model_bytes(worker->acting);
     result->spec = (struct message_spec){
         .obs_type = worker->spec.obs_type,
         .obs_dim = worker->spec.obs_dim,

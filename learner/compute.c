@@ -129,7 +129,7 @@ static int check_memory(const struct compute *compute, const struct model_dims *
     model_layout_init(&layout, dims);
     if (layout.parameters <= SNAPSHOT_COPY_MAX)
         copy = memory.parameters + memory.targets + memory.moments;
-    snapshots = 2 * memory.parameters;
+    snapshots = 2 * model_snapshot_bytes(&layout, derive_half(&compute->run->config));
     total = memory.total + copy + snapshots;
     log_info("memory for training", "mib=%" PRIu64 " parameters=%zu targets=%zu moments=%zu gradients=%zu activations=%zu "
              "working=%zu checkpoint_copy=%" PRIu64 " snapshots=%" PRIu64, total >> 20, memory.parameters >> 20,
@@ -182,6 +182,12 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     return snapshot_create(&compute->numbers, compute->model, compute->update, compute->copied, err);
 }
 
+/* What actors are sent. */
+static size_t snapshot_bytes(const struct compute *compute)
+{
+    return model_snapshot_bytes(&compute->model->layout, derive_half(&compute->run->config));
+}
+
 static void run_model(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
     result->rc = build(compute, &job->model.spec, &result->err);
@@ -189,7 +195,7 @@ static void run_model(struct compute *compute, struct compute_job *job, struct c
         result->rc = snapshot_load(job->model.checkpoint, compute->model, compute->update, &result->err);
     checkpoint_close(&job->model.checkpoint);
     if (result->rc == TD_OK)
-        result->snapshot_bytes = model_acting_floats(&compute->model->layout) * sizeof(float);
+        result->snapshot_bytes = snapshot_bytes(compute);
 }
 
 static void run_update(struct compute *compute, struct compute_job *job, struct compute_result *result)
@@ -214,11 +220,14 @@ static void run_update(struct compute *compute, struct compute_job *job, struct 
 
 static void run_publish(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
-    size_t bytes = model_acting_floats(&compute->model->layout) * sizeof(float);
+    size_t bytes = snapshot_bytes(compute);
 
     result->publish.version = job->publish.version;
     result->publish.finite = world_model_finite(compute->model) != 0;
-    memcpy(job->publish.memory, compute->model->parameters, bytes);
+    if (derive_half(&compute->run->config))
+        model_to_half(&compute->model->layout, compute->model->parameters, job->publish.memory);
+    else
+        memcpy(job->publish.memory, compute->model->parameters, bytes);
     result->publish.hash = XXH3_64bits(job->publish.memory, bytes);
 }
 

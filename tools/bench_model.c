@@ -37,10 +37,10 @@ int bench_each_size(const struct bench_options *options,
 
 const char *bench_variant(const struct bench_options *options)
 {
-    static char text[48];
+    static char text[80];
 
-    snprintf(text, sizeof(text), "model_size=%lld%s", (long long)options->config.model_size,
-             rgb(options) ? " obs=rgb" : "");
+    snprintf(text, sizeof(text), "model_size=%lld%s%s", (long long)options->config.model_size,
+             rgb(options) ? " obs=rgb" : "", derive_half(&options->config) ? " actor_dtype=bf16" : "");
     return text;
 }
 

@@ -121,7 +121,7 @@ static int plan_memory(const struct bench_options *options, const struct mppi_co
         (rc = mppi_measure(&parts[1].bytes, config, &dims, (int)options->config.envs, options->threads, err)) != TD_OK)
         return rc;
     model_layout_init(&layout, &dims);
-    parts[0].bytes = model_acting_floats(&layout) * sizeof(float);
+    parts[0].bytes = model_snapshot_bytes(&layout, config->half);
     return bench_plan_memory(options, "planning at this size", parts, TD_LEN(parts), err);
 }
 
@@ -134,7 +134,9 @@ static int run(const struct bench_options *options, struct error *err)
     int rc;
 
     mppi_config_init(&config, &options->config, BENCH_ACTION, BENCH_EPISODE);
+    config.half = derive_half(&options->config);
     if ((rc = plan_memory(options, &config, err)) || (rc = bench_model(options, false, &plan.model, err)) ||
+        (config.half && (rc = world_model_halve(&plan.model, err))) ||
         (rc = make_obs(&plan, err)) || (rc = pool_create(&pool, options->threads, err)) ||
         (rc = mppi_create(&plan.mppi, &config, &plan.model->layout.dims, plan.environments, pool, err)))
         goto done;

@@ -247,6 +247,10 @@ static int evaluate(struct eval *eval, struct error *err)
     if (rc != TD_OK || (rc = gemm_start(options.threads, err)) != TD_OK)
         return rc;
     mppi_config_init(&options.plan, &eval->config, (int)spec.action_dim, spec.episode_length);
+    options.plan.half = derive_half(&eval->config);
+    if (options.plan.half && eval->model != NULL && (rc = world_model_halve(&eval->model, err)) != TD_OK)
+        return rc;
+    options.model = eval->model;
     eval->episode = calloc((size_t)options.episodes, sizeof(*eval->episode));
     if (eval->episode == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");

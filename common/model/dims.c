@@ -141,6 +141,11 @@ double derive_discount(const struct config *config, uint64_t episode_length)
     return fmin(fmax(discount, config->discount_min), config->discount_max);
 }
 
+bool derive_half(const struct config *config)
+{
+    return strcmp(config->actor_dtype, "bf16") == 0;
+}
+
 int derive_iterations(const struct config *config, int action_dim)
 {
     return (int)config->iterations + (action_dim >= 20 ? 2 : 0);

@@ -49,6 +49,9 @@ int model_dims_check(const struct model_dims *dims, struct error *err);
 /* clip(1 - denom / T, min, max) for episodes of T agent steps. */
 double derive_discount(const struct config *config, uint64_t episode_length);
 
+/* Are the parameters that act kept in half storage (world_model.h): actor_dtype=bf16. */
+bool derive_half(const struct config *config);
+
 /* Planner iterations: 2 more for 20 or more action dimensions. */
 int derive_iterations(const struct config *config, int action_dim);
 

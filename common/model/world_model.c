@@ -74,6 +74,26 @@ int world_model_create_half(world_model_t **out, const struct model_dims *dims, 
     return create(out, dims, false, true, err);
 }
 
+int world_model_create_acting(world_model_t **out, const struct model_dims *dims, bool half, struct error *err)
+{
+    return create(out, dims, false, half, err);
+}
+
+int world_model_halve(world_model_t **model, struct error *err)
+{
+    const struct model_dims *dims = &(*model)->layout.dims;
+    world_model_t *half;
+    int rc = create(&half, dims, false, true, err);
+
+    if (rc != TD_OK)
+        return rc;
+    model_to_half(&half->layout, (*model)->parameters, half->parameters);
+    memcpy(half->task, (*model)->task, (size_t)dims->num_tasks * sizeof(*half->task));
+    world_model_destroy(model);
+    *model = half;
+    return TD_OK;
+}
+
 void world_model_destroy(world_model_t **pointer)
 {
     world_model_t *model = *pointer;

@@ -139,6 +139,11 @@ int world_model_create(world_model_t **out, const struct model_dims *dims, bool 
                        struct error *err);
 /* As world_model_create for one that acts and keeps its parameters in half storage. */
 int world_model_create_half(world_model_t **out, const struct model_dims *dims, struct error *err);
+/* In half storage or not. */
+int world_model_create_acting(world_model_t **out, const struct model_dims *dims, bool half, struct error *err);
+
+/* The parameters of *model into half storage, and *model away. */
+int world_model_halve(world_model_t **model, struct error *err);
 void world_model_destroy(world_model_t **model);
 
 /*

@@ -140,7 +140,7 @@ static bool adopt(worker_t *worker, const world_model_t *model)
     struct session_output output = {.kind = COMMAND_ADOPT,
                                     .adopt = {.token = 9,
                                               .data = model->parameters,
-                                              .size = model_acting_floats(&model->layout) * sizeof(float),
+                                              .size = world_model_bytes(model),
                                               .epoch = 1,
                                               .version = 3}};
 
@@ -231,9 +231,8 @@ static void another_seed_begins_another_stream(void **state)
     end(&worker);
 }
 
-static void it_plans_with_the_parameters_adopted_last(void **state)
+static void check_planning(struct worker_options options)
 {
-    struct worker_options options = tiny("toy:20");
     worker_t *worker = start(&options, NULL);
     world_model_t *models[2] = {some_model(&options, 1), some_model(&options, 2)};
     struct mppi_config config;
@@ -241,8 +240,10 @@ static void it_plans_with_the_parameters_adopted_last(void **state)
     mppi_t *planner;
     float obs[OBS], action[ACTION];
 
-    (void)state;
     mppi_config_init(&config, &options.config, ACTION, 20);
+    config.half = derive_half(&options.config);
+    for (int i = 0; config.half && i < 2; i++)
+        assert_ok(world_model_halve(&models[i], &err), err);
     assert_ok(mppi_create(&planner, &config, &models[0]->layout.dims, 1, NULL, &err), err);
     memcpy(obs, reset(worker)->step.obs, sizeof(obs));
     for (uint64_t t = 1; t <= 6; t++) {
@@ -265,6 +266,36 @@ static void it_plans_with_the_parameters_adopted_last(void **state)
     world_model_destroy(&models[0]);
     world_model_destroy(&models[1]);
     end(&worker);
+}
+
+static void it_plans_with_the_parameters_adopted_last(void **state)
+{
+    struct worker_options options = tiny("toy:20");
+
+    (void)state;
+    check_planning(options);
+    set(&options.config, "actor_dtype=bf16");
+    check_planning(options);
+}
+
+static void bfloat16_parameters_take_half_and_must_be_finite(void **state)
+{
+    struct worker_options options = tiny("toy:20");
+    world_model_t *model = some_model(&options, 1);
+    size_t whole = world_model_bytes(model);
+    struct error err = {0};
+    worker_t *worker;
+
+    (void)state;
+    set(&options.config, "actor_dtype=bf16");
+    worker = start(&options, NULL);
+    assert_ok(world_model_halve(&model, &err), err);
+    assert_true(world_model_bytes(model) < whole * 3 / 4); /* the smaller, the more of it is biases */
+    assert_true(adopt(worker, model));
+    ((uint16_t *)(void *)(model->parameters + model->layout.half_floats))[model->layout.half_matrices / 2] = 0x7f80;
+    assert_false(adopt(worker, model));
+    end(&worker);
+    world_model_destroy(&model);
 }
 
 static void the_policy_acts_when_it_shall_not_plan(void **state)
@@ -981,6 +1012,7 @@ int main(void)
         cmocka_unit_test(random_episodes_are_those_of_the_seed),
         cmocka_unit_test(another_seed_begins_another_stream),
         cmocka_unit_test(it_plans_with_the_parameters_adopted_last),
+        cmocka_unit_test(bfloat16_parameters_take_half_and_must_be_finite),
         cmocka_unit_test(the_policy_acts_when_it_shall_not_plan),
         cmocka_unit_test(parameters_that_are_not_finite_are_not_acted_with),
         cmocka_unit_test(a_captured_state_is_gone_back_to),

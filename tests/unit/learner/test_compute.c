@@ -457,9 +457,32 @@ static void parts_of_a_batch_of_frames_count_as_the_whole(void **state)
     free(second);
 }
 
+/* What actors are sent follows actor_dtype, and what is trained does not. */
+static void actors_may_be_sent_bfloat16(void **state)
+{
+    struct run run = make_run("bf16", false), same = run;
+    compute_t *one, *two;
+    size_t whole, half;
+
+    (void)state;
+    snprintf(same.config.actor_dtype, sizeof(same.config.actor_dtype), "bf16");
+    one = make_compute(&run, 1);
+    two = make_compute(&same, 1);
+    whole = build(one, NULL);
+    half = build(two, NULL);
+    assert_true(half < whole * 3 / 4);
+    updates(one, 0, 1);
+    updates(two, 0, 1);
+    assert_true(hash_of(one, whole) != hash_of(two, half));
+    assert_true(hash_of(two, half) == hash_of(two, half));
+    compute_destroy(&one);
+    compute_destroy(&two);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(actors_may_be_sent_bfloat16),
         cmocka_unit_test(parts_of_a_batch_count_as_the_whole),
         cmocka_unit_test(parts_of_a_batch_of_frames_count_as_the_whole),
         cmocka_unit_test(computing_allocates_nothing),
