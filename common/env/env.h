@@ -173,7 +173,7 @@ uint64_t env_timeout_ms(void);
 uint64_t env_start_timeout_ms(void);
 
 /* The descriptors to wait on while env_finish says TD_EAGAIN; returns how many. */
-#define ENV_POLL_MAX 2
+#define ENV_POLL_MAX 3
 int env_poll(const env_t *env, struct pollfd fds[ENV_POLL_MAX]);
 
 /* By then (clock_ms) env_finish has an answer, if only that the environment is lost. UINT64_MAX: it has one. */

@@ -137,9 +137,17 @@ class Garbage(Faulty):
         return result
 
 
+class WrongMessage(Faulty):
+    """Writes what ZeroMQ takes for a message."""
+
+    def fault(self, *result):
+        os.write(3, bytes((0, 60)) + b"x" * 60)
+        return result
+
+
 class HalfMessage(Faulty):
     def fault(self, *result):
-        os.write(3, array.array("I", [60, 12]).tobytes() + b"x" * 20)
+        os.write(3, bytes((0, 60)) + b"x" * 20)
         time.sleep(1000)
 
 

@@ -246,6 +246,7 @@ static void faults_are_noticed_and_survived(void **state)
         {TOY("BadFlag"), "terminated is 'no', not a truth value"},
         {TOY("FourValues"), "step returned 4 values"},
         {TOY("Garbage"), "no message"},
+        {TOY("WrongMessage"), "no message"},
         {TOY("HalfMessage"), "did not answer within"},
         {TOY("ClosesSocket"), "the environment's process"},
         {TOY("Children"), "exit code 7"},

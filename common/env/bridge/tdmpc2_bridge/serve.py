@@ -24,6 +24,16 @@ def follow_parent(parent):
         os._exit(0)
 
 
+def broken_off():
+    """The owner would have said goodbye: it is gone, or what came was no message to it."""
+    try:
+        os.write(2, b"the connection broke off: something that is no message was sent "
+                    b"(does the environment write to file descriptor 3?)\n")
+    except OSError:
+        pass
+    return 1
+
+
 def watch(sock):
     """Leave when the socket's other end is gone, also while the environment is busy."""
     poll = select.poll()
@@ -31,7 +41,7 @@ def watch(sock):
     while True:
         if poll.poll(1000):
             time.sleep(2)  # the loop below sees it too, and leaves in order
-            os._exit(0)
+            os._exit(broken_off())
 
 
 def guard_session():
@@ -120,20 +130,22 @@ class Server:
         return wire.encode_reply(wire.FAILED, request.sequence, failure=failure, text=text[:700])
 
     def run(self):
+        code = 0
         try:
+            self.socket.greet()
             while True:
                 request = self.socket.receive()
                 if request.kind == wire.CLOSE:
                     break
                 self.socket.send(self.answer(request))
         except (wire.Closed, ConnectionError):
-            pass
+            code = 1
         except wire.Corrupt as error:
             print("bridge: the owner sent %s" % error, file=sys.stderr)
             return 2
         if self.env is not None:
             self.env.close()
-        return 0
+        return broken_off() if code else 0
 
 
 def main(argv):

@@ -1,7 +1,8 @@
-"""The messages of proto/bridge.proto and their frames, without any library.
+"""The messages of proto/bridge.proto over ZeroMQ, without any library.
 
-A frame is <u32 header bytes> <u32 bulk bytes> <header: protobuf> <bulk>, little-endian. Only what
-bridge.proto uses is understood: fixed32, fixed64, double, bool and string fields; others are skipped.
+A message is a header, protobuf, and a frame of raw bytes if it has any. Of protobuf what bridge.proto uses is
+understood: fixed32, fixed64, double, bool and string fields; others are skipped. Of ZeroMQ it is ZMTP 3.0, a PAIR with
+the NULL mechanism (rfc.zeromq.org/spec/23), on a connection that is made already.
 """
 import struct
 
@@ -13,7 +14,11 @@ LOST, SETUP, REFUSED = 1, 2, 3
 HEADER_MAX = 1 << 16
 BULK_MAX = 1 << 26
 
-_head = struct.Struct("<II")
+# ZMTP: the greeting (signature, version 3.0, mechanism, not a server), then READY; the flags of a frame
+_GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+_READY = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 4) + b"PAIR"
+_MORE, _LARGE, _COMMAND = 1, 2, 4
+
 # version, kind, sequence, reward, flags, env_ns: tags 1..6 with their wire types
 _reply = struct.Struct("<B I B I B Q B d B I B Q".replace(" ", ""))
 _TAGS = (1 << 3 | 5, 2 << 3 | 5, 3 << 3 | 1, 4 << 3 | 1, 5 << 3 | 5, 6 << 3 | 1)
@@ -92,8 +97,16 @@ def _encode_varint(value):
     return bytes(out)
 
 
+def _frame_head(flags, size):
+    return bytes((flags, size)) if size < 256 else struct.pack(">BQ", flags | _LARGE, size)
+
+
+def _frame(flags, body):
+    return _frame_head(flags, len(body)) + body
+
+
 def encode_reply(kind, sequence, bulk=b"", reward=0.0, flags=0, env_ns=0, **more):
-    """The bytes of a whole frame."""
+    """The bytes of a whole message."""
     t = _TAGS
     header = _reply.pack(t[0], VERSION, t[1], kind, t[2], sequence, t[3], reward, t[4], flags, t[5], env_ns)
     for name, value in more.items():
@@ -102,43 +115,81 @@ def encode_reply(kind, sequence, bulk=b"", reward=0.0, flags=0, env_ns=0, **more
         else:
             text = value.encode("utf-8", "replace")
             header += _encode_varint(_TEXT[name] << 3 | 2) + _encode_varint(len(text)) + text
-    return _head.pack(len(header), len(bulk)) + header + bytes(bulk)
+    if not bulk:
+        return _frame(0, header)
+    return b"".join((_frame(_MORE, header), _frame_head(0, len(bulk)), bulk))
 
 
 class Socket:
-    """Whole frames in and out of a connected stream socket."""
+    """Whole messages in and out of a connected stream socket."""
 
     def __init__(self, sock):
         self.sock = sock
         self.buffer = bytearray(1 << 16)
-        self.have = 0
+        self.start = self.end = 0  # of what came and was not taken yet
+
+    def greet(self):
+        """Say who we are, hear who they are."""
+        self.sock.sendall(_GREETING + _frame(_COMMAND, _READY))
+        at = self._need(len(_GREETING))
+        theirs = self.buffer[at:at + len(_GREETING)]
+        if theirs[0] != 0xFF or theirs[9] != 0x7F or theirs[10] < 3 or theirs[12:32] != _GREETING[12:32]:
+            raise Corrupt("no greeting of ZeroMQ")
+        self.start += len(_GREETING)
+        flags, at, end = self._take()
+        if not flags & _COMMAND or self.buffer[at:at + 6] != b"\x05READY":
+            raise Corrupt("a greeting without an end")
 
     def _need(self, size):
-        """Bytes 0..size-1 of the buffer are there when this returns."""
-        if size > len(self.buffer):
-            self.buffer.extend(bytes(size - len(self.buffer)))
+        """So many bytes are there when this returns: where they begin."""
+        if self.start + size > len(self.buffer):
+            rest = self.buffer[self.start:self.end]
+            if size > len(self.buffer):
+                self.buffer = bytearray(size)
+            self.buffer[:len(rest)] = rest
+            self.start, self.end = 0, len(rest)
         view = memoryview(self.buffer)
-        while self.have < size:
-            got = self.sock.recv_into(view[self.have:])
+        while self.end - self.start < size:
+            got = self.sock.recv_into(view[self.end:])
             if got == 0:
                 raise Closed()
-            self.have += got
+            self.end += got
+        return self.start
+
+    def _take(self):
+        """The next frame: its flags, where it begins and ends; valid until the next one is taken."""
+        at = self._need(2)
+        flags, size, head = self.buffer[at], self.buffer[at + 1], 2
+        if flags & _LARGE:
+            at = self._need(9)
+            size, head = struct.unpack_from(">Q", self.buffer, at + 1)[0], 9
+        if flags > 7 or size > BULK_MAX:
+            raise Corrupt("a frame of %d bytes with flags %d" % (size, flags))
+        at = self._need(head + size) + head
+        self.start += head + size
+        if self.start == self.end:
+            self.start = self.end = 0
+        return flags, at, at + size
+
+    def _message_frame(self):
+        while True:
+            flags, at, end = self._take()
+            if not flags & _COMMAND:
+                return flags, at, end
 
     def receive(self):
-        self._need(_head.size)
-        header, bulk = _head.unpack_from(self.buffer)
-        if header > HEADER_MAX or bulk > BULK_MAX:
-            raise Corrupt("a frame of %d and %d bytes" % (header, bulk))
-        size = _head.size + header + bulk
-        self._need(size)
-        request = decode_request(memoryview(self.buffer)[_head.size:_head.size + header])
-        request.bulk = bytes(memoryview(self.buffer)[_head.size + header:size])
-        self.have -= size
-        if self.have:
-            self.buffer[:self.have] = self.buffer[size:size + self.have]
+        flags, at, end = self._message_frame()
+        if end - at > HEADER_MAX:
+            raise Corrupt("a header of %d bytes" % (end - at))
+        request = decode_request(memoryview(self.buffer)[at:end])
+        if flags & _MORE:
+            flags, at, end = self._message_frame()
+            request.bulk = bytes(memoryview(self.buffer)[at:end])
+            if flags & _MORE:
+                raise Corrupt("a message of too many frames")
         if request.version != VERSION:
             raise Corrupt("version %d of the messages, this is %d" % (request.version, VERSION))
         return request
 
-    def send(self, frame):
-        self.sock.sendall(frame)
+    def send(self, message):
+        self.sock.sendall(message)
