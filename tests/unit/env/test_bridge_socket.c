@@ -369,8 +369,12 @@ int main(void)
         cmocka_unit_test(a_fork_has_sockets_of_its_own),
         cmocka_unit_test(where_nothing_can_be_made_is_said),
     };
-    char folder[64] = "/tmp/tdmpc2-test-XXXXXX";
+    char folder[64] = "/tmp/tdmpc2-test-XXXXXX", command[96];
+
+    int failed;
 
     setenv("TDMPC2_RUNTIME_DIR", mkdtemp(folder), 1); /* short, and nobody else's */
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    snprintf(command, sizeof(command), "rm -rf '%s'", folder);
+    return system(command) == 0 ? failed : 1;
 }
