@@ -261,9 +261,10 @@ void journal_train(journal_t *journal, const struct command_train_row *row,
         put_events(journal, "train", &journal->train, values);
         journal->events_ms = clock_ms();
     }
-    log_info("train", "step=%llu episode=%llu reward=%.2f length=%llu updates=%llu actor=%u",
+    log_info("train", "step=%llu episode=%llu reward=%.2f length=%llu updates=%llu actor=%u task=%s",
              (unsigned long long)row->step, (unsigned long long)row->episode, row->reward,
-             (unsigned long long)row->length, (unsigned long long)row->updates, row->slot);
+             (unsigned long long)row->length, (unsigned long long)row->updates, row->slot,
+             journal->tasks != NULL && (int)row->task < journal->tasks->count ? journal->tasks->task[row->task].name : "");
 }
 
 double journal_score(const struct task_set *tasks, const struct task_score *scores)

@@ -1,5 +1,6 @@
 #include "learner/learner.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -211,6 +212,8 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
     if (learner == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     learner->run.lock = -1;
+    for (int i = 0; i < TASKS_MAX; i++)
+        learner->status.task_return[i] = NAN;
     if ((rc = exporter_open(&learner->exporter, config, err)) == TD_OK && (rc = check(learner, config, given, err)) == TD_OK)
         rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
     if (rc == TD_OK && learner->run.finished) {

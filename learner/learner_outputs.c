@@ -123,7 +123,7 @@ static void train_row(learner_t *learner, const struct command_train_row *row)
     journal_train(learner->journal, row, learner->has_stats ? &learner->last_stats : NULL,
                   status_step_rate(learner));
     metrics_add(learner->metrics, METRIC_episodes, 1);
-    status_episode(learner, row->reward);
+    status_episode(learner, row->reward, row->task);
 }
 
 static void carry_out(learner_t *learner, const struct coordinator_output *output)

@@ -37,6 +37,7 @@ struct live_status {
     struct coordinator_view last; /* totals that counters have been raised to */
     double returns[RETURNS_KEPT];
     unsigned return_count;
+    double task_return[TASKS_MAX]; /* of late: each new one counts a quarter; NAN: none yet */
     double busy_ms;               /* spent in updates */
     uint64_t requested_ns;        /* when slices were last asked for; 0: no request is open */
 };
@@ -101,7 +102,7 @@ void learner_stop_children(learner_t *learner);
 /* Counts as of now, whenever somebody asks; rates and estimates once a second. */
 void status_refresh(void *learner);
 void status_second(void *learner);
-void status_episode(learner_t *learner, double reward);
+void status_episode(learner_t *learner, double reward, uint32_t task);
 double status_step_rate(const learner_t *learner);
 
 #endif

@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "learner/learner_private.h"
@@ -145,6 +146,24 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
     metrics_text(metrics, METRIC_waiting, "%s", view->wait);
 }
 
+/* One phrase for each task, as many as there is room for. */
+static void set_tasks(learner_t *learner)
+{
+    struct coordinator_task tasks[TASKS_MAX];
+    char text[METRICS_TEXT_MAX] = "";
+    size_t used = 0;
+    int count = coordinator_tasks(learner->coordinator, loop_now_ms(learner->loop), tasks, TASKS_MAX);
+
+    for (int i = 0; i < count && i < learner->tasks.count && used + TASK_NAME_MAX + 96 < sizeof(text); i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%s %llu rows %llu episodes %u playing", i > 0 ? "; " : "",
+                                 learner->tasks.task[i].name, (unsigned long long)tasks[i].rows,
+                                 (unsigned long long)tasks[i].episodes, tasks[i].playing);
+        if (!isnan(learner->status.task_return[i]))
+            used += (size_t)snprintf(text + used, sizeof(text) - used, " R %.1f", learner->status.task_return[i]);
+    }
+    metrics_text(learner->metrics, METRIC_tasks, "%s", text);
+}
+
 static void set_estimates(learner_t *learner, const struct coordinator_view *view)
 {
     const struct status_sample *from = sample_ago(&learner->status, STATUS_SECONDS - 1);
@@ -162,6 +181,8 @@ static void set_present(learner_t *learner, const struct coordinator_view *view)
 {
     set_counters(learner, view);
     set_gauges(learner, view);
+    if (learner->tasks.multitask)
+        set_tasks(learner);
     learner->status.last = *view;
 }
 
@@ -186,12 +207,14 @@ void status_second(void *context)
     set_estimates(learner, &view);
 }
 
-void status_episode(learner_t *learner, double reward)
+void status_episode(learner_t *learner, double reward, uint32_t task)
 {
     struct live_status *status = &learner->status;
+    double *late = &status->task_return[task < TASKS_MAX ? task : 0];
     unsigned kept;
     double sum = 0;
 
+    *late = isnan(*late) ? reward : 0.75 * *late + 0.25 * reward;
     status->returns[status->return_count++ % RETURNS_KEPT] = reward;
     kept = status->return_count < RETURNS_KEPT ? status->return_count : RETURNS_KEPT;
     for (unsigned i = 0; i < kept; i++)

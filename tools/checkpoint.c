@@ -153,7 +153,7 @@ static int show_checkpoint(const char *path, bool options, struct error *err)
         return rc;
     manifest = checkpoint_manifest(checkpoint);
     printf("%s of run %016" PRIx64 ": %s, %s agent steps, %s updates\n", manifest_kind_name(manifest->kind),
-           manifest->run_id, manifest->config.task, console_format_count(one, sizeof(one), (double)manifest->step),
+           manifest->run_id, config_tasks(&manifest->config), console_format_count(one, sizeof(one), (double)manifest->step),
            console_format_count(two, sizeof(two), (double)manifest->updates));
     printf("written ");
     print_time(manifest->created_ms);

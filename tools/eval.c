@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/env/tasks.h"
 #include "common/env/watch.h"
 #include "common/model/dims.h"
 #include "common/tensor/gemm.h"
+#include "common/util/config_words.h"
 #include "common/util/cores.h"
 #include "learner/snapshot.h"
 #include "tools/commands.h"
@@ -25,18 +27,22 @@ struct eval {
     uint64_t step;
     bool has_step;
     world_model_t *model;
+    struct config words;   /* what was given by itself: with a checkpoint of several tasks, which of them are wanted */
+    struct task_set tasks; /* that the model knows, or the options name */
     struct evaluation_episode *episode;
+    double score, mean;    /* over the tasks so far: the reference's normalised score, the returns */
 };
 
 static void usage(FILE *out)
 {
     fprintf(out,
-            "usage: tdmpc2 eval [task=TASK] checkpoint=RUN_DIR|CHECKPOINT_DIR|FILE.safetensors [eval_episodes=N]\n"
+            "usage: tdmpc2 eval [task=TASK|tasks=TASK,...] checkpoint=RUN_DIR|CHECKPOINT_DIR|FILE.safetensors [eval_episodes=N]\n"
             "                   [seed=N] [threads=N] [--noisy] [--random] [--json]\n\n"
             "Runs episodes in this process and prints each return and their mean. A run directory stands for its newest\n"
             "valid checkpoint; without checkpoint= the run of task, seed and exp_name is taken. Actions are planned as in\n"
             "the evaluations during training; --noisy adds the exploration noise, as the reference's evaluate.py does;\n"
-            "--random needs no checkpoint and acts uniformly at random. A checkpoint brings its options, words win.\n");
+            "--random needs no checkpoint and acts uniformly at random. A checkpoint brings its options, words win. Of a\n"
+            "checkpoint of several tasks all are evaluated, or those that tasks= names, and their normalised score is told.\n");
 }
 
 static bool in_folder(const char *folder, const char *name)
@@ -81,6 +87,8 @@ static int open_folder(checkpoint_t **checkpoint, const char *path, struct error
 static int take_options(struct eval *eval, const struct manifest *manifest, struct error *err)
 {
     struct config fresh = eval->config;
+    const struct config *run = &manifest->config;
+    bool several = run->tasks[0] != '\0' || task_set_named(run->task) > 0;
     int count;
     const struct config_option *options = config_options(&count);
     char value[CONFIG_TEXT_MAX], word[CONFIG_TEXT_MAX + 64];
@@ -93,6 +101,8 @@ static int take_options(struct eval *eval, const struct manifest *manifest, stru
 
         if (!eval->given[i] && config_is_stored(&options[i]))
             continue;
+        if (several && (strcmp(options[i].name, "task") == 0 || strcmp(options[i].name, "tasks") == 0))
+            continue; /* they choose from the checkpoint's */
         snprintf(word, sizeof(word), "%s=%s", options[i].name, config_format(&fresh, &options[i], value, sizeof(value)));
         if ((rc = config_set(&eval->config, word, err)) != TD_OK)
             return rc;
@@ -100,28 +110,24 @@ static int take_options(struct eval *eval, const struct manifest *manifest, stru
     return config_check(&eval->config, err);
 }
 
-static int find_env(const struct eval *eval, struct env_spec *spec, struct error *err)
-{
-    struct env_options options = env_options(eval->config.obs, eval->config.render);
-
-    return env_find_with(eval->config.task, &options, spec, err);
-}
-
 static int make_model(struct eval *eval, const safetensors_t *file, const char *name, struct error *err)
 {
     struct model_dims dims;
-    struct env_spec spec;
     struct error why = {0};
     int rc;
 
-    if ((rc = find_env(eval, &spec, err)) != TD_OK ||
-        (rc = model_dims_init(&dims, &eval->config, (int)spec.obs_dim, (int)spec.action_dim, err)) != TD_OK ||
+    task_set_release(&eval->tasks);
+    if ((rc = env_task_set(&eval->tasks, &eval->config, err)) != TD_OK ||
+        (rc = model_dims_init_tasks(&dims, &eval->config, &eval->tasks, err)) != TD_OK ||
         (rc = world_model_create(&eval->model, &dims, false, err)) != TD_OK)
         return rc;
+    if (eval->tasks.multitask)
+        world_model_set_tasks(eval->model, &eval->tasks);
     rc = snapshot_load_parameters(file, eval->model, &why);
     if (rc == TD_ENOTFOUND || rc == TD_EINVAL)
-        return error_set(err, TD_EINVAL, "%s does not fit task=%s model_size=%" PRId64 ": %s", name, eval->config.task,
-                         eval->config.model_size, why.text);
+        return error_set(err, TD_EINVAL, "%s does not fit task%s=%.200s model_size=%" PRId64 ": %s", name,
+                         eval->config.tasks[0] != '\0' ? "s" : "", config_tasks(&eval->config), eval->config.model_size,
+                         why.text);
     return rc == TD_OK ? rc : error_set(err, rc, "%s: %s", name, why.text);
 }
 
@@ -199,9 +205,9 @@ static void show_episode(void *context, int index)
     fflush(stdout);
 }
 
-static void print_json(const struct eval *eval, int count, double mean, double deviation, double success)
+static void print_json(const struct eval *eval, const char *task, int count, double mean, double deviation, double success)
 {
-    printf("{\"name\":\"eval\",\"task\":\"%s\",\"seed\":%" PRId64 ",\"policy\":\"%s\",\"episodes\":%d,", eval->config.task,
+    printf("{\"name\":\"eval\",\"task\":\"%s\",\"seed\":%" PRId64 ",\"policy\":\"%s\",\"episodes\":%d,", task,
            eval->config.seed, eval->random ? "random" : eval->noisy ? "noisy" : "eval", count);
     if (eval->has_step)
         printf("\"step\":%" PRIu64 ",", eval->step);
@@ -211,7 +217,7 @@ static void print_json(const struct eval *eval, int count, double mean, double d
     printf("]}\n");
 }
 
-static void print_mean(const struct eval *eval, int count)
+static void print_mean(struct eval *eval, const char *task, int count)
 {
     double mean = 0, square = 0, success = 0, deviation;
 
@@ -222,8 +228,10 @@ static void print_mean(const struct eval *eval, int count)
     for (int i = 0; i < count; i++)
         square += (eval->episode[i].reward - mean) * (eval->episode[i].reward - mean);
     deviation = sqrt(square / count);
+    eval->mean += mean;
+    eval->score += strncmp(task, "mw-", 3) == 0 ? 100 * success : mean / 10;
     if (eval->json) {
-        print_json(eval, count, mean, deviation, success);
+        print_json(eval, task, count, mean, deviation, success);
         return;
     }
     printf("mean return %.1f (standard deviation %.1f, %d episode%s)", mean, deviation, count, count == 1 ? "" : "s");
@@ -232,28 +240,21 @@ static void print_mean(const struct eval *eval, int count)
     putchar('\n');
 }
 
-static int evaluate(struct eval *eval, struct error *err)
+static int evaluate_task(struct eval *eval, int index, struct error *err)
 {
-    struct evaluation_options options = {.task = eval->config.task,
+    const struct task *task = &eval->tasks.task[index];
+    struct evaluation_options options = {.task = task->name,
+                                         .index = (uint32_t)index,
                                          .env = env_options(eval->config.obs, eval->config.render),
                                          .seed = (uint64_t)eval->config.seed,
                                          .episodes = (int)eval->config.eval_episodes,
+                                         .threads = eval->config.threads > 0 ? (int)eval->config.threads : cores_available(),
                                          .model = eval->model,
                                          .noisy = eval->noisy};
-    struct env_spec spec;
-    int rc = find_env(eval, &spec, err);
+    int rc;
 
-    options.threads = eval->config.threads > 0 ? (int)eval->config.threads : cores_available();
-    if (rc != TD_OK || (rc = gemm_start(options.threads, err)) != TD_OK)
-        return rc;
-    mppi_config_init(&options.plan, &eval->config, (int)spec.action_dim, spec.episode_length);
+    mppi_config_init(&options.plan, &eval->config, eval->tasks.action_dim, task->episode_length);
     options.plan.half = derive_half(&eval->config);
-    if (options.plan.half && eval->model != NULL && (rc = world_model_halve(&eval->model, err)) != TD_OK)
-        return rc;
-    options.model = eval->model;
-    eval->episode = calloc((size_t)options.episodes, sizeof(*eval->episode));
-    if (eval->episode == NULL)
-        return error_set(err, TD_ENOMEM, "out of memory");
     if (!eval->json) {
         printf("%s, seed %" PRId64 ": %s%s", options.task, eval->config.seed, eval->random ? "random actions" : eval->source,
                eval->noisy ? ", with exploration noise" : "");
@@ -264,7 +265,64 @@ static int evaluate(struct eval *eval, struct error *err)
     }
     rc = evaluation_run(&options, eval->episode, show_episode, eval, err);
     if (rc == TD_OK)
-        print_mean(eval, options.episodes);
+        print_mean(eval, options.task, options.episodes);
+    return rc;
+}
+
+/* The tasks that the words name must be of those that there are; without words all are wanted. */
+static int choose_tasks(const struct eval *eval, bool wanted[TASKS_MAX], struct error *err)
+{
+    const struct config *words = &eval->words;
+    const char *list = words->tasks[0] != '\0' ? words->tasks : eval->given[config_find("task", 4)] ? words->task : "";
+    char name[CONFIG_TEXT_MAX];
+
+    for (int i = 0; i < eval->tasks.count; i++)
+        wanted[i] = list[0] == '\0' || task_set_named(list) > 0;
+    while (list[0] != '\0' && task_set_named(list) == 0) {
+        size_t length = strcspn(list, ",");
+        int index;
+
+        snprintf(name, sizeof(name), "%.*s", (int)length, list);
+        if ((index = task_set_find(&eval->tasks, name)) < 0)
+            return error_set(err, TD_EINVAL, "%s is not one of this checkpoint's tasks: %.400s", name,
+                             config_tasks(&eval->config));
+        wanted[index] = true;
+        list += length + (list[length] == ',');
+    }
+    return TD_OK;
+}
+
+static void print_score(const struct eval *eval, int count)
+{
+    if (eval->json)
+        printf("{\"name\":\"eval_tasks\",\"tasks\":%d,\"return_mean\":%.6g,\"normalized_score\":%.6g}\n", count,
+               eval->mean / count, eval->score / count);
+    else
+        printf("%d tasks: mean return %.1f, normalised score %.1f\n", count, eval->mean / count, eval->score / count);
+}
+
+static int evaluate(struct eval *eval, struct error *err)
+{
+    bool wanted[TASKS_MAX] = {true};
+    int rc = TD_OK, count = 0;
+
+    if (eval->tasks.multitask && (rc = choose_tasks(eval, wanted, err)) != TD_OK)
+        return rc;
+    if ((rc = gemm_start(eval->config.threads > 0 ? (int)eval->config.threads : cores_available(), err)) != TD_OK)
+        return rc;
+    if (derive_half(&eval->config) && eval->model != NULL && (rc = world_model_halve(&eval->model, err)) != TD_OK)
+        return rc;
+    eval->episode = calloc((size_t)eval->config.eval_episodes, sizeof(*eval->episode));
+    if (eval->episode == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory");
+    for (int i = 0; i < eval->tasks.count && rc == TD_OK; i++) {
+        if (!wanted[i])
+            continue;
+        rc = evaluate_task(eval, i, err);
+        count++;
+    }
+    if (rc == TD_OK && eval->tasks.multitask)
+        print_score(eval, count);
     return rc;
 }
 
@@ -288,15 +346,16 @@ static int take_flags(struct eval *eval, int argc, char **argv)
 
 static int run(struct eval *eval, int argc, char **argv, bool *given, struct error *err)
 {
-    struct env_spec spec;
     int rc;
 
     eval->given = given;
     config_init(&eval->config);
     argc = take_flags(eval, argc, argv);
     if ((rc = config_parse(&eval->config, argc, argv, given, err)) != TD_OK ||
-        (rc = config_check(&eval->config, err)) != TD_OK || (rc = find_env(eval, &spec, err)) != TD_OK)
+        (rc = config_check(&eval->config, err)) != TD_OK ||
+        (rc = env_task_set(&eval->tasks, &eval->config, err)) != TD_OK)
         return rc;
+    eval->words = eval->config;
     if (eval->random && eval->noisy)
         return error_set(err, TD_EINVAL, "--random and --noisy exclude each other");
     if (!eval->random && (rc = load(eval, err)) != TD_OK)
@@ -321,6 +380,7 @@ int cmd_eval(int argc, char **argv)
     free(given);
     free(eval.episode);
     world_model_destroy(&eval.model);
+    task_set_release(&eval.tasks);
     if (rc == TD_OK)
         return TD_EXIT_OK;
     fprintf(stderr, "tdmpc2 eval: %s\n", err.text);

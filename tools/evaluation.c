@@ -47,13 +47,14 @@ static int planned_action(struct worker *worker, int index, int step, struct err
                           .purpose = RNG_EVAL,
                           .slot = 0xffffffffu,
                           .step = (uint64_t)index << 32 | (uint32_t)step};
-    struct mppi_draws draws;
+    struct mppi_request request = {.obs = worker->seen, .first = step == 0, .eval = !options->noisy,
+                                   .task = options->index, .action = worker->action};
     struct rng rng;
     int rc;
 
     rng_init(&rng, &key);
-    draws = mppi_draws_rng(&rng);
-    rc = mppi_plan(worker->mppi, options->model, worker->seen, step == 0, !options->noisy, &draws, worker->action);
+    request.draws = mppi_draws_rng(&rng);
+    rc = mppi_plan_batch(worker->mppi, options->model, &request, 1);
     if (rc != TD_OK)
         error_set(err, rc, "the planner's action at step %d of episode %d is not finite", step, index + 1);
     return rc;
@@ -141,10 +142,17 @@ static int make_worker(struct worker *worker, struct shared *shared, const struc
 {
     const struct evaluation_options *options = shared->options;
 
+    struct env_spec seen = *spec; /* what is wider in a model of several tasks stays zero */
+    uint32_t actions = spec->action_dim;
+
+    if (options->model != NULL && options->model->layout.dims.num_tasks > 0) {
+        seen.obs_dim = (uint32_t)options->model->layout.dims.obs_dim;
+        actions = (uint32_t)options->model->layout.dims.action_dim;
+    }
     worker->shared = shared;
     worker->obs = calloc(1, env_obs_bytes(spec));
-    worker->seen = calloc(1, stack_bytes(spec));
-    worker->action = calloc(spec->action_dim, sizeof(float));
+    worker->seen = calloc(1, stack_bytes(&seen));
+    worker->action = calloc(actions, sizeof(float));
     if (worker->obs == NULL || worker->seen == NULL || worker->action == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     if (options->model == NULL)

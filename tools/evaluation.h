@@ -15,6 +15,7 @@
 
 struct evaluation_options {
     const char *task;
+    uint32_t index;             /* of the task, with a model of several */
     struct env_options env;
     uint64_t seed;
     int episodes;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/util/clock.h"
+#include "common/env/tasks.h"
 #include "common/util/fs.h"
 #include "learner/digest.h"
 #include "learner/progress.h"
@@ -90,7 +91,51 @@ static int open_dir(store_t **store, const struct request *request, bool check, 
     return rc;
 }
 
-static void print_info(store_t *store, bool json)
+/* Rows and episodes that are kept, by task; returns one more than the highest task there is. */
+static uint32_t count_tasks(store_t *store, uint64_t rows[ROW_TASKS_MAX], uint64_t episodes[ROW_TASKS_MAX])
+{
+    const struct store_counts *counts = store_counts(store);
+    uint32_t tasks = 0;
+
+    for (uint64_t id = counts->first; id < counts->sealed; id++) {
+        const struct store_episode *episode = store_episode(store, id);
+        uint32_t task = episode_task(episode->flags);
+
+        if (task >= ROW_TASKS_MAX)
+            continue;
+        rows[task] += episode->rows;
+        episodes[task]++;
+        tasks = task >= tasks ? task + 1 : tasks;
+    }
+    return tasks;
+}
+
+/* The tasks by name where the options of the run lie beside; nothing for a run of one task. */
+static void print_tasks(store_t *store, const char *dir, bool json)
+{
+    uint64_t rows[ROW_TASKS_MAX] = {0}, episodes[ROW_TASKS_MAX] = {0};
+    uint32_t tasks = count_tasks(store, rows, episodes);
+    static struct config config;
+    struct task_set set = {0};
+    char path[FS_PATH_MAX];
+
+    config_init(&config);
+    if (fs_join(path, dir, "config.yaml", NULL) == TD_OK && config_load(&config, path, NULL, NULL) == TD_OK)
+        (void)env_task_set(&set, &config, NULL);
+    for (uint32_t i = 0; i < tasks && (tasks > 1 || json); i++) {
+        const char *name = (int)i < set.count ? set.task[i].name : "";
+
+        if (json)
+            printf("%s{\"task\":%u,\"name\":\"%s\",\"rows\":%" PRIu64 ",\"episodes\":%" PRIu64 "}", i > 0 ? "," : "", i,
+                   name, rows[i], episodes[i]);
+        else
+            printf("task %-7u %" PRIu64 " rows, %" PRIu64 " episodes kept%s%s\n", i, rows[i], episodes[i],
+                   name[0] != '\0' ? ": " : "", name);
+    }
+    task_set_release(&set);
+}
+
+static void print_info(store_t *store, const char *dir, bool json)
 {
     const struct store_identity *identity = store_identity(store);
     const struct store_counts *counts = store_counts(store);
@@ -105,12 +150,14 @@ static void print_info(store_t *store, bool json)
                ",\"rows_total\":%" PRIu64 ",\"agent_steps_total\":%" PRIu64 ",\"open_rows\":%" PRIu64
                ",\"bytes\":%" PRIu64 ",\"map_bytes\":%" PRIu64 ",\"room_bytes\":%" PRIu64
                ",\"streams\":%" PRIu64 ",\"streams_held\":%" PRIu64 ",\"aborted\":%" PRIu64
-               ",\"quarantined\":%" PRIu64 ",\"learner_epoch\":%u,\"generation\":%" PRIu64 "}\n",
+               ",\"quarantined\":%" PRIu64 ",\"learner_epoch\":%u,\"generation\":%" PRIu64 ",\"tasks\":[",
                identity->run_id, identity->store_id, identity->shard, identity->schema.obs_type,
                identity->schema.obs_dim, identity->schema.action_dim, row_stride(&identity->schema), held,
                counts->first, counts->sealed, counts->held_rows, counts->rows, counts->steps,
                counts->open_rows, counts->bytes, identity->map_bytes, store_room(store), counts->streams,
                open_streams, counts->aborted, counts->damaged, counts->learner_epoch, counts->generation);
+        print_tasks(store, dir, true);
+        printf("]}\n");
         return;
     }
     printf("run          %016" PRIx64 ", shard %u, store %016" PRIx64 "\n", identity->run_id,
@@ -129,6 +176,7 @@ static void print_info(store_t *store, bool json)
     printf("aborted      %" PRIu64 " episodes cut short\n", counts->aborted);
     printf("quarantined  %" PRIu64 " episodes; `tdmpc2 replay verify` reads them all\n", counts->damaged);
     printf("learner      epoch %u, rewind %016" PRIx64 "\n", counts->learner_epoch, counts->generation);
+    print_tasks(store, dir, false);
 }
 
 static int run_info(const struct request *request, struct error *err)
@@ -138,7 +186,7 @@ static int run_info(const struct request *request, struct error *err)
 
     if (rc != TD_OK)
         return rc;
-    print_info(store, request->json);
+    print_info(store, request->name, request->json);
     store_close(&store);
     return TD_OK;
 }

@@ -173,7 +173,7 @@ static void print_texts(const struct stats_run *run, FILE *out)
     static const struct {
         const char *name, *verb;
     } texts[] = {{"phase", "is"}, {"waiting", "waits for"}, {"bottleneck", "says"},
-               {"damage", "met damage"}};
+               {"damage", "met damage"}, {"tasks", "has tasks"}};
     char title[64], said[METRICS_TEXT_MAX];
 
     for (int i = 0; i < run->count; i++) {

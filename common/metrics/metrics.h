@@ -17,8 +17,8 @@
 
 #include "common/util/error.h"
 
-#define METRICS_JSON_MAX 16384 /* no snapshot is longer */
-#define METRICS_TEXT_MAX 200
+#define METRICS_JSON_MAX 32768 /* no snapshot is longer */
+#define METRICS_TEXT_MAX 4096 /* room for 80 tasks; others are a short sentence */
 
 enum metric {
 #define GROUP(title)

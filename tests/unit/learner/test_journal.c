@@ -131,6 +131,42 @@ static void time_goes_on_where_the_last_life_ended(void **state)
     journal_close(&journal);
 }
 
+static void every_task_has_its_columns(void **state)
+{
+    struct task tasks[] = {{.name = "walker-walk"}, {.name = "mw-reach"}};
+    struct task_set set = {.count = 2, .task = tasks, .multitask = true};
+    struct command_eval_row row = {.step = 100, .reward = 360, .episodes = 2, .score_count = 2,
+                                   .scores = {{700, 500, false, 0}, {20, 100, true, 0.5}}};
+    struct run run = run_in("e");
+    struct csv_data data;
+    struct error err;
+    journal_t *journal;
+
+    (void)state;
+    for (int life = 0; life < 2; life++) { /* the second goes on in the same file */
+        assert_ok(journal_open(&journal, &run, 2, &set, &err), err);
+        journal_eval(journal, &row);
+        row.score_count = 0; /* an evaluator of an older build: nothing is known of the tasks */
+        row.step = 200;
+        journal_close(&journal);
+    }
+    data = load(&run, "eval.csv");
+    assert_int_equal(data.rows, 2);
+    assert_string_equal(data.names[0], "step");
+    assert_string_equal(data.names[1], "episode_reward");
+    assert_true(cell(&data, 0, 1) == 360);
+    assert_true(cell(&data, 0, csv_column(&data, "normalized_score")) == (70 + 50) / 2.0);
+    assert_true(cell(&data, 0, csv_column(&data, "episode_reward+walker-walk")) == 700);
+    assert_true(isnan(cell(&data, 0, csv_column(&data, "episode_success+walker-walk"))));
+    assert_true(cell(&data, 0, csv_column(&data, "episode_reward+mw-reach")) == 20);
+    assert_true(cell(&data, 0, csv_column(&data, "episode_success+mw-reach")) == 0.5);
+    assert_true(isnan(cell(&data, 1, csv_column(&data, "normalized_score"))));
+    assert_true(isnan(cell(&data, 1, csv_column(&data, "episode_reward+walker-walk"))));
+    csv_release(&data);
+    set.count = 1;
+    assert_int_equal(journal_open(&journal, &run, 2, &set, &err), TD_EFOREIGN);
+}
+
 static void nothing_is_written_without_save_csv(void **state)
 {
     struct command_rollback all = {0, 0};
@@ -155,6 +191,7 @@ int main(void)
         cmocka_unit_test(rows_are_written_as_given),
         cmocka_unit_test(a_rollback_removes_what_will_come_again),
         cmocka_unit_test(time_goes_on_where_the_last_life_ended),
+        cmocka_unit_test(every_task_has_its_columns),
         cmocka_unit_test(nothing_is_written_without_save_csv),
     };
 

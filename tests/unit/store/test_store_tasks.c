@@ -101,7 +101,7 @@ static void what_is_inserted_whole_has_its_rows_task(void **state)
     store_t *store = open_store();
     uint64_t id = store_counts(store)->sealed;
     struct store_record record = {.slot = 8, .epoch = 1, .rows = 1, .flags = EPISODE_TRUNCATED | 5u << EPISODE_TASK_SHIFT};
-    char row[256] = {0};
+    _Alignas(8) char row[256] = {0};
     struct error err = {0};
 
     (void)state;

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "common/env/tasks.h"
 #include "learner/snapshot.h"
 #include "tools/commands.h"
 #include "tools/evaluation.h"
@@ -25,12 +26,15 @@ static world_model_t *make_model(const struct config *config, bool targets)
 {
     world_model_t *model;
     struct model_dims dims;
-    struct env_spec spec;
+    struct task_set tasks;
     struct error err = {0};
 
-    assert_ok(env_find(config->task, &spec, &err), err);
-    assert_ok(model_dims_init(&dims, config, (int)spec.obs_dim, (int)spec.action_dim, &err), err);
+    assert_ok(env_task_set(&tasks, config, &err), err);
+    assert_ok(model_dims_init_tasks(&dims, config, &tasks, &err), err);
     assert_ok(world_model_create(&model, &dims, targets, &err), err);
+    if (tasks.multitask)
+        world_model_set_tasks(model, &tasks);
+    task_set_release(&tasks);
     world_model_init(model, 1);
     /* reward and Q start at zero: give them something to prefer */
     for (int i = 0; i < model->layout.tensors; i++) {
@@ -149,7 +153,7 @@ static void assert_refused(const char *text, const char *const *words)
     assert_ptr_equal(strchr(printed, '\n'), printed + strlen(printed) - 1); /* one sentence */
 }
 
-static void write_checkpoint(const char *name)
+static void write_checkpoint_of(const char *name, const char *tasks)
 {
     struct update_config options;
     struct manifest manifest;
@@ -161,6 +165,7 @@ static void write_checkpoint(const char *name)
 
     assert_int_equal(manifest_init(&manifest), TD_OK);
     small(&manifest.config);
+    snprintf(manifest.config.tasks, sizeof(manifest.config.tasks), "%s", tasks);
     manifest.config.batch_size = 4;
     manifest.step = 1234;
     model = make_model(&manifest.config, true);
@@ -176,6 +181,11 @@ static void write_checkpoint(const char *name)
     pool_destroy(&pool);
     world_model_destroy(&model);
     manifest_release(&manifest);
+}
+
+static void write_checkpoint(const char *name)
+{
+    write_checkpoint_of(name, "");
 }
 
 static char *word(const char *name)
@@ -225,6 +235,30 @@ static void a_checkpoint_brings_its_options(void **state)
                      TD_EXIT_OK);
 }
 
+/* All of them, or those that are named; narrower ones are padded to the widest. */
+static void several_tasks_are_told_one_by_one(void **state)
+{
+    (void)state;
+    assert_int_equal(fs_join(folder, test_folder(), "several", NULL), TD_OK);
+    write_checkpoint_of("step-1", "toy:9,toy-oppose:7,toy-copy:8");
+    assert_int_equal(call((const char *const[]){word(""), "eval_episodes=2", NULL}), TD_EXIT_OK);
+    assert_says("toy:9, seed 1: ");
+    assert_says(", 9 agent steps");
+    assert_says("toy-oppose:7, seed 1: ");
+    assert_says(", 7 agent steps");
+    assert_says("toy-copy:8, seed 1: ");
+    assert_says("3 tasks: mean return ");
+    assert_says(", normalised score ");
+    assert_int_equal(call((const char *const[]){word(""), "--json", "tasks=toy-copy:8,toy:9", NULL}), TD_EXIT_OK);
+    assert_says("{\"name\":\"eval\",\"task\":\"toy-copy:8\"");
+    assert_says("{\"name\":\"eval_tasks\",\"tasks\":2,");
+    assert_null(strstr(printed, "toy-oppose"));
+    assert_int_equal(call((const char *const[]){word(""), "task=toy-oppose:7", NULL}), TD_EXIT_OK);
+    assert_says("1 tasks: ");
+    assert_refused("toy:10 is not one of this checkpoint's tasks: toy:9,toy-oppose:7,toy-copy:8",
+                   (const char *const[]){word(""), "task=toy:10", NULL});
+}
+
 static void bad_input_is_one_sentence(void **state)
 {
     char path[FS_PATH_MAX + 64];
@@ -258,6 +292,7 @@ int main(void)
         cmocka_unit_test(returns_do_not_depend_on_threads),
         cmocka_unit_test(what_is_not_finite_ends_it),
         cmocka_unit_test(a_checkpoint_brings_its_options),
+        cmocka_unit_test(several_tasks_are_told_one_by_one),
         cmocka_unit_test(bad_input_is_one_sentence),
     };
 

@@ -37,7 +37,7 @@ static void insert(store_t *store, uint32_t task, uint32_t rows)
         struct test_row_id id = {0, 0, record.epoch, i};
 
         test_row_fill(bytes + i * stride, &schema, &id, i == 0 ? ROW_FIRST : i + 1 == rows ? ROW_TRUNCATED : 0);
-        row_head(bytes + i * stride)->task = task;
+        memcpy(bytes + i * stride + offsetof(struct row_head, task), &task, sizeof(task)); /* rows are aligned to 4 */
     }
     assert_ok(store_insert(store, &record, bytes, &err), err);
     free(bytes);
