@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/store/segment.h"
 #include "common/util/clock.h"
 #include "learner/progress.h"
 #include "tests/support/live.h"
@@ -337,6 +338,58 @@ static void a_damaged_replay_does_not_end_a_run(void **state)
     live_expect(&live, 0, STOP_MS);
 }
 
+/* A bit of each stored segment's rows, in the file that is being served. */
+static int spoil(const char *path)
+{
+    size_t length = 0, at = 0;
+    struct error err = {0};
+    char *bytes = NULL;
+    int fd = open(path, O_WRONLY), spoilt = 0;
+
+    assert_true(fd >= 0);
+    assert_ok(fs_read_file(path, 1u << 30, &bytes, &length, &err), err);
+    while ((at = segment_find(bytes, length, at)) < length) {
+        struct segment_head head;
+
+        if (segment_open(&head, bytes + at, length - at) == TD_OK) {
+            size_t place = at + head.length - 20; /* rows end there */
+            char byte = (char)(bytes[place] ^ 4);
+
+            assert_int_equal(pwrite(fd, &byte, 1, (off_t)place), 1);
+            spoilt++;
+        }
+        at++;
+    }
+    close(fd);
+    free(bytes);
+    return spoilt;
+}
+
+/* Damage that is met while the shard serves: its episodes are set aside, and it is said; the run goes on. */
+static void damage_in_use_is_told(void **state)
+{
+    char path[FS_PATH_MAX], text[8000];
+    struct live live;
+    int spoilt;
+
+    (void)state;
+    live_init(&live, "in-use", false);
+    live_train(&live, "task=toy", "seed_steps=200", "evaluator=off", "actors=1", "steps=1000000", NULL);
+    live_await(&live, "learner", 0, "updates", 250, LIVE_START_MS);
+    snprintf(path, sizeof(path), "%s/replay/data.mdb", live.dir);
+    spoilt = spoil(path);
+    live_check(&live, spoilt >= 3, "%d segments were found", spoilt);
+    live_await(&live, "replay", 0, "segments_bad", 1, LIVE_START_MS);
+    live_check(&live, live_said(&live, "../in-use.out", "damaged segment", 5000), "train does not tell of the damage");
+    live_check(&live, live_says(live.out, "learner: shard 0: "), "train does not say who met it");
+    live_run("tdmpc2", text, sizeof(text), 10000, "stats", live.dir, NULL);
+    live_check(&live, strstr(text, "replay-0 met damage: ") != NULL, "stats does not tell of the damage");
+    live_rises(&live, "learner", 0, "updates", 200, LIVE_START_MS);
+    kill(live.pid, SIGINT);
+    live_expect(&live, 0, STOP_MS);
+    live_no_orphans(&live, 500);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +402,7 @@ int main(void)
         cmocka_unit_test_teardown(a_last_checkpoint_that_can_be_written_later, live_cleanup),
         cmocka_unit_test_teardown(the_front_dies, live_cleanup),
         cmocka_unit_test_teardown(a_damaged_replay_does_not_end_a_run, live_cleanup),
+        cmocka_unit_test_teardown(damage_in_use_is_told, live_cleanup),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
