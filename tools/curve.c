@@ -84,13 +84,15 @@ static int add_series(struct curve *curve, const struct csv_data *data, const ch
 static int add_data(struct curve *curve, const struct csv_data *data, const char *path, bool env_steps,
                     struct error *err)
 {
-    static const char *const values[] = {"episode_reward", "reward", "success", NULL};
-    int value_column = first_column(data, values), seed_column = csv_column(data, "seed");
+    static const char *const returns[] = {"episode_reward", "reward", "success", NULL};
+    static const char *const successes[] = {"episode_success", "success", NULL};
+    int value_column = first_column(data, curve->success ? successes : returns), seed_column = csv_column(data, "seed");
     int step_column = csv_column(data, "step"), env_column = csv_column(data, "env_step");
     int rc = TD_OK;
 
     if (step_column < 0 || value_column < 0)
-        return error_set(err, TD_ECORRUPT, "%s has no columns step and episode_reward (or reward, success)", path);
+        return error_set(err, TD_ECORRUPT, "%s has no columns step and %s", path,
+                         curve->success ? "episode_success (or success)" : "episode_reward (or reward, success)");
     if (env_steps && env_column >= 0)
         step_column = env_column;
     curve->env_steps |= env_steps;
@@ -113,6 +115,18 @@ static bool is_folder(const char *path)
     struct stat info;
 
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool curve_counts_success(const char *path)
+{
+    struct csv_data data;
+    bool counts;
+
+    if (is_folder(path) || csv_load(&data, path, NULL) != TD_OK)
+        return false;
+    counts = csv_column(&data, "success") >= 0 && csv_column(&data, "reward") < 0;
+    csv_release(&data);
+    return counts;
 }
 
 bool curve_counts_env_steps(const char *path)
@@ -262,7 +276,7 @@ void curve_draw(const struct curve *curve, FILE *out, int width, int height)
 /* --- PNG --- */
 
 /* In gnuplot's single quotes only the quote itself is special. */
-static void quote(FILE *out, const char *text)
+void curve_quote(FILE *out, const char *text)
 {
     fputc('\'', out);
     for (; *text != '\0'; text++) {
@@ -277,7 +291,7 @@ static void quote(FILE *out, const char *text)
 static void write_script(FILE *out, const struct curve *curve, const char *picture)
 {
     fputs("set terminal png size 900,560\nset output ", out);
-    quote(out, picture);
+    curve_quote(out, picture);
     fprintf(out, "\nset xlabel '%s'\nset ylabel 'return'\nset grid\nset yrange [*<0:*]\nset format x '%%.0f'\n"
                  "set key noenhanced top left\n",
             curve->env_steps ? "environment steps" : "agent steps");
@@ -291,7 +305,7 @@ static void write_script(FILE *out, const struct curve *curve, const char *pictu
         if (curve->series[i].count == 0)
             continue;
         fprintf(out, "%s$data%d using 1:2 with linespoints linewidth 2 pointtype 7 title ", first ? "plot " : ", ", i);
-        quote(out, curve->series[i].name);
+        curve_quote(out, curve->series[i].name);
         first = 0;
     }
     fputc('\n', out);
@@ -336,21 +350,33 @@ static int check_target(const char *path, struct error *err)
     int rc = fs_parent(path, folder, err);
 
     if (rc == TD_OK && access(folder, W_OK | X_OK) != 0)
-        rc = error_set_errno(err, TD_EINVAL, errno, "cannot write %s: png=FILE names another place", path);
+        rc = error_set_errno(err, TD_EINVAL, errno, "cannot write %s: name another place", path);
     return rc;
+}
+
+static void write_curve(FILE *out, const void *curve, const char *picture)
+{
+    write_script(out, curve, picture);
 }
 
 int curve_png(const struct curve *curve, const char *path, struct error *err)
 {
-    char beside[FS_PATH_MAX], *script = NULL;
-    size_t length = 0;
-    int status, rc, points = 0;
-    FILE *out;
+    int points = 0;
 
     for (int i = 0; i < curve->count; i++)
         points += curve->series[i].count;
     if (points == 0)
         return error_set(err, TD_ENOTFOUND, "no evaluation to draw yet");
+    return curve_gnuplot(write_curve, curve, path, err);
+}
+
+int curve_gnuplot(curve_script_fn *write, const void *context, const char *path, struct error *err)
+{
+    char beside[FS_PATH_MAX], *script = NULL;
+    size_t length = 0;
+    int status, rc;
+    FILE *out;
+
     if (snprintf(beside, sizeof(beside), "%s.tmp", path) >= (int)sizeof(beside))
         return error_set(err, TD_EINVAL, "path longer than %d bytes: %.60s...", FS_PATH_MAX - 5, path);
     if ((rc = check_target(path, err)) != TD_OK)
@@ -358,7 +384,7 @@ int curve_png(const struct curve *curve, const char *path, struct error *err)
     out = open_memstream(&script, &length);
     if (out == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    write_script(out, curve, beside);
+    write(out, context, beside);
     if (fclose(out) != 0) {
         free(script);
         return error_set(err, TD_ENOMEM, "out of memory");
@@ -367,7 +393,7 @@ int curve_png(const struct curve *curve, const char *path, struct error *err)
     status = run_gnuplot(script, length);
     free(script);
     if (status == -1 && errno == ENOENT)
-        return error_set(err, TD_ENOTFOUND, "no PNG: gnuplot is not installed (apt-get install gnuplot-nox)");
+        return error_set(err, TD_ENOTFOUND, "no picture: gnuplot is not installed (apt-get install gnuplot-nox)");
     if (status == -1)
         return error_set_errno(err, TD_EIO, errno, "cannot run gnuplot");
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || access(beside, F_OK) != 0) {
