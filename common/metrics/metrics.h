@@ -17,8 +17,8 @@
 
 #include "common/util/error.h"
 
-#define METRICS_JSON_MAX 32768 /* no snapshot is longer */
-#define METRICS_TEXT_MAX 4096 /* room for 80 tasks; others are a short sentence */
+#define METRICS_JSON_MAX 98304 /* no snapshot is longer */
+#define METRICS_TEXT_MAX 2048 /* many tasks take as much; others are a short sentence */
 
 enum metric {
 #define GROUP(title)
