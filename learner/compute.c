@@ -188,12 +188,22 @@ static size_t snapshot_bytes(const struct compute *compute)
     return model_snapshot_bytes(&compute->model->layout, derive_half(&compute->run->config));
 }
 
+static void log_beginning(void *context, const char *line)
+{
+    (void)context;
+    log_info("fine-tuning", "what=\"%s\"", line);
+}
+
 static void run_model(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
     result->rc = build(compute, &job->model.spec, &result->err);
     if (result->rc == TD_OK && job->model.checkpoint != NULL)
         result->rc = snapshot_load(job->model.checkpoint, compute->model, compute->update, &result->err);
+    else if (result->rc == TD_OK && job->model.finetune != NULL)
+        result->rc = finetune_apply(job->model.finetune, compute->model, compute->update, log_beginning, NULL,
+                                    &result->err);
     checkpoint_close(&job->model.checkpoint);
+    finetune_close(&job->model.finetune);
     if (result->rc == TD_OK)
         result->snapshot_bytes = snapshot_bytes(compute);
 }

@@ -13,6 +13,7 @@
 #define TD_LEARNER_COMPUTE_H
 
 #include "common/wire/message.h"
+#include "learner/finetune.h"
 #include "learner/resume.h"
 #include "learner/run.h"
 #include "learner/update.h"
@@ -43,6 +44,7 @@ struct compute_job {
         struct {
             struct message_spec spec;
             checkpoint_t *checkpoint; /* taken; NULL: a new run */
+            finetune_t *finetune;     /* taken; what a new run begins with, or NULL */
         } model;
         struct {
             uint64_t update;

@@ -146,6 +146,8 @@ static int open_coordinator(learner_t *learner, struct error *err)
         rc = progress == NULL ? error_set(err, TD_ENOMEM, "out of memory")
                               : resume_progress(learner->checkpoint, progress, &state, &state_size, err);
     }
+    if (rc == TD_OK && learner->checkpoint == NULL && learner->run.config.checkpoint[0] != '\0')
+        rc = finetune_open(&learner->finetune, &learner->run.config, &learner->tasks, err);
     fill_settings(learner);
     if (rc == TD_OK)
         rc = coordinator_create(&learner->coordinator, &learner->settings, progress, state, state_size, err);
@@ -197,6 +199,9 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
         (rc = model_dims_init_tasks(&dims, &look.config, &learner->tasks, err)) != TD_OK || look.finished ||
         (rc = run_wait_unlocked(look.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
         (rc = preflight_address(&look.config, err)) != TD_OK || look.resumed)
+        return rc;
+    if (look.config.checkpoint[0] != '\0' &&
+        (rc = finetune_check(&look.config, &dims, &learner->tasks, NULL, NULL, err)) != TD_OK)
         return rc;
     return preflight_replay(&replay, &look, &learner->env, STORE_LOCK_WAIT_MS, err);
 }
@@ -279,6 +284,7 @@ void learner_destroy(learner_t **out)
     loop_wake_close(&learner->computed);
     loop_destroy(&learner->loop);
     checkpoint_close(&learner->checkpoint);
+    finetune_close(&learner->finetune);
     journal_close(&learner->journal);
     metrics_destroy(&learner->metrics);
     free(learner->options);

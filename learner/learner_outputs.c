@@ -30,7 +30,9 @@ static void build_model(learner_t *learner, const struct message_spec *spec)
 
     job.model.spec = *spec;
     job.model.checkpoint = learner->checkpoint;
+    job.model.finetune = learner->finetune;
     learner->checkpoint = NULL;
+    learner->finetune = NULL;
     compute_push(learner->compute, &job);
 }
 

@@ -66,6 +66,7 @@ struct learner {
     compute_t *compute;
     loop_wake_t *computed;
     checkpoint_t *checkpoint;            /* to go on from, until the model is built */
+    finetune_t *finetune;                /* to begin with, until the model is built */
     struct compute_batch batches[2];
     channel_blob_t *blobs[2][WIRE_SHARDS_MAX]; /* the memory of their parts */
     struct update_stats last_stats;

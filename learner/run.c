@@ -1,4 +1,5 @@
 #include "learner/run.h"
+#include "learner/finetune.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -120,24 +121,29 @@ static int check_fresh(const struct run *run, struct error *err)
     return TD_OK;
 }
 
-/* The replay directory is remembered: as a path that means the same from anywhere. */
-static int absolute_replay(struct config *config, struct error *err)
+/* Paths are remembered so that they mean the same from anywhere. */
+static int make_absolute(char *path, size_t size, const char *option, struct error *err)
 {
     char here[FS_PATH_MAX], full[FS_PATH_MAX];
-    const char *dir = config->replay_dir;
     int rc;
 
-    if (dir[0] == '\0' || dir[0] == '/')
+    if (path[0] == '\0' || path[0] == '/')
         return TD_OK;
     if (getcwd(here, sizeof(here)) == NULL)
-        return error_set(err, TD_EIO, "cannot tell the working directory, to which replay_dir=%.200s is relative", dir);
-    if ((rc = fs_join(full, here, dir, err)) != TD_OK)
+        return error_set(err, TD_EIO, "cannot tell the working directory, to which %s=%.200s is relative", option, path);
+    if ((rc = fs_join(full, here, path, err)) != TD_OK)
         return rc;
-    if (strlen(full) >= sizeof(config->replay_dir))
-        return error_set(err, TD_EINVAL, "replay_dir=%.200s is longer than %zu bytes as an absolute path", dir,
-                         sizeof(config->replay_dir) - 1);
-    memcpy(config->replay_dir, full, strlen(full) + 1);
+    if (strlen(full) >= size)
+        return error_set(err, TD_EINVAL, "%s=%.200s is longer than %zu bytes as an absolute path", option, path, size - 1);
+    memcpy(path, full, strlen(full) + 1);
     return TD_OK;
+}
+
+static int absolute_paths(struct config *config, struct error *err)
+{
+    int rc = make_absolute(config->replay_dir, sizeof(config->replay_dir), "replay_dir", err);
+
+    return rc != TD_OK ? rc : make_absolute(config->checkpoint, sizeof(config->checkpoint), "checkpoint", err);
 }
 
 int run_look(struct run *run, const struct config *named, const bool *given, FILE *report, struct error *err)
@@ -150,7 +156,7 @@ int run_look(struct run *run, const struct config *named, const bool *given, FIL
 
     memset(run, 0, sizeof(*run));
     run->lock = -1;
-    if ((rc = absolute_replay(&absolute, err)) != TD_OK ||
+    if ((rc = absolute_paths(&absolute, err)) != TD_OK ||
         (rc = config_run_dir(fresh, run->dir, sizeof(run->dir), err)) != TD_OK ||
         (rc = run_path(run, "config.yaml", path, err)) != TD_OK)
         return rc;
@@ -158,7 +164,9 @@ int run_look(struct run *run, const struct config *named, const bool *given, FIL
     if (access(path, F_OK) != 0) {
         if (strcmp(fresh->resume, "must") == 0)
             return error_set(err, TD_EINVAL, "resume=must: %s holds no run to go on with (no config.yaml)", run->dir);
-        return (rc = check_fresh(run, err)) != TD_OK ? rc : config_check(&run->config, err);
+        if ((rc = check_fresh(run, err)) != TD_OK || (rc = finetune_adopt(&run->config, given, err)) != TD_OK)
+            return rc;
+        return config_check(&run->config, err);
     }
     if (strcmp(fresh->resume, "never") == 0)
         return error_set(err, TD_EINVAL, "resume=never: %s holds a run already: choose another exp_name", run->dir);

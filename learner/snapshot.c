@@ -160,27 +160,30 @@ static int load_tensor(const safetensors_t *file, const struct model_tensor *ten
     return rc;
 }
 
-int snapshot_load_parameters(const safetensors_t *file, world_model_t *model, struct error *err)
+int snapshot_read_parameters(const safetensors_t *file, const struct model_layout *layout, bool targets,
+                             float *parameters, struct error *err)
 {
-    const struct model_layout *layout = &model->layout;
-
     for (int i = 0; i < layout->tensors; i++) {
         const struct model_tensor *tensor = &layout->tensor[i];
         int rc = TD_OK;
 
-        if (model->has_targets || is_trained(tensor))
-            rc = load_tensor(file, tensor, tensor->name, model->parameters, err);
+        if (targets || is_trained(tensor))
+            rc = load_tensor(file, tensor, tensor->name, parameters, err);
         if (rc != TD_OK)
             return rc;
     }
     return TD_OK;
 }
 
-static int load_optimizer(const safetensors_t *file, const struct model_layout *layout, update_t *update, struct error *err)
+int snapshot_load_parameters(const safetensors_t *file, world_model_t *model, struct error *err)
 {
-    struct update_state state = update_state(update);
+    return snapshot_read_parameters(file, &model->layout, model->has_targets, model->parameters, err);
+}
+
+int snapshot_read_optimizer(const safetensors_t *file, const struct model_layout *layout,
+                            const struct snapshot_optimizer *to, struct error *err)
+{
     char name[MODEL_NAME_MAX + PREFIX];
-    float scale;
     int rc;
 
     for (int i = 0; i < layout->tensors; i++) {
@@ -189,21 +192,29 @@ static int load_optimizer(const safetensors_t *file, const struct model_layout *
         if (!is_trained(tensor))
             continue;
         snprintf(name, sizeof(name), "m.%s", tensor->name);
-        if ((rc = load_tensor(file, tensor, name, state.m, err)) != TD_OK)
+        if ((rc = load_tensor(file, tensor, name, to->m, err)) != TD_OK)
             return rc;
         snprintf(name, sizeof(name), "v.%s", tensor->name);
-        if ((rc = load_tensor(file, tensor, name, state.v, err)) != TD_OK)
+        if ((rc = load_tensor(file, tensor, name, to->v, err)) != TD_OK)
             return rc;
     }
-    if ((rc = safetensors_get(file, "steps", SAFETENSORS_U64, 0, NULL, state.steps, err)) != TD_OK ||
-        (rc = safetensors_get(file, "scale", SAFETENSORS_F32, 0, NULL, &scale, err)) != TD_OK)
+    if ((rc = safetensors_get(file, "steps", SAFETENSORS_U64, 0, NULL, to->steps, err)) != TD_OK ||
+        (rc = safetensors_get(file, "scale", SAFETENSORS_F32, 0, NULL, to->scale, err)) != TD_OK)
         return rc;
-    if (state.leftovers > 0 && (rc = load_tensor(file, &layout->tensor[0], LEFTOVER, state.leftover, err)) != TD_OK)
-        return rc;
-    if (!isfinite(scale) || scale <= 0)
-        return error_set(err, TD_ECORRUPT, "the running scale of a checkpoint cannot be %g", (double)scale);
-    state.scale->value = scale;
+    if (!isfinite(*to->scale) || *to->scale <= 0)
+        return error_set(err, TD_ECORRUPT, "the running scale of a checkpoint cannot be %g", (double)*to->scale);
     return TD_OK;
+}
+
+static int load_optimizer(const safetensors_t *file, const struct model_layout *layout, update_t *update, struct error *err)
+{
+    struct update_state state = update_state(update);
+    struct snapshot_optimizer to = {state.m, state.v, state.steps, &state.scale->value};
+    int rc = snapshot_read_optimizer(file, layout, &to, err);
+
+    if (rc == TD_OK && state.leftovers > 0)
+        rc = load_tensor(file, &layout->tensor[0], LEFTOVER, state.leftover, err);
+    return rc;
 }
 
 int snapshot_load(const checkpoint_t *checkpoint, world_model_t *model, update_t *update, struct error *err)

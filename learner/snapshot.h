@@ -46,6 +46,19 @@ const struct checkpoint_group *snapshot_groups(const snapshot_t *snapshot);
 int snapshot_load(const checkpoint_t *checkpoint, world_model_t *model, update_t *update,
                   struct error *err);
 
+/* The same by layout: parameters [all floats, or without targets the acting ones]. */
+int snapshot_read_parameters(const safetensors_t *file, const struct model_layout *layout, bool targets,
+                             float *parameters, struct error *err);
+
+/* What an optimiser's file holds of a model's: moments laid out like its acting floats. Leftovers are not read. */
+struct snapshot_optimizer {
+    float *m, *v;
+    uint64_t *steps;
+    float *scale;
+};
+int snapshot_read_optimizer(const safetensors_t *file, const struct model_layout *layout,
+                            const struct snapshot_optimizer *to, struct error *err);
+
 /* Fill a model's tensors, and its targets if it has them, from any safetensors file of their names. */
 int snapshot_load_parameters(const safetensors_t *file, world_model_t *model, struct error *err);
 

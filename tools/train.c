@@ -15,6 +15,7 @@
 #include "common/util/config.h"
 #include "common/util/log.h"
 #include "learner/csv.h"
+#include "learner/finetune.h"
 #include "learner/preflight.h"
 #include "learner/resume.h"
 #include "common/wire/message.h"
@@ -43,8 +44,14 @@ static int try_task(const struct config *config, const char *task, bool only, st
     return rc;
 }
 
+static void print_beginning(void *context, const char *line)
+{
+    (void)context;
+    printf("%s\n", line);
+}
+
 /* The tasks exist, library, model files and programs are there, the model's widths fit each other. */
-static int check_world(const struct config *config, struct env_spec *spec, struct error *err)
+static int check_world(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
 {
     struct model_dims dims;
     struct task_set tasks;
@@ -60,6 +67,8 @@ static int check_world(const struct config *config, struct env_spec *spec, struc
         rc = env_task_specs(NULL, spec, &tasks, config, err);
     if (rc == TD_OK)
         rc = model_dims_init_tasks(&dims, config, &tasks, err);
+    if (rc == TD_OK && !resumed && config->checkpoint[0] != '\0')
+        rc = finetune_check(config, &dims, &tasks, print_beginning, NULL, err);
     task_set_release(&tasks);
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
@@ -333,7 +342,6 @@ static int check_words(const bool *given, struct error *err)
     static const struct {
         const char *name, *sentence;
     } others[] = {
-        {"checkpoint", "a run goes on from its own checkpoints by itself; `tdmpc2 eval checkpoint=...` evaluates one"},
         {"learner", "train starts a learner of its own; `tdmpc2-actor learner=ADDRESS` joins one that runs"},
         {"role", "it belongs to tdmpc2-actor; evaluator= says who evaluates"},
         {"actor", "it belongs to tdmpc2-actor; actors=N says how many are started"},
@@ -360,7 +368,7 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     config_init(&fresh);
     if ((rc = process_check_limits(err)) != TD_OK ||
         (rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK || (rc = check_words(given, err)) != TD_OK ||
-        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, &spec, err)) != TD_OK)
+        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, run.resumed, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);

@@ -72,6 +72,11 @@ int checkpoint_open_newest(checkpoint_t **out, const char *folder, unsigned kind
                            void (*passed_over)(void *context, const char *name, const char *why),
                            void *context, struct error *err);
 
+/* What `path` is or holds: a checkpoint, or of a run or a folder of checkpoints the newest valid one. As above. */
+int checkpoint_open_in(checkpoint_t **out, const char *path,
+                       void (*passed_over)(void *context, const char *name, const char *why), void *context,
+                       struct error *err);
+
 void checkpoint_close(checkpoint_t **checkpoint);
 
 /* Borrowed until close. */

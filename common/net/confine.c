@@ -107,6 +107,7 @@ static bool beyond_ipc(const char *address)
 void confine_learner(struct sandbox *keep, const struct config *config, const char *run_dir)
 {
     keep_common(keep, config);
+    sandbox_read(keep, config->checkpoint);
     sandbox_write(keep, run_dir);
     keep_plugins(keep, config);
     keep->network = beyond_ipc(config->bind);

@@ -63,7 +63,7 @@ refused "a cut file" "cut.safetensors" $eval checkpoint="$work/cut.safetensors"
 
 # what train would leave unread, names that cannot be, values left out
 start="$bin/tdmpc2 train $tiny work_dir=$work/new"
-refused "train checkpoint=" "tdmpc2 eval checkpoint=" $start checkpoint=nope
+refused "train checkpoint=" "no checkpoint at" $start checkpoint=nope
 refused "train learner=" "tdmpc2-actor learner=ADDRESS" $start learner=tcp://127.0.0.1:9
 refused "train role=" "belongs to tdmpc2-actor" $start role=evaluator
 refused "too long a name" "File name too long" "$bin/tdmpc2" train $tiny work_dir="$work/$(printf 'a%.0s' {1..300})"

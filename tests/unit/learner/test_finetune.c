@@ -1,0 +1,238 @@
+#include "tests/support/test.h"
+
+#include "learner/finetune.h"
+#include "learner/snapshot.h"
+
+static pool_t *pool;
+static int folders;
+
+static struct config tiny(const char *task, const char *tasks)
+{
+    struct config config;
+
+    config_init(&config);
+    snprintf(config.task, sizeof(config.task), "%s", task);
+    snprintf(config.tasks, sizeof(config.tasks), "%s", tasks);
+    config.enc_dim = config.mlp_dim = 24;
+    config.latent_dim = 16;
+    config.num_bins = 11;
+    config.batch_size = 4;
+    config.task_dim = 6;
+    return config;
+}
+
+/* walker: 24 observations, 6 actions; cartpole: 5 and 1; anything else: 3 and 2. */
+static int ask(const void *context, struct task *task, struct error *err)
+{
+    bool walker = strncmp(task->name, "walker", 6) == 0, cartpole = strncmp(task->name, "cartpole", 8) == 0;
+
+    (void)context;
+    (void)err;
+    task->obs_dim = walker ? 24 : cartpole ? 5 : 3;
+    task->action_dim = walker ? 6 : cartpole ? 1 : 2;
+    task->episode_length = 100;
+    return TD_OK;
+}
+
+struct made {
+    struct task_set tasks;
+    world_model_t *model;
+    update_t *update;
+};
+
+static struct made make(const struct config *config)
+{
+    const struct task_source source = {.ask = ask};
+    struct update_config options;
+    struct model_dims dims;
+    struct error err = {0};
+    struct made made;
+
+    assert_ok(task_set_init(&made.tasks, config, &source, &err), err);
+    assert_ok(model_dims_init_tasks(&dims, config, &made.tasks, &err), err);
+    assert_ok(world_model_create(&made.model, &dims, true, &err), err);
+    if (made.tasks.multitask)
+        world_model_set_tasks(made.model, &made.tasks);
+    world_model_init(made.model, (uint64_t)config->seed);
+    update_config_init(&options, config, 100);
+    assert_ok(update_create(&made.update, made.model, &options, pool, &err), err);
+    return made;
+}
+
+static void unmake(struct made *made)
+{
+    update_destroy(&made->update);
+    world_model_destroy(&made->model);
+    task_set_release(&made->tasks);
+}
+
+/* A trained model as a checkpoint of a run; its place goes to path. */
+static struct made trained(const struct config *config, char path[FS_PATH_MAX])
+{
+    struct made made = make(config);
+    struct update_state state = update_state(made.update);
+    struct checkpoint_parts parts = {.group_count = SNAPSHOT_GROUPS};
+    char folder[FS_PATH_MAX], name[32];
+    struct manifest manifest;
+    struct error err = {0};
+    snapshot_t *snapshot;
+
+    for (int i = 0; i < made.model->layout.tensors; i++) {
+        const struct model_tensor *tensor = &made.model->layout.tensor[i];
+
+        rng_normal(test_rng(), made.model->parameters + tensor->offset, tensor->count);
+        if (tensor->part != MODEL_TARGET_Q)
+            rng_normal(test_rng(), state.m + tensor->offset, tensor->count);
+    }
+    *state.steps = 777;
+    state.scale->value = 2.5f;
+    assert_ok(snapshot_create(&snapshot, made.model, made.update, false, &err), err);
+    assert_int_equal(snapshot_take(snapshot), TD_OK);
+    parts.groups = snapshot_groups(snapshot);
+    assert_int_equal(manifest_init(&manifest), TD_OK);
+    manifest.kind = CHECKPOINT_FINAL;
+    manifest.config = *config;
+    snprintf(name, sizeof(name), "run%d", folders++);
+    assert_ok(fs_join(path, test_folder(), name, &err), err);
+    assert_ok(fs_join(folder, path, "checkpoints", &err), err);
+    assert_ok(checkpoint_write(folder, "final", &manifest, &parts, &err), err);
+    manifest_release(&manifest);
+    snapshot_destroy(&snapshot);
+    return made;
+}
+
+static void gather(void *context, const char *line)
+{
+    strncat(context, line, 400);
+    strncat(context, "\n", 2);
+}
+
+static void the_same_task_goes_on_where_it_was(void **state)
+{
+    struct config config = tiny("cartpole-swingup", "");
+    char path[FS_PATH_MAX], text[3000] = "";
+    struct made old = trained(&config, path), new;
+    struct update_state was = update_state(old.update), now;
+    size_t all = model_all_floats(&old.model->layout), acting = model_acting_floats(&old.model->layout);
+    struct error err = {0};
+    finetune_t *finetune;
+
+    (void)state;
+    for (int optimizer = 0; optimizer < 2; optimizer++) {
+        config.seed = 9;
+        config.finetune_optimizer = optimizer;
+        snprintf(config.checkpoint, sizeof(config.checkpoint), "%.500s", path);
+        new = make(&config);
+        now = update_state(new.update);
+        assert_ok(finetune_open(&finetune, &config, &new.tasks, &err), err);
+        assert_ok(finetune_apply(finetune, new.model, new.update, gather, text, &err), err);
+        finetune_close(&finetune);
+        assert_memory_equal(new.model->parameters, old.model->parameters, all * sizeof(float));
+        assert_true((*now.steps == 777) == optimizer && (now.scale->value == 2.5f) == optimizer);
+        assert_true((memcmp(now.m, was.m, acting * sizeof(float)) == 0) == optimizer);
+        assert_memory_equal(now.v, was.v, acting * sizeof(float));
+        unmake(&new);
+    }
+    assert_non_null(strstr(text, "checkpoints/final, its optimiser anew\n"));
+    assert_non_null(strstr(text, "checkpoints/final, its optimiser too\n"));
+    unmake(&old);
+}
+
+/* Known tasks by name; others as finetune_task says. */
+static void tasks_find_their_embeddings(void **state)
+{
+    static const struct {
+        const char *word, *begins;
+    } cases[] = {
+        {"", "pendulum begins with the mean of 2 embeddings"},
+        {"mean", "pendulum begins with the mean of 2 embeddings"},
+        {"fresh", "pendulum begins with a fresh embedding"},
+        {"1", "pendulum begins with the embedding of cartpole-balance"},
+        {"walker-walk", "pendulum begins with the embedding of walker-walk"},
+    };
+    struct config config = tiny("none", "walker-walk,cartpole-balance");
+    char path[FS_PATH_MAX];
+    struct made old = trained(&config, path), new;
+    struct error err = {0};
+
+    (void)state;
+    config = tiny("none", "pendulum,cartpole-balance");
+    snprintf(config.checkpoint, sizeof(config.checkpoint), "%.500s", path);
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        char text[3000] = "";
+
+        snprintf(config.finetune_task, sizeof(config.finetune_task), "%s", cases[i].word);
+        new = make(&config);
+        assert_ok(finetune_check(&config, &new.model->layout.dims, &new.tasks, gather, text, &err), err);
+        assert_non_null(strstr(text, cases[i].begins));
+        assert_non_null(strstr(text, "cartpole-balance begins with the embedding of cartpole-balance"));
+        assert_non_null(strstr(text, "observations: 5 components, the checkpoint has 24"));
+        unmake(&new);
+    }
+    for (int bad = 0; bad < 2; bad++) {
+        snprintf(config.finetune_task, sizeof(config.finetune_task), "%s", bad ? "2" : "hopper-hop");
+        new = make(&config);
+        assert_int_equal(finetune_check(&config, &new.model->layout.dims, &new.tasks, NULL, NULL, &err), TD_EINVAL);
+        assert_non_null(strstr(err.text, "is none of the checkpoint's tasks, nor one of 0 to 1, mean, fresh"));
+        unmake(&new);
+    }
+    unmake(&old);
+}
+
+static void sizes_come_from_the_checkpoint_unless_given(void **state)
+{
+    struct config config = tiny("walker-walk", ""), fresh;
+    char path[FS_PATH_MAX];
+    struct made old = trained(&config, path), new;
+    struct error err = {0};
+    bool *given;
+    int count;
+
+    (void)state;
+    config_options(&count);
+    given = calloc((size_t)count, sizeof(*given));
+    config_init(&fresh);
+    snprintf(fresh.checkpoint, sizeof(fresh.checkpoint), "%.500s", path);
+    assert_ok(finetune_adopt(&fresh, given, &err), err);
+    assert_true(fresh.mlp_dim == 24 && fresh.latent_dim == 16 && fresh.num_bins == 11 && fresh.batch_size == 256);
+    for (int i = 0; i < count; i++)
+        given[i] = strcmp(config_options(&count)[i].name, "mlp_dim") == 0;
+    fresh.mlp_dim = 32;
+    assert_ok(finetune_adopt(&fresh, given, &err), err);
+    assert_int_equal(fresh.mlp_dim, 32);
+    new = make(&fresh);
+    assert_int_equal(finetune_check(&fresh, &new.model->layout.dims, &new.tasks, NULL, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "does not fit: the checkpoint was trained with mlp_dim=24, this run has mlp_dim=32"));
+    snprintf(fresh.checkpoint, sizeof(fresh.checkpoint), "%.400s/nothing", path);
+    assert_int_equal(finetune_adopt(&fresh, given, &err), TD_ENOTFOUND);
+    free(given);
+    unmake(&new);
+    unmake(&old);
+}
+
+static int set_up(void **state)
+{
+    struct error err = {0};
+
+    (void)state;
+    assert_ok(pool_create(&pool, 1, &err), err);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    pool_destroy(&pool);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_task_goes_on_where_it_was),
+        cmocka_unit_test(tasks_find_their_embeddings),
+        cmocka_unit_test(sizes_come_from_the_checkpoint_unless_given),
+    };
+
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
