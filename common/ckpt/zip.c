@@ -256,7 +256,7 @@ static int take_entries(const struct reader *reader, struct zip *zip, const uint
 {
     uint64_t left = place->length;
     char *name = zip->names;
-    size_t used;
+    size_t used = 0;
     int rc;
 
     for (uint64_t i = 0; i < place->count; i++, left -= used, directory += used) {
@@ -272,7 +272,7 @@ static int take_entries(const struct reader *reader, struct zip *zip, const uint
 int zip_read(struct zip *zip, int fd, uint64_t size, const char *path, struct error *err)
 {
     const struct reader reader = {fd, size, path, err};
-    struct place place;
+    struct place place = {0};
     uint8_t *directory;
     int rc;
 
