@@ -3,7 +3,9 @@
 
 #include "actor/worker_private.h"
 #include "common/env/stack.h"
+#include "common/env/video.h"
 #include "common/util/clock.h"
+#include "common/util/fs.h"
 #include "common/util/log.h"
 
 #define EVALUATION_LOSSES 5 /* of its environment, in one evaluation */
@@ -39,9 +41,57 @@ struct score {
     bool has_success;
 };
 
+/* --- video -------------------------------------------------------------------------- */
+
+static void give_up_video(video_t **video, const struct error *why)
+{
+    log_warn("the evaluation goes on without its video", "why=\"%s\"", why->text);
+    video_close(video, false, NULL);
+}
+
+/* Of the first episode of an evaluator that shares the run's directory. */
+static video_t *start_video(const worker_t *worker, const struct work *work)
+{
+    const struct config *config = &worker->options.config;
+    char path[FS_PATH_MAX], gif[FS_PATH_MAX];
+    struct error why = {0};
+    video_t *video = NULL;
+    int rc;
+
+    if (!config->save_video || work->evaluate.in_place || !worker->options.background || config->work_dir[0] == '\0')
+        return NULL;
+    if (snprintf(path, sizeof(path), "%s/videos/eval-%llu.mp4", config->work_dir, (unsigned long long)work->evaluate.step) >=
+        (int)sizeof(path))
+        return NULL;
+    memcpy(gif, path, sizeof(gif));
+    strcpy(strrchr(gif, '.'), ".gif");
+    rc = video_open(&video, path, config->tensorboard ? gif : NULL, &why);
+    if (rc != TD_OK)
+        give_up_video(&video, &why);
+    return video;
+}
+
+static void film(video_t **video, env_t *env)
+{
+    struct error why = {0};
+
+    if (*video != NULL && video_frame(*video, env, &why) != TD_OK)
+        give_up_video(video, &why);
+}
+
+static void end_video(video_t **video, bool keep)
+{
+    struct error why = {0};
+
+    if (video_close(video, keep, &why) != TD_OK)
+        give_up_video(video, &why);
+}
+
+/* --- episodes ----------------------------------------------------------------------- */
+
 /* One episode without exploration noise. False: abandoned, or rc says. */
-static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t episode,
-                             struct score *score, int *rc, struct error *err)
+static bool play_episode(worker_t *worker, const struct work *work, uint32_t episode, video_t **video,
+                         struct score *score, int *rc, struct error *err)
 {
     struct seat *seat = &worker->seats[0];
     struct env_result result = {0};
@@ -49,6 +99,8 @@ static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t
     *score = (struct score){0};
 
     *rc = reset_env(worker, seat, err);
+    if (*rc == TD_OK)
+        film(video, seat->env);
     for (uint32_t t = 0; *rc == TD_OK && !result.terminated && !result.truncated; t++) {
         struct rng_key key = session_eval_key(&work->evaluate.key, episode, t);
         struct rng rng;
@@ -65,6 +117,7 @@ static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t
             *rc = step_env(worker, seat, &result, err);
         if (*rc != TD_OK)
             break;
+        film(video, seat->env);
         if (!work->evaluate.in_place)
             metrics_add(worker->options.metrics, METRIC_env_steps, seat_spec(worker, seat)->action_repeat);
         score->reward += (double)(float)result.reward;
@@ -75,15 +128,25 @@ static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t
     return *rc == TD_OK;
 }
 
+static bool evaluate_episode(worker_t *worker, const struct work *work, uint32_t task, uint32_t episode,
+                             struct score *score, int *rc, struct error *err)
+{
+    video_t *video = task == 0 && episode == 0 ? start_video(worker, work) : NULL;
+    bool good = play_episode(worker, work, episode, &video, score, rc, err);
+
+    end_video(&video, good);
+    return good;
+}
+
 /* All of them, added up; an episode whose environment is lost is played again, a few times in all. */
-static bool evaluate_episodes(worker_t *worker, const struct work *work, struct score *sum, int *rc, struct error *err)
+static bool evaluate_episodes(worker_t *worker, const struct work *work, uint32_t task, struct score *sum, int *rc, struct error *err)
 {
     int losses = 0;
 
     for (uint32_t i = 0; i < work->evaluate.episodes; i++) {
         struct score score;
 
-        while (!evaluate_episode(worker, work, i, &score, rc, err)) {
+        while (!evaluate_episode(worker, work, task, i, &score, rc, err)) {
             if (*rc != TD_ELOST || work->evaluate.in_place || ++losses > EVALUATION_LOSSES)
                 return false;
             metrics_add(worker->options.metrics, METRIC_env_lost, 1);
@@ -106,7 +169,7 @@ static bool evaluate_task(worker_t *worker, struct seat *seat, const struct work
     struct score sum = {0};
 
     *rc = envs_take(worker, seat, &wish, err);
-    if (*rc != TD_OK || !evaluate_episodes(worker, work, &sum, rc, err))
+    if (*rc != TD_OK || !evaluate_episodes(worker, work, task, &sum, rc, err))
         return false;
     *means = (struct task_score){sum.reward / episodes, sum.length / episodes, sum.has_success, sum.success / episodes};
     return true;

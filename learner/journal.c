@@ -8,10 +8,12 @@
 
 #include "common/metrics/tensorboard.h"
 #include "common/util/clock.h"
+#include "common/util/fs.h"
 #include "common/util/log.h"
 #include "learner/csv.h"
 
 #define EVENTS_EVERY_MS 200 /* between two train rows in the event file; train.csv has them all */
+#define GIF_MAX         (32u << 20)
 #define EVENT_TAGS      64  /* in one event; lines of many tasks take several */
 #define TAG_MAX         (TASK_NAME_MAX + 40)
 
@@ -33,6 +35,7 @@ struct journal {
     uint64_t start_ms;
     struct log_limit failed;
     tensorboard_t *events; /* or NULL */
+    char videos[FS_PATH_MAX]; /* folder; "" when none are made */
     uint64_t events_ms;    /* of the last train row in it */
 };
 
@@ -156,6 +159,8 @@ static void open_events(journal_t *journal, const struct run *run)
 
     if (!run->config.tensorboard)
         return;
+    if (run->config.save_video && run_path(run, "videos", journal->videos, &err) != TD_OK)
+        journal->videos[0] = '\0';
     if (tensorboard_open(&journal->events, run->dir, &err) != TD_OK)
         log_warn("no events for TensorBoard", "why=\"%s\"", err.text);
     else
@@ -181,6 +186,29 @@ static void put_events(journal_t *journal, const char *category, const struct fi
     }
     if (rc != TD_OK)
         complain(journal, tensorboard_path(journal->events), &err);
+}
+
+/* The evaluator of this machine has left the evaluation's GIF before it reported. */
+static void put_video(journal_t *journal, uint64_t step)
+{
+    char name[64], path[FS_PATH_MAX], *bytes;
+    struct error err = {0};
+    size_t length;
+    int width, height;
+
+    if (journal->videos[0] == '\0' || journal->events == NULL)
+        return;
+    snprintf(name, sizeof(name), "eval-%llu.gif", (unsigned long long)step);
+    if (fs_join(path, journal->videos, name, NULL) != TD_OK ||
+        fs_read_file(path, GIF_MAX, &bytes, &length, NULL) != TD_OK)
+        return;
+    if (length >= 10 && memcmp(bytes, "GIF8", 4) == 0) {
+        width = (uint8_t)bytes[6] | (uint8_t)bytes[7] << 8;
+        height = (uint8_t)bytes[8] | (uint8_t)bytes[9] << 8;
+        if (tensorboard_image(journal->events, step, "eval/video", bytes, length, width, height, &err) != TD_OK)
+            complain(journal, tensorboard_path(journal->events), &err);
+    }
+    free(bytes);
 }
 
 /* --- life ------------------------------------------------------------------------ */
@@ -310,6 +338,7 @@ void journal_eval(journal_t *journal, const struct command_eval_row *row)
         put_scores(journal, row, values + CSV_EVAL_COUNT);
     append(journal, &journal->eval, values);
     put_events(journal, "eval", &journal->eval, values);
+    put_video(journal, row->step);
     log_info("eval", "step=%llu reward=%.2f episodes=%u updates=%llu final=%d",
              (unsigned long long)row->step, row->reward, row->episodes, (unsigned long long)row->version,
              row->final);

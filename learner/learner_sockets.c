@@ -290,6 +290,8 @@ static int start_evaluator(learner_t *learner, struct error *err)
     add_common(&words, learner);
     add_word(&words, "role=evaluator");
     add_word(&words, "sandbox=%s", learner->run.config.sandbox);
+    if (learner->run.config.save_video)
+        add_word(&words, "save_video=true");
     add_metrics(&words, learner);
     if (learner->exporter != NULL && learner->run.config.insecure)
         add_word(&words, "insecure=true");

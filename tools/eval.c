@@ -37,7 +37,7 @@ static void usage(FILE *out)
 {
     fprintf(out,
             "usage: tdmpc2 eval [task=TASK|tasks=TASK,...] checkpoint=RUN_DIR|CHECKPOINT_DIR|FILE.safetensors [eval_episodes=N]\n"
-            "                   [seed=N] [threads=N] [--noisy] [--random] [--json]\n\n"
+            "                   [seed=N] [threads=N] [save_video=true] [--noisy] [--random] [--json]\n\n"
             "Runs episodes in this process and prints each return and their mean. A run directory stands for its newest\n"
             "valid checkpoint; without checkpoint= the run of task, seed and exp_name is taken. Actions are planned as in\n"
             "the evaluations during training; --noisy adds the exploration noise, as the reference's evaluate.py does;\n"
@@ -240,6 +240,19 @@ static void print_mean(struct eval *eval, const char *task, int count)
     putchar('\n');
 }
 
+/* videos/<task>-0.mp4 of work_dir, or of the working directory; a plugin's task is a path. */
+static int name_video(const struct eval *eval, const char *task, char out[FS_PATH_MAX], struct error *err)
+{
+    const char *dir = eval->config.work_dir[0] != '\0' ? eval->config.work_dir : ".", *name = strrchr(task, '/');
+    char folder[FS_PATH_MAX], file[FS_PATH_MAX];
+    int rc;
+
+    snprintf(file, sizeof(file), "%.200s-0.mp4", name != NULL ? name + 1 : task);
+    if ((rc = fs_join(folder, dir, "videos", err)) != TD_OK || (rc = fs_mkdirs(folder, 0755, err)) != TD_OK)
+        return rc;
+    return fs_join(out, folder, file, err);
+}
+
 static int evaluate_task(struct eval *eval, int index, struct error *err)
 {
     const struct task *task = &eval->tasks.task[index];
@@ -251,6 +264,7 @@ static int evaluate_task(struct eval *eval, int index, struct error *err)
                                          .threads = eval->config.threads > 0 ? (int)eval->config.threads : cores_available(),
                                          .model = eval->model,
                                          .noisy = eval->noisy};
+    char video[FS_PATH_MAX];
     int rc;
 
     mppi_config_init(&options.plan, &eval->config, eval->tasks.action_dim, task->episode_length);
@@ -263,6 +277,9 @@ static int evaluate_task(struct eval *eval, int index, struct error *err)
         putchar('\n');
         fflush(stdout);
     }
+    if (eval->config.save_video && (rc = name_video(eval, task->name, video, err)) != TD_OK)
+        return rc;
+    options.video = eval->config.save_video ? video : NULL;
     rc = evaluation_run(&options, eval->episode, show_episode, eval, err);
     if (rc == TD_OK)
         print_mean(eval, options.task, options.episodes);

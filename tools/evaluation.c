@@ -1,9 +1,11 @@
 #include "tools/evaluation.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/env/stack.h"
+#include "common/env/video.h"
 #include "common/util/rng.h"
 
 #define THREADS_MAX 256
@@ -60,10 +62,44 @@ static int planned_action(struct worker *worker, int index, int step, struct err
     return rc;
 }
 
+/* The next frame; a video that fails is given up, the episode goes on. */
+static void film(video_t **video, env_t *env)
+{
+    struct error why = {0};
+
+    if (*video == NULL || video_frame(*video, env, &why) == TD_OK)
+        return;
+    fprintf(stderr, "tdmpc2 eval: %s\n", why.text);
+    video_close(video, false, NULL);
+}
+
+static video_t *start_film(const struct evaluation_options *options, int index)
+{
+    struct error why = {0};
+    video_t *video = NULL;
+
+    if (options->video != NULL && index == 0 && video_open(&video, options->video, NULL, &why) != TD_OK)
+        fprintf(stderr, "tdmpc2 eval: %s\n", why.text);
+    return video;
+}
+
+static void end_film(video_t **video, bool keep, const char *path)
+{
+    struct error why = {0};
+
+    if (*video == NULL)
+        return;
+    if (video_close(video, keep, &why) != TD_OK)
+        fprintf(stderr, "tdmpc2 eval: %s\n", why.text);
+    else if (keep)
+        fprintf(stderr, "tdmpc2 eval: the first episode is in %s\n", path);
+}
+
 static int play(struct worker *worker, env_t *env, int index, struct error *err)
 {
     const struct evaluation_options *options = worker->shared->options;
     struct evaluation_episode *episode = &worker->shared->episode[index];
+    video_t *video = start_film(options, index);
     struct env_result result = {0};
     int rc = TD_OK;
 
@@ -72,6 +108,8 @@ static int play(struct worker *worker, env_t *env, int index, struct error *err)
         rc = env_reset(env, worker->obs, err);
     if (rc == TD_OK)
         stack_push(env_spec(env), worker->seen, worker->obs, true);
+    if (rc == TD_OK)
+        film(&video, env);
     while (rc == TD_OK && !result.terminated && !result.truncated) {
         rc = options->model == NULL ? random_action(options, index, episode->length, worker->action,
                                                     (int)env_spec(env)->action_dim)
@@ -80,11 +118,13 @@ static int play(struct worker *worker, env_t *env, int index, struct error *err)
             rc = env_step(env, worker->action, worker->obs, &result, err);
         if (rc == TD_OK) {
             stack_push(env_spec(env), worker->seen, worker->obs, false);
+            film(&video, env);
             episode->reward += result.reward;
             episode->length++;
             episode->success = result.success;
         }
     }
+    end_film(&video, rc == TD_OK, options->video);
     episode->done = rc == TD_OK;
     return rc;
 }

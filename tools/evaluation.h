@@ -22,6 +22,7 @@ struct evaluation_options {
     int threads;                /* at least 1 */
     const world_model_t *model; /* NULL: uniformly random actions */
     struct mppi_config plan;
+    const char *video;          /* mp4 of the first episode, or NULL; why there is none goes to stderr */
     bool noisy;                 /* with the exploration noise, as the reference's evaluate.py */
 };
 

@@ -183,6 +183,17 @@ static void keep_task(struct sandbox *keep, const struct config *config)
         keep_plugins(keep, &run);
 }
 
+/* Where an evaluator of this machine puts them. */
+static void keep_videos(struct sandbox *keep, const struct config *config)
+{
+    char folder[FS_PATH_MAX];
+
+    if (!config->save_video || config->work_dir[0] == '\0' || fs_join(folder, config->work_dir, "videos", NULL) != TD_OK ||
+        fs_mkdirs(folder, 0777, NULL) != TD_OK)
+        return;
+    sandbox_write(keep, folder);
+}
+
 void confine_actor(struct sandbox *keep, const struct config *config)
 {
     keep_common(keep, config);
@@ -190,6 +201,7 @@ void confine_actor(struct sandbox *keep, const struct config *config)
     keep_models(keep);
     keep_drawing(keep);
     keep_task(keep, config);
+    keep_videos(keep, config);
     keep->network = true;
     keep->code = true;
 }

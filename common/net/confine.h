@@ -4,7 +4,7 @@
  *   role      writes                          reads beside the system's libraries    sockets      new code
  *   learner   run directory, ipc folder       keys, a plugin's folder                tcp: bind=   no
  *   shard     store, run/ of the run, ipc     keys                                   tcp: bind=   no
- *   actor     run/ of the run, ipc, GPU       keys, models, a plugin's folder        all          yes (GL drivers)
+ *   actor     run/, videos/, ipc, GPU         keys, models, a plugin's folder        all          yes (GL drivers)
  *
  * No role starts programs itself, traces, mounts, or changes users; ipc alone where no tcp was asked for.
  * Children come from the spawner and confine themselves, environments in Python not at all.

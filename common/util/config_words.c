@@ -22,7 +22,6 @@ static const struct {
     {"wandb_silent", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
     {"enable_wandb", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
     {"compile", "belongs to PyTorch: these programs are compiled already"},
-    {"save_video", "is not offered: no video is recorded"},
     {"save_agent", "is not needed: the final checkpoint is always written"},
     {"data_dir", "belongs to offline multi-task training, which is not offered"},
     {"capacity", "is called buffer_size"},
