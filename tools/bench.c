@@ -75,10 +75,11 @@ void bench_time(const struct bench_options *options, void (*run)(void *context),
                 struct bench_result *result)
 {
     double *timings = malloc(TIMINGS_MAX * sizeof(*timings));
+    int least;
 
     TD_ASSERT(timings != NULL, "no memory for timings");
-    run(context);
-    summarise(timings, collect(run, context, options->seconds, TIMINGS_MIN, timings, TIMINGS_MAX), result);
+    least = time_ms(run, context) > options->seconds * 1e3 ? 1 : TIMINGS_MIN;
+    summarise(timings, collect(run, context, options->seconds, least, timings, TIMINGS_MAX), result);
     free(timings);
 }
 

@@ -44,7 +44,8 @@ struct bench_result {
 void bench_report(const struct bench_options *options, const struct bench_result *result);
 
 /*
- * Time `run(context)` repeatedly for options->seconds (at least 5 times, after one unmeasured call).
+ * Time `run(context)` repeatedly for options->seconds (at least 5 times, after one unmeasured call;
+ * at least once when a call takes longer than that).
  * Fills median_ms, p99_ms and count.
  */
 void bench_time(const struct bench_options *options, void (*run)(void *context), void *context,

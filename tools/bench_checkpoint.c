@@ -45,6 +45,7 @@ static int measure(const struct bench_options *options, world_model_t *model, st
             bench_report(options, &stall);
     }
     bench_time(options, write_one, work, &writing);
+    writing.mib = bench_resident_mib(true); /* what is written is not copied above SNAPSHOT_COPY_MAX */
     if (!copied && work->rc == TD_OK) { /* written from where it lies, with progress said */
         struct bench_result whole = writing;
 

@@ -49,14 +49,15 @@ int bench_dims(const struct bench_options *options, struct model_dims *dims, str
     return model_dims_init(dims, &options->config, bench_obs(options), BENCH_ACTION, err);
 }
 
-double bench_resident_mib(void)
+double bench_resident_mib(bool most)
 {
+    const char *name = most ? "VmHWM:" : "VmRSS:";
     char line[256];
     double kib = 0;
     FILE *file = fopen("/proc/self/status", "re");
 
     while (file != NULL && fgets(line, sizeof(line), file) != NULL)
-        if (sscanf(line, "VmHWM: %lf", &kib) == 1)
+        if (strncmp(line, name, strlen(name)) == 0 && sscanf(line + strlen(name), "%lf", &kib) == 1)
             break;
     if (file != NULL)
         fclose(file);

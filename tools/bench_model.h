@@ -49,8 +49,8 @@ struct bench_memory {
 int bench_plan_memory(const struct bench_options *options, const char *what, const struct bench_memory *memory, int count,
                       struct error *err);
 
-/* The most that this process has had in memory, MiB. */
-double bench_resident_mib(void);
+/* What this process has in memory, MiB, or the most that it has had. */
+double bench_resident_mib(bool most);
 
 /* A model of the options' size, randomly initialised, its last layers too. */
 int bench_model(const struct bench_options *options, bool targets, world_model_t **out,

@@ -143,7 +143,7 @@ static int run(const struct bench_options *options, struct error *err)
     bench_flops(options, plan_batch, &plan, plan.environments * plan_gflop(&config, plan.model), &result);
     result.rate = 1e3 * plan.environments / result.median_ms;
     result.unit = "plans/s";
-    result.mib = bench_resident_mib();
+    result.mib = bench_resident_mib(false); /* half storage was made from floats */
     bench_report(options, &result);
     if (plan.environments > 1)
         report_pairs(options, &plan);

@@ -125,7 +125,7 @@ static int run(const struct bench_options *options, struct error *err)
     bench_flops(options, update_once, &work, update_gflop(&config, work.model), &result);
     result.rate = 1e3 / result.median_ms;
     result.unit = "updates/s";
-    result.mib = bench_resident_mib();
+    result.mib = bench_resident_mib(true);
     bench_report(options, &result);
 
 done:
