@@ -31,7 +31,7 @@ static void usage(FILE *out)
             "       tdmpc2 replay verify DIR [--json]      the tree, every hash, index against segments; exit 1 on damage,\n"
             "                                              2 when it cannot be opened\n"
             "       tdmpc2 replay salvage DIR OUT          rows of a damaged store into a new one\n"
-            "       tdmpc2 replay export DIR FILE.safetensors\n"
+            "       tdmpc2 replay export DIR FILE.safetensors | FILE.pt\n"
             "       tdmpc2 replay hash DIR                 one SHA-256 per column; of a lock-step run directory over the\n"
             "                                              episodes its newest checkpoint may draw from, else over all\n\n"
             "DIR is a shard's directory or the run directory above it. Nobody may be using it. info, verify and\n"
@@ -43,7 +43,10 @@ static void usage(FILE *out)
             "  epoch 0: a random one), episode [N] I64,\n"
             "  episode_id, episode_start, episode_rows, episode_aborted, episode_slot,\n"
             "  episode_environment [E] I64\n"
-            "action, reward and terminated of a row led to its obs; they are 0 where first is set.\n");
+            "action, reward and terminated of a row led to its obs; they are 0 where first is set.\n\n"
+            "FILE.pt is a chunk as the official data sets have: a TensorDict [episodes, rows] that torch.load gives, of\n"
+            "obs, action, reward (NaN in first rows), task and, where there is one, terminated; episodes of one length.\n"
+            "`tdmpc2 data import` reads both.\n");
 }
 
 /* --- progress -------------------------------------------------------------- */
@@ -242,6 +245,13 @@ static int run_verify(const struct request *request, int *code, struct error *er
     return TD_OK;
 }
 
+static bool is_pt(const char *path)
+{
+    size_t length = strlen(path);
+
+    return length > 3 && strcmp(path + length - 3, ".pt") == 0;
+}
+
 /* What was left out is damage too: the file is there, and the exit code 1. */
 static int run_export(const struct request *request, int *code, struct error *err)
 {
@@ -252,7 +262,8 @@ static int run_export(const struct request *request, int *code, struct error *er
 
     if (rc != TD_OK)
         return rc;
-    rc = replay_export(store, request->target, &progress, &episodes, &rows, &skipped, err);
+    rc = (is_pt(request->target) ? replay_export_pt : replay_export)(store, request->target, &progress, &episodes, &rows,
+                                                                     &skipped, err);
     replay_progress_end(&progress);
     store_close(&store);
     if (rc == TD_OK)

@@ -21,4 +21,11 @@ void replay_progress_end(struct replay_progress *progress);
 int replay_export(store_t *store, const char *path, struct replay_progress *progress,
                   uint64_t *episodes, uint64_t *rows, uint64_t *skipped, struct error *err);
 
+/*
+ * The same as one chunk of a data set, [episodes, rows] (tools/data_chunk_write.h); what chose actions, and where
+ * episodes came from, is left out. TD_EINVAL when episodes differ in length.
+ */
+int replay_export_pt(store_t *store, const char *path, struct replay_progress *progress, uint64_t *episodes,
+                     uint64_t *rows, uint64_t *skipped, struct error *err);
+
 #endif

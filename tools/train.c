@@ -23,11 +23,13 @@
 #include "tools/console.h"
 #include "tools/options.h"
 #include "tools/supervisor.h"
+#include "tools/train_offline.h"
 
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 train task=TASK|tasks=TASK,TASK,... [key=value ...]\n\n"
                  "Starts a learner, its replay shard and evaluator, and actors=N actors on this machine.\n"
+                 "With data_dir=DIR it trains offline instead, from what `tdmpc2 data import DIR` made of a data set.\n"
                  "An existing run directory (logs/<task>/<seed>/<exp_name>) is resumed. Ctrl-C stops with a\n"
                  "checkpoint (in lock-step with the last one); the same command goes on from there.\n\n");
     config_help(out);
@@ -368,7 +370,11 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
     config_init(&fresh);
     if ((rc = process_check_limits(err)) != TD_OK ||
         (rc = config_parse(&fresh, argc, argv, given, err)) != TD_OK || (rc = check_words(given, err)) != TD_OK ||
-        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK || (rc = check_world(&run.config, run.resumed, &spec, err)) != TD_OK)
+        (rc = run_look(&run, &fresh, given, stdout, err)) != TD_OK)
+        return rc;
+    if (run.config.data_dir[0] != '\0' && !run.finished)
+        return train_offline(&fresh, given, err);
+    if ((rc = check_world(&run.config, run.resumed, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);

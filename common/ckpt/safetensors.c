@@ -380,6 +380,14 @@ int safetensors_read(const safetensors_t *file, const struct safetensors_tensor 
     return read_at(file, out, tensor->bytes, file->data_start + tensor->offset, err);
 }
 
+int safetensors_read_part(const safetensors_t *file, const struct safetensors_tensor *tensor, uint64_t from,
+                          uint64_t length, void *out, struct error *err)
+{
+    TD_ASSERT(from <= tensor->bytes && length <= tensor->bytes - from, "bytes %llu+%llu of %llu",
+              (unsigned long long)from, (unsigned long long)length, (unsigned long long)tensor->bytes);
+    return read_at(file, out, length, file->data_start + tensor->offset + from, err);
+}
+
 /* "F32 [3, 4]" for messages. */
 static const char *describe(char *out, size_t size, enum safetensors_type type, int dims,
                             const uint64_t *shape)

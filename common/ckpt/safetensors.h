@@ -77,6 +77,10 @@ const char *safetensors_note(const safetensors_t *file, const char *key);
 int safetensors_read(const safetensors_t *file, const struct safetensors_tensor *tensor, void *out,
                      struct error *err);
 
+/* Copy bytes from .. from + length - 1 of a tensor, which must exist, to out. As safetensors_read. */
+int safetensors_read_part(const safetensors_t *file, const struct safetensors_tensor *tensor, uint64_t from,
+                          uint64_t length, void *out, struct error *err);
+
 /*
  * Read the named tensor, which must have this type and shape. Pass dims -1 to accept any shape of
  * `shape[0]` elements in all. TD_ENOTFOUND when missing, TD_EINVAL (both shapes named) on a mismatch.

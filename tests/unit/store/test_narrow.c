@@ -28,17 +28,16 @@ static void fill_row(void *out, uint64_t id, uint32_t row)
 {
     uint32_t task = (uint32_t)(id % TASKS);
     struct rng_key key = {.seed = id, .step = row};
+    struct row_head head = {.task = task, .reward = (float)row,
+                            .flags = row == 0 ? ROW_FIRST : row == ROWS - 1 ? ROW_TRUNCATED : 0u};
     struct rng rng;
 
     rng_init(&rng, &key);
     memset(out, 0, row_stride(&schema));
-    *row_head(out) = (struct row_head){.task = task,
-                                       .flags = row == 0 ? ROW_FIRST : row == ROWS - 1 ? ROW_TRUNCATED : 0u};
     rng_normal(&rng, row_obs(out), obs_dims[task]);
-    if (row == 0)
-        return;
-    rng_uniform(&rng, row_action(out, &schema), action_dims[task], -1, 1);
-    row_head(out)->reward = (float)row;
+    if (row > 0)
+        rng_uniform(&rng, row_action(out, &schema), action_dims[task], -1, 1);
+    memcpy(out, &head, sizeof(head)); /* rows are aligned to 4 bytes only */
 }
 
 static void fill(const char *dir, bool narrow)
