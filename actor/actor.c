@@ -481,6 +481,7 @@ int actor_create(actor_t **out, const struct actor_options *options, struct erro
     memcpy(actor->part.role, actor->role, strlen(actor->role) + 1);
     actor->part.pid = getpid();
     actor->part.process = options->process;
+    log_set_format(options->config.log);
     log_init(actor->role, (int)options->config.actor, options->run, STDERR_FILENO); /* -1: not known yet */
     if ((rc = exporter_open(&actor->exporter, &options->config, err)) == TD_OK && (rc = find_learner(actor, err)) == TD_OK) {
         confine_actor(&keep, &actor->options.config);

@@ -229,6 +229,7 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
         return TD_OK;
     }
     if (rc == TD_OK) {
+        log_set_format(config->log);
         log_init("learner", -1, learner->run.run_id, STDERR_FILENO);
         rc = build(learner, err);
     }

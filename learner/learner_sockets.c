@@ -151,6 +151,8 @@ static void add_common(struct words *words, const learner_t *learner)
     add_word(words, "learner=%s", learner->record.control);
     add_word(words, "run_id=%016" PRIx64, learner->run.run_id);
     add_word(words, "work_dir=%s", learner->run.dir);
+    if (strcmp(learner->run.config.log, "text") != 0)
+        add_word(words, "log=%s", learner->run.config.log);
 }
 
 /* A child shows its metrics where the learner does, at a port of its own. */

@@ -279,8 +279,8 @@ static const char async_ending[] = "it writes a checkpoint",
 
 /* The words of every actor, beside those that the supervisor knows. */
 struct actor_words {
-    char text[5][CONFIG_TEXT_MAX + 24];
-    const char *args[6]; /* NULL-terminated */
+    char text[6][CONFIG_TEXT_MAX + 24];
+    const char *args[7]; /* NULL-terminated */
     int count;
 };
 
@@ -303,6 +303,7 @@ static void fill_actor_words(struct actor_words *words, const struct config *fre
     add_actor_word(words, "keys", fresh->keys);
     add_actor_word(words, "insecure", fresh->insecure && (fresh->keys[0] == '\0' || metrics[0] != '\0') ? "true" : "");
     add_actor_word(words, "metrics", metrics);
+    add_actor_word(words, "log", strcmp(fresh->log, "text") != 0 ? fresh->log : "");
     add_actor_word(words, "metrics_token", metrics[0] != '\0' ? fresh->metrics_token : "");
 }
 

@@ -1,7 +1,10 @@
 /*
  * log.h - one line of key=value per event, to stderr or a part's log file.
  *
- *   2026-11-23T10:20:30.123Z level=info role=actor id=3 run=8f2c msg="paused" why="outbox full"
+ *   2026-11-23T10:20:30.123Z level=info role=actor host=node7 id=3 run=8f2c msg="paused" why="outbox full"
+ *
+ * or, with log=json, the same as one object. A message that comes more than LOG_BURST times within LOG_WINDOW_MS
+ * is left out until the window ends; the next one tells how many were (repeats=).
  *
  * Libraries return errors; daemons log them. Lines are written by one write(2), so processes that
  * share a file do not tear each other's lines.
@@ -16,6 +19,12 @@ enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
 /* Who speaks: kept in every later line. fd is borrowed; default stderr. */
 void log_init(const char *role, int id, uint64_t run_id, int fd);
 void log_set_level(enum log_level level);
+
+#define LOG_BURST     200
+#define LOG_WINDOW_MS 10000
+
+/* "text" or "json": the option log=. */
+void log_set_format(const char *format);
 
 /* format holds the message and then key=value pairs: log_info("shard joined", "shard=%d", n). */
 void log_write(enum log_level level, const char *message, const char *format, ...)

@@ -121,6 +121,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "tdmpc2-replay: %s\n", err.text);
         return TD_EXIT_BAD_INPUT;
     }
+    log_set_format(config.log);
     log_init("replay", (int)daemon.shard.shard, daemon.shard.run, 2);
     confine_shard(&keep, &config, daemon.run_dir, dir);
     if (confine_files(&keep, &config, &err) != TD_OK) {
