@@ -392,10 +392,10 @@ static void *write_saves(void *context)
 static int start_threads(struct compute *compute, struct error *err)
 {
     if (pthread_create(&compute->worker, NULL, work, compute) != 0)
-        return error_set(err, TD_EIO, "cannot start the compute thread");
+        return error_set(err, TD_EIO, "cannot start the compute thread: no memory for it, or too many threads (ulimit -v, -u)");
     compute->worker_running = true;
     if (pthread_create(&compute->writer, NULL, write_saves, compute) != 0)
-        return error_set(err, TD_EIO, "cannot start the checkpoint thread");
+        return error_set(err, TD_EIO, "cannot start the checkpoint thread: no memory for it, or too many threads (ulimit -v, -u)");
     compute->writer_running = true;
     return TD_OK;
 }

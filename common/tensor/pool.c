@@ -144,7 +144,7 @@ static int start_workers(pool_t *pool, struct error *err)
         worker->index = i;
         code = pthread_create(&worker->thread, NULL, worker_main, worker);
         if (code != 0)
-            rc = error_set_errno(err, TD_EIO, code, "could not start compute thread %d of %d", i + 1,
+            rc = error_set_errno(err, TD_EIO, code, "no memory for compute thread %d of %d, or too many threads (ulimit -v, -u)", i + 1,
                                  pool->threads);
         else
             pool->started = i;
