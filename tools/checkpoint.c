@@ -8,19 +8,24 @@
 #include <unistd.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/ckpt/weights.h"
 #include "common/net/rundir.h"
 #include "learner/digest.h"
+#include "tools/checkpoint.h"
 #include "tools/commands.h"
 #include "tools/console.h"
 #include "tools/options.h"
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 checkpoint show [RUN_DIR|CHECKPOINT_DIR|FILE.safetensors] [--options]\n"
+    fprintf(out, "usage: tdmpc2 checkpoint show [RUN_DIR|CHECKPOINT_DIR|FILE.safetensors|FILE.pt] [--options]\n"
+                 "       tdmpc2 checkpoint import FILE.pt [OUT.safetensors]\n"
+                 "       tdmpc2 checkpoint export RUN_DIR|CHECKPOINT_DIR|FILE OUT.pt|OUT.safetensors\n"
                  "       tdmpc2 checkpoint hash [RUN_DIR|CHECKPOINT_DIR]\n\n"
                  "Of a run: its checkpoints. Of a checkpoint: every file is compared with its hash, then counters and\n"
                  "tensors are listed, with --options the options too. Without a name: the run under logs/ that changed\n"
-                 "last. hash prints one SHA-256 per part of the state, of a run's newest checkpoint: two lock-step runs\n"
+                 "last. import makes a file of ours from\n"
+                 "the reference's (old and new key formats), export writes one that its load accepts. hash prints one SHA-256 per part of the state, of a run's newest checkpoint: two lock-step runs\n"
                  "of the same options that end in the same bits print the same lines (`tdmpc2 replay hash`: of the rows).\n");
 }
 
@@ -88,6 +93,72 @@ static void print_tensor(const struct safetensors_tensor *tensor)
     for (int i = 0; i < tensor->dims; i++)
         printf("%s%" PRIu64, i > 0 ? ", " : "", tensor->shape[i]);
     printf("]\n");
+}
+
+/* A number, a text, a list: what stands beside tensors. */
+static void print_leaf(const struct pt_leaf *leaf)
+{
+    printf("  ");
+    print_safe(leaf->name, 48);
+    switch (leaf->kind) {
+    case PT_NONE: printf(" None"); break;
+    case PT_BOOL: printf(leaf->integer ? " True" : " False"); break;
+    case PT_INT: printf(" %" PRId64, leaf->integer); break;
+    case PT_REAL: printf(" %g", leaf->real); break;
+    case PT_EMPTY: printf(" {}"); break;
+    case PT_TEXT:
+        putchar(' ');
+        print_safe(leaf->text, 0);
+        break;
+    case PT_INTS:
+    case PT_TEXTS:
+        for (int i = 0; i < leaf->count; i++)
+            if (leaf->kind == PT_INTS) {
+                printf("%s%" PRId64, i > 0 ? ", " : " ", leaf->ints[i]);
+            } else {
+                printf("%s", i > 0 ? ", " : " ");
+                print_safe(leaf->texts[i], 0);
+            }
+        break;
+    }
+    putchar('\n');
+}
+
+static void show_model(const char *path)
+{
+    struct model_dims dims = {.simnorm_dim = 1, .vmin = -10, .vmax = 10};
+    weights_t *weights;
+
+    if (weights_open(&weights, path, NULL) != TD_OK)
+        return;
+    if (weights_dims(weights, &dims, NULL) == TD_OK)
+        checkpoint_describe(&dims);
+    weights_close(&weights);
+}
+
+static int show_pt(const char *path, struct error *err)
+{
+    pt_t *file;
+    uint64_t elements = 0;
+    char text[32];
+    int rc = pt_open(&file, path, err);
+
+    if (rc != TD_OK)
+        return rc;
+    for (int i = 0; i < pt_count(file); i++) {
+        const struct pt_tensor *tensor = pt_at(file, i);
+        struct safetensors_tensor shown = {.name = tensor->name, .type = tensor->type, .dims = tensor->dims};
+
+        memcpy(shown.shape, tensor->shape, sizeof(shown.shape));
+        print_tensor(&shown);
+        elements += tensor->elements;
+    }
+    for (int i = 0; i < pt_leaves(file); i++)
+        print_leaf(pt_leaf_at(file, i));
+    printf("  %d tensors, %s elements\n", pt_count(file), console_format_count(text, sizeof(text), (double)elements));
+    pt_close(&file);
+    show_model(path);
+    return TD_OK;
 }
 
 static int show_file(const char *path, struct error *err)
@@ -213,7 +284,7 @@ static int show(const char *path, bool options, struct error *err)
     int rc;
 
     if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-        return show_file(path, err);
+        return pt_is_zip(path) ? show_pt(path, err) : show_file(path, err);
     if (in_folder(path, "manifest.json"))
         return show_checkpoint(path, options, err);
     if (stat(path, &info) == 0 && !in_folder(path, "config.yaml"))
@@ -221,6 +292,26 @@ static int show(const char *path, bool options, struct error *err)
     if ((rc = rundir_check(path, err)) != TD_OK || (rc = fs_join(folder, path, "checkpoints", err)) != TD_OK)
         return rc;
     return show_run(folder, err);
+}
+
+/* import FILE [OUT], export FROM OUT; the import's own name is the file's with another end. */
+static int convert(int argc, char **argv, struct error *err)
+{
+    bool import = strcmp(argv[1], "import") == 0;
+    char beside[FS_PATH_MAX];
+    const char *end;
+
+    if (argc == 4 && argv[2][0] != '-' && argv[3][0] != '-')
+        return checkpoint_convert(argv[2], argv[3], err);
+    if (!import || argc != 3 || argv[2][0] == '-')
+        return error_set(err, TD_EINVAL, import ? "import takes FILE.pt and, if wanted, OUT.safetensors"
+                                                : "export takes what to export and OUT.pt or OUT.safetensors");
+    end = strrchr(argv[2], '.');
+    if (end == NULL || strchr(end, '/') != NULL)
+        end = argv[2] + strlen(argv[2]);
+    if (snprintf(beside, sizeof(beside), "%.*s.safetensors", (int)(end - argv[2]), argv[2]) >= (int)sizeof(beside))
+        return error_set(err, TD_EINVAL, "the name is too long");
+    return checkpoint_convert(argv[2], beside, err);
 }
 
 int cmd_checkpoint(int argc, char **argv)
@@ -234,6 +325,12 @@ int cmd_checkpoint(int argc, char **argv)
     if (options_help(argc, argv)) {
         usage(stdout);
         return TD_EXIT_OK;
+    }
+    if (argc > 1 && (strcmp(argv[1], "import") == 0 || strcmp(argv[1], "export") == 0)) {
+        rc = convert(argc, argv, &err);
+        if (rc != TD_OK)
+            fprintf(stderr, "tdmpc2 checkpoint: %s\n", err.text);
+        return rc == TD_OK ? TD_EXIT_OK : error_exit_code(rc);
     }
     if (argc < 2 || (strcmp(argv[1], "show") != 0 && strcmp(argv[1], "hash") != 0)) {
         usage(stderr);

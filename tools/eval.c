@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/ckpt/checkpoint.h"
+#include "common/ckpt/weights.h"
 #include "common/env/tasks.h"
 #include "common/env/watch.h"
 #include "common/model/dims.h"
@@ -36,11 +37,12 @@ struct eval {
 static void usage(FILE *out)
 {
     fprintf(out,
-            "usage: tdmpc2 eval [task=TASK|tasks=TASK,...] checkpoint=RUN_DIR|CHECKPOINT_DIR|FILE.safetensors [eval_episodes=N]\n"
+            "usage: tdmpc2 eval [task=TASK|tasks=TASK,...] checkpoint=RUN_DIR|CHECKPOINT_DIR|FILE.pt|FILE.safetensors [eval_episodes=N]\n"
             "                   [seed=N] [threads=N] [save_video=true] [--noisy] [--random] [--json]\n\n"
             "Runs episodes in this process and prints each return and their mean. A run directory stands for its newest\n"
             "valid checkpoint; without checkpoint= the run of task, seed and exp_name is taken. Actions are planned as in\n"
-            "the evaluations during training; --noisy adds the exploration noise, as the reference's evaluate.py does;\n"
+            "the evaluations during training; --noisy adds the exploration noise, as the reference's evaluate.py does\n"
+            "(always with a *.pt file);\n"
             "--random needs no checkpoint and acts uniformly at random. A checkpoint brings its options, words win. Of a\n"
             "checkpoint of several tasks all are evaluated, or those that tasks= names, and their normalised score is told.\n");
 }
@@ -150,25 +152,67 @@ static int load_folder(struct eval *eval, const char *path, struct error *err)
     return rc;
 }
 
-/* A file by itself: inside a checkpoint that one's options count, else those that are given. */
+/* A published model of as many tasks as a list of the reference's was trained on that list. */
+static int adopt_tasks(struct eval *eval, const char *path, const struct model_dims *dims, struct error *err)
+{
+    const char *list = dims->num_tasks == 30 ? "tasks=mt30" : dims->num_tasks == 80 ? "tasks=mt80" : NULL;
+    int rc;
+
+    if (dims->num_tasks > 0 && eval->config.tasks[0] == '\0' && task_set_named(eval->config.task) == 0 && list != NULL &&
+        (rc = config_set(&eval->config, list, err)) != TD_OK)
+        return rc;
+    task_set_release(&eval->tasks);
+    if ((rc = env_task_set(&eval->tasks, &eval->config, err)) != TD_OK)
+        return rc;
+    if ((eval->tasks.multitask ? eval->tasks.count : 0) == dims->num_tasks)
+        return TD_OK;
+    if (dims->num_tasks == 0)
+        return error_set(err, TD_EINVAL, "%s is of a single task, %.200s names %d", path, config_tasks(&eval->config),
+                         eval->tasks.count);
+    return error_set(err, TD_EINVAL, "%s was trained on %d tasks, %.200s names %d: give its list, tasks=NAME,NAME,...", path,
+                     dims->num_tasks, config_tasks(&eval->config), eval->tasks.count);
+}
+
+/* The sizes are the file's; the tasks' must be those. */
+static int load_weights(struct eval *eval, const weights_t *weights, const char *path, struct error *err)
+{
+    struct model_dims dims;
+    int rc;
+
+    if ((rc = model_dims_init(&dims, &eval->config, PIXEL_FRAME_BYTES, 1, err)) != TD_OK ||
+        (rc = weights_dims(weights, &dims, err)) != TD_OK ||
+        (dims.rgb && (rc = config_set(&eval->config, "obs=rgb", err)) != TD_OK) ||
+        (rc = adopt_tasks(eval, path, &dims, err)) != TD_OK)
+        return rc;
+    if (dims.obs_dim != eval->tasks.obs_dim || dims.action_dim != eval->tasks.action_dim)
+        return error_set(err, TD_EINVAL, "%s does not fit task=%.200s: it is of a task with %d observations and %d actions, "
+                         "this one has %d and %d", path, config_tasks(&eval->config), dims.obs_dim, dims.action_dim,
+                         eval->tasks.obs_dim, eval->tasks.action_dim);
+    if ((rc = world_model_create(&eval->model, &dims, false, err)) != TD_OK)
+        return rc;
+    if (eval->tasks.multitask)
+        world_model_set_tasks(eval->model, &eval->tasks);
+    return weights_read(weights, &eval->model->layout, false, eval->model->parameters, err);
+}
+
+/* A file by itself: inside a checkpoint that one's options count, else its own sizes and what is given. */
 static int load_file(struct eval *eval, const char *path, struct error *err)
 {
     char folder[FS_PATH_MAX];
-    const char *end = strrchr(path, '.');
-    safetensors_t *file = NULL;
+    weights_t *weights = NULL;
     int rc = fs_parent(path, folder, err);
 
     if (rc != TD_OK)
         return rc;
-    if (end != NULL && strcmp(end, ".pt") == 0)
-        return error_set(err, TD_EINVAL, "%s is a PyTorch file, which cannot be read yet: give a checkpoint directory or a safetensors file", path);
     if (in_folder(folder, "manifest.json") && strcmp(path + strlen(path) - strlen(SNAPSHOT_PARAMETERS), SNAPSHOT_PARAMETERS) == 0)
         return load_folder(eval, folder, err);
-    if ((rc = safetensors_open(&file, path, err)) != TD_OK)
+    if ((rc = weights_open(&weights, path, err)) != TD_OK)
         return rc;
+    if (pt_is_zip(path))
+        eval->noisy = true; /* as evaluate.py, which such files are made for */
     snprintf(eval->source, sizeof(eval->source), "%s", path);
-    rc = make_model(eval, file, path, err);
-    safetensors_close(&file);
+    rc = load_weights(eval, weights, path, err);
+    weights_close(&weights);
     return rc;
 }
 

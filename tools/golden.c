@@ -235,24 +235,22 @@ int golden_tasks(const struct golden_case *recorded, uint32_t *out, int count, s
     return rc;
 }
 
-int golden_model(const struct golden_case *recorded, const struct golden_report *report, world_model_t **out,
-                 struct error *err)
+/* Shapes first: sizes that the file does not back are never allocated. */
+static int check_recorded(const struct golden_case *recorded, struct error *err)
 {
     struct model_layout *layout = malloc(sizeof(*layout));
     char name[160];
     int rc = TD_OK;
 
-    *out = NULL;
     if (layout == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    /* Shapes first: sizes that the file does not back are never allocated. */
     model_layout_init(layout, &recorded->dims);
     for (int i = 0; i < layout->tensors && rc == TD_OK; i++) {
         const struct model_tensor *tensor = &layout->tensor[i];
         const struct safetensors_tensor *stored;
 
-        snprintf(name, sizeof(name), "%s%s", recorded->prefix, tensor->name);
-        stored = safetensors_find(recorded->weights, name);
+        snprintf(name, sizeof(name), "param.%s", tensor->name);
+        stored = safetensors_find(recorded->file, name);
         if (stored == NULL)
             rc = error_set(err, TD_ENOTFOUND, "%s has no parameter %s", recorded->path, name);
         else if (safetensors_elements(stored) != tensor->count)
@@ -260,15 +258,54 @@ int golden_model(const struct golden_case *recorded, const struct golden_report 
                            recorded->path, name);
     }
     free(layout);
+    return rc;
+}
+
+static int read_recorded(const struct golden_case *recorded, world_model_t *model, struct error *err)
+{
+    char name[160];
+    int rc = TD_OK;
+
+    for (int i = 0; i < model->layout.tensors && rc == TD_OK; i++) {
+        const struct model_tensor *tensor = &model->layout.tensor[i];
+
+        snprintf(name, sizeof(name), "param.%s", tensor->name);
+        rc = safetensors_get(recorded->file, name, SAFETENSORS_F32, tensor->dims, tensor->shape,
+                             model->parameters + tensor->offset, err);
+    }
+    return rc;
+}
+
+/* A checkpoint's sizes are those of the recording, or it cannot be used for it. */
+static int check_given(const struct golden_case *recorded, struct error *err)
+{
+    const struct model_dims *dims = &recorded->dims;
+    struct model_dims given = *dims;
+    int rc = weights_dims(recorded->weights, &given, err);
+
+    if (rc == TD_OK && (given.obs_dim != dims->obs_dim || given.action_dim != dims->action_dim ||
+                        given.latent_dim != dims->latent_dim || given.mlp_dim != dims->mlp_dim ||
+                        given.num_q != dims->num_q || given.num_tasks != dims->num_tasks ||
+                        given.episodic != dims->episodic || given.rgb != dims->rgb))
+        rc = error_set(err, TD_EINVAL, "the checkpoint does not have the sizes of %s: obs %d for %d, action %d for %d, "
+                       "latent_dim %d for %d, mlp_dim %d for %d, num_q %d for %d, tasks %d for %d",
+                       recorded->path, given.obs_dim, dims->obs_dim, given.action_dim, dims->action_dim,
+                       given.latent_dim, dims->latent_dim, given.mlp_dim, dims->mlp_dim, given.num_q, dims->num_q,
+                       given.num_tasks, dims->num_tasks);
+    return rc;
+}
+
+int golden_model(const struct golden_case *recorded, const struct golden_report *report, world_model_t **out,
+                 struct error *err)
+{
+    bool given = recorded->weights != NULL;
+    int rc = given ? check_given(recorded, err) : check_recorded(recorded, err);
+
+    *out = NULL;
     if (rc != TD_OK || (rc = world_model_create(out, &recorded->dims, true, err)))
         return rc;
-    for (int i = 0; i < (*out)->layout.tensors && rc == TD_OK; i++) {
-        const struct model_tensor *tensor = &(*out)->layout.tensor[i];
-
-        snprintf(name, sizeof(name), "%s%s", recorded->prefix, tensor->name);
-        rc = safetensors_get(recorded->weights, name, SAFETENSORS_F32, tensor->dims, tensor->shape,
-                             (*out)->parameters + tensor->offset, err);
-    }
+    rc = given ? weights_read(recorded->weights, &(*out)->layout, true, (*out)->parameters, err)
+               : read_recorded(recorded, *out, err);
     if (rc == TD_OK)
         world_model_set_tasks(*out, &recorded->tasks);
     if (rc != TD_OK)
@@ -317,7 +354,7 @@ static bool ends_with(const char *text, const char *end)
 }
 
 static const char help[] =
-    "usage: tdmpc2 golden FILE|DIR... [checkpoint=FILE.safetensors] [threads=N]\n\n"
+    "usage: tdmpc2 golden FILE|DIR... [checkpoint=FILE.pt|FILE.safetensors] [threads=N]\n\n"
     "Replays vectors recorded from the official code (*.update.safetensors, *.plan.safetensors) and\n"
     "schedule traces (*.json) through the code that trains and plans, and prints the largest error of\n"
     "each quantity, and how much of what is allowed it uses; + : what rounding errors are seen to become there\n"

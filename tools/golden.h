@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "common/ckpt/safetensors.h"
+#include "common/ckpt/weights.h"
 #include "common/model/world_model.h"
 #include "common/plan/mppi.h"
 #include "common/util/error.h"
@@ -97,8 +98,7 @@ int golden_report_print(const struct golden_report *report, FILE *out);
 struct golden_case {
     const char *path;
     safetensors_t *file;
-    safetensors_t *weights; /* `file` itself, or a checkpoint given instead */
-    const char *prefix;     /* of parameter names in weights */
+    weights_t *weights; /* a checkpoint given instead of the parameters in it; NULL: those */
     bool is_plan;
     int rounds; /* consecutive updates or plans */
     bool multitask;
@@ -110,7 +110,7 @@ struct golden_case {
 
 /* What is not in the file. */
 struct golden_options {
-    const char *checkpoint; /* safetensors file of parameters to use instead; NULL: the recorded ones */
+    const char *checkpoint; /* *.pt or safetensors file of parameters to use instead; NULL: the recorded ones */
     int threads;
 };
 

@@ -218,7 +218,7 @@ int golden_open(struct golden_case *recorded, const char *path, const struct gol
     cJSON *config;
     int rc;
 
-    *recorded = (struct golden_case){.path = path, .prefix = "param."};
+    *recorded = (struct golden_case){.path = path};
     if ((rc = safetensors_open(&recorded->file, path, err)))
         return rc;
     text = safetensors_note(recorded->file, "config");
@@ -228,13 +228,8 @@ int golden_open(struct golden_case *recorded, const char *path, const struct gol
     else
         rc = read_config(recorded, config, err);
     cJSON_Delete(config);
-    recorded->weights = recorded->file;
-    if (rc == TD_OK && options->checkpoint != NULL) {
-        recorded->weights = NULL;
-        rc = safetensors_open(&recorded->weights, options->checkpoint, err);
-        if (rc == TD_OK && safetensors_find(recorded->weights, "param._pi.0.weight") == NULL)
-            recorded->prefix = "";
-    }
+    if (rc == TD_OK && options->checkpoint != NULL)
+        rc = weights_open(&recorded->weights, options->checkpoint, err);
     if (rc != TD_OK)
         golden_close(recorded);
     return rc;
@@ -242,8 +237,7 @@ int golden_open(struct golden_case *recorded, const char *path, const struct gol
 
 void golden_close(struct golden_case *recorded)
 {
-    if (recorded->weights != recorded->file)
-        safetensors_close(&recorded->weights);
+    weights_close(&recorded->weights);
     safetensors_close(&recorded->file);
     task_set_release(&recorded->tasks);
 }
