@@ -496,7 +496,7 @@ size_t metrics_json(metrics_t *metrics, uint64_t now_ms, char *out, size_t size)
     put(&writer, "{\"role\":\"%s\",\"id\":%d,\"run\":\"%016llx\",\"process\":\"%016llx\",\"pid\":%d,",
         owner->role, owner->id, (unsigned long long)owner->run_id, (unsigned long long)owner->process,
         (int)getpid());
-    put(&writer, "\"uptime_s\":%.1f,\"metrics\":{",
+    put(&writer, "\"time_ms\":%llu,\"uptime_s\":%.1f,\"metrics\":{", (unsigned long long)clock_wall_ms(),
         now_ms > metrics->started_ms ? (double)(now_ms - metrics->started_ms) / 1000.0 : 0.0);
     for (int i = 0; i < METRIC_COUNT; i++)
         if (table[i].roles & owner->roles)

@@ -105,7 +105,7 @@ uint64_t metrics_started_ms(const metrics_t *metrics);
 
 /*
  * One JSON object, one line, into out: {"role":"actor","id":3,"run":"8f2c...","process":"...",
- * "pid":123,"uptime_s":1.5,"metrics":{...}}. Gauges that were never set are left out, numbers are
+ * "pid":123,"time_ms":1795476713123,"uptime_s":1.5,"metrics":{...}}. Gauges that were never set are left out, numbers are
  * finite. Returns the length (< METRICS_JSON_MAX).
  */
 size_t metrics_json(metrics_t *metrics, uint64_t now_ms, char *out, size_t size);
