@@ -498,14 +498,14 @@ static void note_waiting(session_t *session)
     session->said_ms = session->now + SESSION_SAY_MS;
 }
 
-/* SIGTERM: all rows acknowledged, or ten seconds over: say goodbye. */
+/* SIGTERM: steps done, or two seconds over; all rows acknowledged, or ten seconds over: say goodbye. */
 static void leave_if_flushed(session_t *session)
 {
     if (!session->terminating || session->exited)
         return;
     for (uint32_t i = 0; i < session->lane_count; i++)
         if (session->lanes[i].token != 0 && session->lanes[i].doing == COMMAND_STEP &&
-            session->now < session->flush_ms)
+            session->now < session->step_ms)
             return;
     if (streams_unacknowledged(session) > 0 && session->now < session->flush_ms)
         return;
@@ -610,7 +610,7 @@ uint64_t session_deadline(const session_t *session)
     if (session->welcomed)
         at = sooner(at, session->beat_ms);
     if (session->terminating)
-        at = sooner(at, session->flush_ms);
+        at = sooner(at, session->now < session->step_ms ? session->step_ms : session->flush_ms);
     if (session->waiting != WAITING_NOTHING && session->waiting != WAITING_WORK)
         at = sooner(at, session->said_ms);
     if (session->puller != NULL)
@@ -701,6 +701,7 @@ void session_terminate(session_t *session, uint64_t now_ms)
         return;
     session->terminating = true;
     session->flush_ms = now_ms + SESSION_FLUSH_MS;
+    session->step_ms = now_ms + (session->lockstep ? SESSION_FLUSH_MS : SESSION_STEP_MS);
     if (session->evaluating.ordered)
         session_command(session, COMMAND_ABANDON);
     session_tick(session, now_ms);

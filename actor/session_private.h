@@ -17,6 +17,7 @@
 #define SESSION_AGAIN_MS   100   /* when the learner answered that it is not ready */
 #define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
 #define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
+#define SESSION_STEP_MS    2000  /* SIGTERM: for a step under way; without it an episode that is cut short misses a row */
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
 #define SESSION_LOST_MS    5000  /* lock-step: for the learner to order a restore */
 #define SESSION_SAY_MS     5000  /* a wait longer than this is a log line */
@@ -141,7 +142,7 @@ struct session {
     struct evaluating evaluating;
     /* leaving */
     bool terminating;
-    uint64_t flush_ms;
+    uint64_t step_ms, flush_ms;
     /* what is waited for, for people */
     uint32_t waiting;
     uint64_t waiting_ms, said_ms, counted_ms;

@@ -60,7 +60,7 @@ static int bridges_of(pid_t owner)
 
 static void await_no_bridges(const struct live *live, pid_t owner)
 {
-    for (int left = 300; bridges_of(owner) > 0; left--, live_sleep(10))
+    for (int left = 3000; bridges_of(owner) > 0; left--, live_sleep(10))
         live_check(live, left > 0, "a bridge outlives its owner %d", (int)owner);
 }
 
@@ -69,6 +69,7 @@ static void a_run_goes_on_when_environments_are_lost(void **state)
     struct live live;
     double lost;
     pid_t actor, spawner;
+    int many;
 
     (void)state;
     live_env("TDMPC2_ENV_TIMEOUT", "3");
@@ -77,20 +78,22 @@ static void a_run_goes_on_when_environments_are_lost(void **state)
     lost = live_await(&live, "actor", 0, "env_lost", 2, 90000);
     live_await(&live, "replay", 0, "episodes_aborted", lost / 2, 30000);
     live_await(&live, "actor", 1, "env_lost", 1, 60000);
-    live_check(&live, live_count(&live, "actor-0.log", "closed as aborted") >= 2, "no word of the loss");
+    for (int left = 3000; live_count(&live, "actor-0.log", "closed as aborted") < 2; left--, live_sleep(10))
+        live_check(&live, left > 0, "no word of the loss"); /* which is counted before the loop hears of it */
 
     actor = live_part(&live, "actor", 0, 0);
     spawner = spawner_of(actor);
     live_check(&live, spawner > 0, "no spawner");
     for (int left = 3000; bridges_of(spawner) == 0; left--, live_sleep(10)) /* there is none between two of them */
         live_check(&live, left > 0, "no bridge");
-    assert_true(bridges_of(spawner) <= 4); /* one may be going while the next comes */
+    many = bridges_of(spawner); /* one may be going while the next comes, which is three before it is two */
+    live_check(&live, many <= 5, "%d processes of one environment", many);
     kill(actor, SIGKILL);
     live_part(&live, "actor", 0, actor);
     await_no_bridges(&live, spawner);
     kill(live.pid, SIGTERM);
     live_expect(&live, 0, 60000);
-    live_no_orphans(&live, 2000);
+    live_no_orphans(&live, 10000);
     live_env("TDMPC2_ENV_TIMEOUT", NULL);
 }
 
@@ -130,8 +133,9 @@ static void one_that_hangs_keeps_no_other_waiting(void **state)
     kill(live.pid, SIGTERM);
     live_expect(&live, 0, 60000);
     printf("  left after %d ms\n", (int)(clock_ms() - begun));
-    live_check(&live, live_count(&live, "actor-0.log", "did not answer within 20 s") == 1, "leaving waited for it");
-    live_no_orphans(&live, 2000);
+    live_check(&live, live_count(&live, "actor-0.log", "did not answer within 20 s") == 1 && clock_ms() - begun < 9000,
+               "leaving waited for it");
+    live_no_orphans(&live, 10000);
     unlink(path);
     live_env("TOY_HANG", NULL);
     live_env("TDMPC2_ENV_TIMEOUT", NULL);
