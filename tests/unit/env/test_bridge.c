@@ -193,6 +193,8 @@ struct fault {
     const char *task, *says;
 };
 
+#define SILENT "did not answer within" /* found by the deadline, and by nothing else */
+
 /* What the toys' own children are told: the word to find them by, and nobody else's. */
 static const char *sleeper(void)
 {
@@ -230,8 +232,8 @@ static int processes_with(const char *word)
 static void faults_are_noticed_and_survived(void **state)
 {
     static const struct fault faults[] = {
-        {TOY("Sleep"), "did not answer within"},
-        {TOY("HoldsGil"), "did not answer within"},
+        {TOY("Sleep"), SILENT},
+        {TOY("HoldsGil"), SILENT},
         {TOY("Exit"), "exit code 7; it said: 'going away'"},
         {TOY("Abort"), "signal 6 (Aborted); it said: 'Fatal Python error: Aborted'"},
         {TOY("Raise"), "raised RuntimeError: the robot fell over (toys.py line"},
@@ -247,25 +249,28 @@ static void faults_are_noticed_and_survived(void **state)
         {TOY("FourValues"), "step returned 4 values"},
         {TOY("Garbage"), "no message"},
         {TOY("WrongMessage"), "no message"},
-        {TOY("HalfMessage"), "did not answer within"},
+        {TOY("HalfMessage"), SILENT},
         {TOY("ClosesSocket"), "the environment's process"},
         {TOY("Children"), "exit code 7"},
     };
     const char *word = sleeper();
 
     (void)state;
-    setenv("TDMPC2_ENV_TIMEOUT", "2.5", 1);
     for (size_t i = 0; i < TD_LEN(faults); i++) {
+        bool silent = strcmp(faults[i].says, SILENT) == 0;
         struct error err = {0};
         struct env_result result;
         uint64_t begun;
         int rc, steps, pid;
-        env_t *env = make(faults[i].task, 1);
+        env_t *env;
 
+        setenv("TDMPC2_ENV_TIMEOUT", silent ? "1.5" : "60", 1);
+        env = make(faults[i].task, 1);
         pid = bridge_env_pid(env);
         begun = clock_ms();
         steps = run_episode(env, &rc, &result, &err);
-        if (rc != TD_ELOST || steps != 4 || strstr(err.text, faults[i].says) == NULL)
+        /* on a busy machine an innocent step may be later than the short deadline */
+        if (rc != TD_ELOST || steps > 4 || (steps < 4 && !silent) || strstr(err.text, faults[i].says) == NULL)
             fail_msg("%s: after %d steps %d: %s", faults[i].task, steps, rc, err.text);
         assert_true(clock_ms() - begun < 20000);
         assert_non_null(strstr(err.text, faults[i].task));
@@ -274,11 +279,11 @@ static void faults_are_noticed_and_survived(void **state)
         assert_false(alive(pid));
         if (i % 4 == 0) { /* starting takes long on a busy machine */
             steps = run_episode(env, &rc, &result, &err);
-            assert_int_equal(steps, 4);
+            assert_true(steps == 4 || (steps < 4 && silent));
             assert_int_equal(rc, TD_ELOST);
         }
         env_close(&env);
-        for (int left = 200; processes_with(word) > 0; left--, usleep(10000))
+        for (int left = 1000; processes_with(word) > 0; left--, usleep(10000))
             assert_int_not_equal(left, 0);
     }
     unsetenv("TOY_SLEEP");
@@ -352,7 +357,8 @@ static void what_an_environment_started_ends_with_it(void **state)
 
     (void)state;
     env = make(TOY("Leaves"), 1);
-    assert_int_equal(processes_with(word), 1);
+    for (int left = 1000; processes_with(word) != 1; left--, usleep(10000)) /* it has no words before its exec is over */
+        assert_int_not_equal(left, 0);
     kill(bridge_env_pid(env), SIGKILL);
     await_nothing_left(getpid(), word);
     env_close(&env);
@@ -804,6 +810,22 @@ static void asked_together_they_move_together(void **state)
         env_close(&env[i]);
 }
 
+/* The step after this hangs. On a busy machine an innocent answer may be late, too: then once more. */
+static void await_the_fifth_step(env_t *env)
+{
+    struct env_result result;
+    struct error err = {0};
+    int rc = TD_ELOST;
+    float obs[3];
+
+    for (int attempt = 0; attempt < 5 && rc == TD_ELOST; attempt++) {
+        rc = env_reset(env, obs, &err);
+        for (int t = 1; t < 5 && rc == TD_OK; t++)
+            rc = env_step(env, middle, obs, &result, &err);
+    }
+    assert_ok(rc, err);
+}
+
 /* Nobody waits for one that hangs: not who asks, not who closes it. */
 static void a_hung_one_is_asked_and_closed_without_waiting(void **state)
 {
@@ -823,9 +845,9 @@ static void a_hung_one_is_asked_and_closed_without_waiting(void **state)
         assert_ok(env_reset_begin(env, &err), err);
         pid = bridge_env_pid(env);
         if (!close_it) {
-            assert_ok(await_answer(env, obs, NULL, &err), err);
-            for (int t = 1; t < 5; t++)
-                assert_ok(env_step(env, middle, obs, &result, &err), err);
+            await_answer(env, obs, NULL, &err);
+            await_the_fifth_step(env);
+            pid = bridge_env_pid(env);
             begun = clock_ms();
             assert_ok(env_step_begin(env, middle, &err), err);
             assert_true(clock_ms() - begun < 1000);
