@@ -437,7 +437,12 @@ int cmd_eval(int argc, char **argv)
     }
     watch_deaths();
     given = options_given();
-    rc = given == NULL ? error_set(&err, TD_ENOMEM, "out of memory") : run(&eval, argc - 1, argv + 1, given, &err);
+    rc = given == NULL ? error_set(&err, TD_ENOMEM, "out of memory")
+                       : watch_guard_begin("tdmpc2 eval", env_timeout_ms(), TD_EXIT_INTERRUPTED, &err);
+    if (rc == TD_OK) {
+        rc = run(&eval, argc - 1, argv + 1, given, &err);
+        watch_guard_end();
+    }
     free(given);
     free(eval.episode);
     world_model_destroy(&eval.model);

@@ -52,15 +52,13 @@ static void print_beginning(void *context, const char *line)
     printf("%s\n", line);
 }
 
-/* The tasks exist, library, model files and programs are there, the model's widths fit each other. */
-static int check_world(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
+/* The tasks exist, library and model files are there, the model's widths fit each other. */
+static int check_tasks(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
 {
     struct model_dims dims;
     struct task_set tasks;
     int rc;
 
-    log_set_level(LOG_WARN); /* what an environment in Python prints is read in the actors' logs */
-    watch_deaths();
     if ((rc = env_task_set(&tasks, config, err)) != TD_OK)
         return rc;
     for (int i = 0; i < tasks.count && rc == TD_OK; i++)
@@ -72,6 +70,20 @@ static int check_world(const struct config *config, bool resumed, struct env_spe
     if (rc == TD_OK && !resumed && config->checkpoint[0] != '\0')
         rc = finetune_check(config, &dims, &tasks, print_beginning, NULL, err);
     task_set_release(&tasks);
+    return rc;
+}
+
+/* An environment in this process may hang; nothing has begun yet that a signal could interrupt. */
+static int check_world(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
+{
+    int rc;
+
+    log_set_level(LOG_WARN); /* what an environment in Python prints is read in the actors' logs */
+    watch_deaths();
+    if ((rc = watch_guard_begin("tdmpc2 train", env_timeout_ms(), TD_EXIT_OK, err)) != TD_OK)
+        return rc;
+    rc = check_tasks(config, resumed, spec, err);
+    watch_guard_end();
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
 

@@ -52,10 +52,15 @@ static const char *wrong_with(const struct tdmpc2_env *table)
 static int open_library(const char *task, void **library, const struct tdmpc2_env **table, struct error *err)
 {
     char path[ENV_TASK_MAX + 2];
+    struct watch_call call = {0}; /* it may have constructors */
     const char *wrong;
 
     snprintf(path, sizeof(path), "%s%s", strchr(task, '/') == NULL ? "./" : "", task);
+    watch_add(&call, task);
+    watch_enter(&call, "load");
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    watch_leave(&call);
+    watch_remove(&call);
     if (*library == NULL)
         return error_set(err, TD_ENOTFOUND, "cannot load the environment: %s", dlerror());
     *table = dlsym(*library, "tdmpc2_env");

@@ -1,10 +1,13 @@
 #include "common/env/watch.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "common/util/clock.h"
@@ -50,7 +53,8 @@ void watch_leave(struct watch_call *call)
     inside = NULL;
 }
 
-bool watch_overdue(uint64_t timeout_ms, char *text, size_t size)
+/* "step of ./x.so has taken 3 s", if one has taken longer than this. */
+static bool name_call(uint64_t longer_ms, char *text, size_t size)
 {
     uint64_t now = clock_ms();
     bool found = false;
@@ -59,13 +63,119 @@ bool watch_overdue(uint64_t timeout_ms, char *text, size_t size)
     for (const struct watch_call *call = calls.first; call != NULL && !found; call = call->next) {
         uint64_t since = atomic_load_explicit(&call->since_ms, memory_order_acquire);
 
-        found = since != 0 && now > since && now - since > timeout_ms;
+        found = since != 0 && now > since && now - since > longer_ms;
         if (found)
-            snprintf(text, size, "%s of %s has taken %.3g s: it hangs, or TDMPC2_ENV_TIMEOUT must be longer",
+            snprintf(text, size, "%s of %s has taken %.3g s",
                      atomic_load_explicit(&call->phase, memory_order_relaxed), call->task, (double)(now - since) / 1000);
     }
     pthread_mutex_unlock(&calls.lock);
     return found;
+}
+
+bool watch_overdue(uint64_t timeout_ms, char *text, size_t size)
+{
+    char what[WATCH_TEXT - 64];
+    bool found = name_call(timeout_ms, what, sizeof(what));
+
+    if (found)
+        snprintf(text, size, "%s: it hangs, or TDMPC2_ENV_TIMEOUT must be longer", what);
+    return found;
+}
+
+/* --- a guard, where there is no loop ---------------------------------------------------------------- */
+
+#define GUARD_LOOK_MS 200
+#define GUARD_LONG_MS 1000 /* a call that lasts longer is worth a word when somebody loses patience */
+
+static struct {
+    const char *name;
+    uint64_t timeout_ms;
+    int asked;             /* the exit code of who was asked to end */
+    int wake;
+    pthread_t thread;
+    _Atomic int signum;
+    _Atomic bool over;
+    struct sigaction before[2];
+} guard;
+
+static const int guarded[2] = {SIGINT, SIGTERM};
+
+static void wake_guard(void)
+{
+    static const uint64_t one = 1;
+    int kept = errno;
+
+    if (write(guard.wake, &one, sizeof(one)) < 0)
+        errno = kept; /* it looks by itself */
+    errno = kept;
+}
+
+static void on_guarded_signal(int signum)
+{
+    atomic_store(&guard.signum, signum);
+    wake_guard();
+}
+
+/* In one write: whoever hangs may hold the lock of stderr. */
+static void __attribute__((noreturn)) leave_with(int code, const char *what, const char *more)
+{
+    char text[2 * WATCH_TEXT];
+    int length = snprintf(text, sizeof(text), "%s: %s%s%s\n", guard.name, what, more[0] != '\0' ? ": " : "", more);
+
+    if (length > 0 && write(STDERR_FILENO, text, strlen(text)) < 0)
+        _exit(code); /* nobody hears it */
+    _exit(code);
+}
+
+static void *stand_guard(void *context)
+{
+    struct pollfd fd = {.fd = guard.wake, .events = POLLIN};
+    char text[WATCH_TEXT] = "";
+    int signum;
+
+    (void)context;
+    while (!atomic_load(&guard.over)) {
+        poll(&fd, 1, GUARD_LOOK_MS);
+        if ((signum = atomic_load(&guard.signum)) != 0) {
+            name_call(GUARD_LONG_MS, text, sizeof(text));
+            leave_with(guard.asked, signum == SIGINT ? "interrupted" : "asked to end", text);
+        }
+        if (watch_overdue(guard.timeout_ms, text, sizeof(text)))
+            leave_with(TD_EXIT_GAVE_UP, text, "");
+    }
+    return NULL;
+}
+
+int watch_guard_begin(const char *name, uint64_t timeout_ms, int asked, struct error *err)
+{
+    struct sigaction ours = {.sa_handler = on_guarded_signal, .sa_flags = SA_RESTART};
+    int rc;
+
+    guard.name = name;
+    guard.timeout_ms = timeout_ms;
+    guard.asked = asked;
+    atomic_store(&guard.signum, 0);
+    atomic_store(&guard.over, false);
+    if ((guard.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot watch for signals");
+    if ((rc = pthread_create(&guard.thread, NULL, stand_guard, NULL)) != 0) {
+        close(guard.wake);
+        return error_set_errno(err, TD_EIO, rc, "cannot start a thread");
+    }
+    for (size_t i = 0; i < TD_LEN(guarded); i++)
+        sigaction(guarded[i], &ours, &guard.before[i]);
+    return TD_OK;
+}
+
+void watch_guard_end(void)
+{
+    for (size_t i = 0; i < TD_LEN(guarded); i++)
+        sigaction(guarded[i], &guard.before[i], NULL);
+    if (atomic_load(&guard.signum) == 0) /* else it is leaving, and with it this thread */
+        atomic_store(&guard.over, true);
+    wake_guard();
+    pthread_join(guard.thread, NULL);
+    close(guard.wake);
 }
 
 /* --- deaths ---------------------------------------------------------------------------------------- */

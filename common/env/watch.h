@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/util/error.h"
+
+#define WATCH_TEXT 400 /* bytes that a sentence takes at most */
+
 struct watch_call {
     const char *task;          /* borrowed while it is on the list */
     const char *_Atomic phase; /* "create", "reset", "step" ...; borrowed */
@@ -31,6 +35,14 @@ void watch_leave(struct watch_call *call);
 
 /* Is a call longer under way? Then text says which, and how long that is. */
 bool watch_overdue(uint64_t timeout_ms, char *text, size_t size);
+
+/*
+ * For what has no loop: until the end of it SIGINT, SIGTERM, or a call longer under way than timeout_ms, ends this
+ * process with a sentence, "NAME: ..." on stderr, wherever its threads are. The exit code is `asked` after a signal,
+ * else TD_EXIT_GAVE_UP. One at a time; name is borrowed. watch_guard_end brings the signals' handlers before it back.
+ */
+int watch_guard_begin(const char *name, uint64_t timeout_ms, int asked, struct error *err);
+void watch_guard_end(void);
 
 /*
  * From now on a deadly signal, or an exit, within the user's code is told on stderr, as a line of the log; an exit

@@ -22,8 +22,10 @@ sed 's/.abi = TDMPC2_ENV_ABI/.abi = 99/' $example > "$work/abi.c" && compile "$w
 sed 's/.obs_dim = 3/.obs_dim = 0/' $example > "$work/dim.c" && compile "$work/dim.c" dim.so
 sed 's/result->reward = 1 /result->reward = NAN /' $example > "$work/nan.c" && compile "$work/nan.c" nan.so
 # at 0.3, what is in the place of has_success happens
-bad() { sed "s/result->has_success = 1;/if (cart->place > 0.3) $2;/; 1i #include <stdlib.h>\n#include <unistd.h>" $example > "$work/$1.c" && compile "$work/$1.c" "$1.so"; }
-bad exit 'exit(0)'; bad gone '_exit(0)'; bad abort 'abort()'; bad hang 'for (;;) pause()'; bad crash '__builtin_trap()'
+bad() { sed "s/result->has_success = 1;/if (cart->place > 0.3) { $2; }/; 1i #include <fcntl.h>\n#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>" $example > "$work/$1.c" && compile "$work/$1.c" "$1.so"; }
+hang='char name[32]; snprintf(name, sizeof(name), "hung.%d", (int)getpid()); close(creat(name, 0600)); for (;;) pause()'
+bad exit 'exit(0)'; bad gone '_exit(0)'; bad abort 'abort()'; bad hang "$hang"; bad crash '__builtin_trap()'
+sed "s/if (cart != NULL)/if (cart != NULL) { $hang; }\n&/; 1i #include <fcntl.h>\n#include <stdio.h>\n#include <unistd.h>" $example > "$work/stuck.c" && compile "$work/stuck.c" stuck.so
 sed 's/result->has_success = 1;/result->terminated = away < 0.1;/' $example > "$work/ends.c" && compile "$work/ends.c" ends.so
 echo 'int nothing;' > "$work/empty.c" && compile "$work/empty.c" empty.so
 echo text > "$work/text.so"
@@ -61,6 +63,32 @@ expect 'train: it is started again' 0 'starting actor-0 again' cat exit.out
 expect 'train: it leaves in silence' 0 'actor-0: it called exit, code 0, though nobody asked it to' cat gone.out
 expect 'train: it crashes' 0 './crash.so: killed by signal' cat crash.out
 expect 'train: it hangs' 0 'step of ./hang.so has taken' cat hang.out
+# Where nothing has a loop yet it hangs no longer than it may, and a signal ends it at once, with a sentence.
+signalled() { # NAME SIGNAL COMMAND...: what it prints, its exit code, and whether it left within two seconds
+    local out=$1.out name=$2 pid at left; shift 2
+    "$@" > "$out" 2>&1 & pid=$!
+    for ((left = 600; left > 0; left--)); do [ -e hung.$pid ] && break; sleep 0.05; done
+    sleep 1.1; at=${EPOCHREALTIME/./}
+    kill -$name $pid; wait $pid; echo "exit $?, in time: $((${EPOCHREALTIME/./} - at < 2000000))" >> "$out"
+}
+deadline() { TDMPC2_ENV_TIMEOUT=1 timeout 60 "${@:2}" > "$1.out" 2>&1; echo "exit $?" >> "$1.out"; }
+signalled int INT "$tool" eval env=./hang.so --random eval_episodes=1 &
+signalled term TERM "$tool" eval env=./stuck.so --random &
+signalled early INT "$tool" train env=./stuck.so work_dir="$work/early" "${tiny[@]}" &
+deadline late "$tool" eval env=./hang.so --random eval_episodes=1 &
+deadline stuck "$tool" train env=./stuck.so work_dir="$work/late" "${tiny[@]}" &
+wait
+expect 'eval: interrupted' 0 'tdmpc2 eval: interrupted: step of ./hang.so has taken' cat int.out
+expect 'eval: interrupted in time' 0 'exit 130, in time: 1' cat int.out
+expect 'eval: asked to end' 0 'tdmpc2 eval: asked to end: create of ./stuck.so has taken' cat term.out
+expect 'eval: asked to end in time' 0 'exit 130, in time: 1' cat term.out
+expect 'train: interrupted before it begins' 0 'tdmpc2 train: interrupted: create of ./stuck.so has taken' cat early.out
+expect 'train: interrupted in time' 0 'exit 0, in time: 1' cat early.out
+expect 'eval: it hangs' 0 'tdmpc2 eval: step of ./hang.so has taken 1' cat late.out
+expect 'eval: the deadline is in the sentence' 0 'it hangs, or TDMPC2_ENV_TIMEOUT must be longer' cat late.out
+expect 'eval: it hangs, the code' 0 'exit 1' cat late.out
+expect 'train: it hangs before it begins' 0 'tdmpc2 train: create of ./stuck.so has taken 1' cat stuck.out
+expect 'train: it hangs before it begins, the code' 0 'exit 1' cat stuck.out
 expect 'env= and task=' 2 'give one of them' "$tool" train env=./my_env.so task=walker-walk
 expect 'train' 0 'last evaluation' timeout -k 5 120 "$tool" train env=./my_env.so steps=1200 "${tiny[@]}"
 expect 'its run directory' 0 'task: "./my_env.so"' cat logs/my_env.so/1/default/config.yaml
