@@ -23,7 +23,6 @@ static const struct {
     {"enable_wandb", "belongs to Weights & Biases: eval.csv and train.csv in the run directory hold the curves"},
     {"compile", "belongs to PyTorch: these programs are compiled already"},
     {"save_agent", "is not needed: the final checkpoint is always written"},
-    {"data_dir", "belongs to offline multi-task training, which is not offered"},
     {"capacity", "is called buffer_size"},
     {"num_envs", "is not offered: actors=N starts N environments"},
     {"hydra", "belongs to Hydra, which is not used: options are plain key=value words"},

@@ -191,7 +191,6 @@ static void derived_and_foreign_keys_say_why(void **state)
     assert_refused("multitask=true", "multitask", "mt30");
     assert_refused("wandb_project=x", "wandb_project", "Weights & Biases");
     assert_refused("compile=true", "compile", "PyTorch");
-    assert_refused("data_dir=x", "data_dir", "offline");
     assert_refused("capacity=5", "capacity", "buffer_size");
     assert_refused("hydra/launcher=x", "hydra/launcher", "Hydra");
 }
