@@ -268,10 +268,6 @@ static void push_text(pickle_t *pickle, enum pickle_kind kind, uint64_t length)
         return;
     memcpy(copy, at, (size_t)length);
     copy[length] = '\0';
-    if (kind == PICKLE_TEXT && strlen(copy) != length) {
-        pickle_fail(pickle, "a text in it holds a zero byte");
-        return;
-    }
     value->text = copy;
     value->count = (uint32_t)length;
     push(pickle, value);

@@ -33,7 +33,9 @@ struct pt {
 
 static int refuse(const pt_t *file, const char *name, const char *why)
 {
-    if (name == NULL || name[0] == '\0')
+    if (name != NULL && name[0] == '\0')
+        name = "its only value";
+    if (name == NULL)
         return error_set(file->err, TD_ECORRUPT, "%s cannot be read: %s", file->path, why);
     return error_set(file->err, TD_ECORRUPT, "%s cannot be read: %.100s %s", file->path, name, why);
 }
@@ -233,6 +235,8 @@ static int walk_dict(pt_t *file, const char *name, const struct pickle_value *di
         snprintf(number, sizeof(number), "%lld", key->kind == PICKLE_INT ? (long long)key->integer : 0);
         if (key->kind != PICKLE_TEXT && key->kind != PICKLE_INT)
             return refuse(file, name, "has a key that is neither text nor number");
+        if (key->kind == PICKLE_TEXT && strlen(key->text) != key->count)
+            return refuse(file, name, "has a key with a zero byte in it");
         rc = join(file, &inside, name, key->kind == PICKLE_TEXT ? key->text : number);
         if (rc == TD_OK)
             rc = walk(file, inside, dict->item[i + 1], depth + 1);
