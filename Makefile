@@ -76,7 +76,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
-.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-monitoring
+.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring
 .PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install clean help programs tests
 all: programs
 
@@ -92,6 +92,7 @@ help:
 	@echo 'make soak       hours of faults: ROUNDS=10000 kills, TIME=3600 seconds at full rate, the long versions of'
 	@echo '                what is about losing nothing; ONLY=pattern for some'
 	@echo 'make fuzz       libFuzzer with clang on every parser, TIME=60 seconds each; ONLY=pattern for some'
+	@echo 'make test-interop  PyTorch and tensordict, from PyPI into third_party/, load our exports and we theirs'
 	@echo 'make test-suites'
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
 	@echo 'make test-monitoring'
@@ -152,6 +153,18 @@ fuzz:
 fuzzers: $(if $(ONLY),$(foreach target,$(FUZZ),$(if $(findstring $(ONLY),$(target)),$(target))),$(FUZZ))
 
 # Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
+# PyTorch and several generations of tensordict read what we write, and we what they write
+TENSORDICTS ?= 0.1.2 0.2.1 0.6.2 0.13.0
+test-interop: programs
+	@deploy/setup-suite torch
+	@python=third_party/venv-torch/bin/python; $$python tests/suites/interop.py $(B)/bin/tdmpc2 || exit 1; \
+	for version in $(TENSORDICTS); do \
+		there=third_party/venv-torch/tensordict-$$version; \
+		[ -d $$there/tensordict ] || $$python -m pip install --quiet --disable-pip-version-check --no-deps \
+			--target $$there tensordict==$$version || exit 2; \
+		PYTHONPATH=$$there $$python tests/suites/interop.py $(B)/bin/tdmpc2 chunks || exit 1; \
+	done
+
 test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
