@@ -50,11 +50,28 @@ static const struct line others[] = {
     {"lunarlander-continuous", SUITE_GYM, 8, 2, 500, 1, true},
 };
 
-static bool prefixed(const char *name, const char *prefix)
+/* What stands behind this prefix; NULL: it has another. */
+static const char *behind(const char *name, const char *prefix)
 {
     size_t length = strlen(prefix);
 
-    return strncmp(name, prefix, length) == 0 && name[length] != '\0';
+    return strncmp(name, prefix, length) == 0 ? name + length : NULL;
+}
+
+/* gym:ID or gym:MODULE:ID */
+static bool is_gym(const char *name)
+{
+    const char *id = behind(name, "gym:"), *colon = id != NULL ? strchr(id, ':') : NULL;
+
+    return id != NULL && id[0] != '\0' && (colon == NULL || (colon > id && colon[1] != '\0' && strchr(colon + 1, ':') == NULL));
+}
+
+/* python:MODULE:CLASS or python:FILE.py:CLASS; a file's name may have colons */
+static bool is_python(const char *name)
+{
+    const char *id = behind(name, "python:"), *colon = id != NULL ? strrchr(id, ':') : NULL;
+
+    return colon != NULL && colon > id && colon[1] != '\0';
 }
 
 static void fill(struct bridge_task *task, const char *name, const struct line *line)
@@ -79,9 +96,9 @@ bool bridge_task_find(const char *name, struct bridge_task *task)
     static const struct line own = {NULL, SUITE_PYTHON, 0, 0, 0, 1, true};
     const struct line *found = NULL;
 
-    if (prefixed(name, "gym:"))
+    if (is_gym(name))
         found = &gym;
-    else if (prefixed(name, "python:"))
+    else if (is_python(name))
         found = &own;
     for (size_t i = 0; found == NULL && i < TD_LEN(metaworld); i++)
         if (strcmp(metaworld[i], name) == 0)

@@ -71,15 +71,15 @@ static const struct env_class *find_class(const char *task, struct env_spec *spe
     return NULL;
 }
 
-/* A prefix with nothing behind it: what is expected there. NULL: it is none. */
-static const char *bare_prefix(const char *task)
+/* A prefix with nothing behind it, or too many colons: what is expected there. NULL: it is none. */
+static const char *expected_instead(const char *task)
 {
-    return strcmp(task, "gym") == 0 || strcmp(task, "gym:") == 0         ? "gym:ID or gym:MODULE:ID, as in gym:Pendulum-v1"
-           : strcmp(task, "python") == 0 || strcmp(task, "python:") == 0 ? "python:MODULE:CLASS or python:FILE.py:CLASS"
-           : strcmp(task, "mw-") == 0                                    ? "a task of Meta-World, as mw-reach"
-           : strcmp(task, "myo-") == 0                                   ? "a task of MyoSuite, as myo-reach"
-           : strcmp(task, ".so") == 0                                    ? "the path of a shared library, as ./my_env.so"
-                                                                         : NULL;
+    return strcmp(task, "gym") == 0 || strncmp(task, "gym:", 4) == 0         ? "gym:ID or gym:MODULE:ID, as in gym:Pendulum-v1"
+           : strcmp(task, "python") == 0 || strncmp(task, "python:", 7) == 0 ? "python:MODULE:CLASS or python:FILE.py:CLASS"
+           : strcmp(task, "mw-") == 0                                        ? "a task of Meta-World, as mw-reach"
+           : strcmp(task, "myo-") == 0                                       ? "a task of MyoSuite, as myo-reach"
+           : strcmp(task, ".so") == 0                                        ? "the path of a shared library, as ./my_env.so"
+                                                                             : NULL;
 }
 
 static int unknown_task(const char *task, struct error *err)
@@ -90,11 +90,11 @@ static int unknown_task(const char *task, struct error *err)
     if (strlen(task) >= ENV_TASK_MAX)
         return error_set(err, TD_ENOTFOUND, "the task's name '%.32s...' is too long: at most %d characters; a link, or "
                                             "another folder, makes a path shorter", task, ENV_TASK_MAX - 1);
-    if (bare_prefix(task) != NULL)
-        return error_set(err, TD_ENOTFOUND, "the task '%s' is no whole name: %s is expected", task, bare_prefix(task));
     for (; task[i] != '\0'; i++)
         shown[i] = (unsigned char)task[i] < 0x20 || task[i] == 0x7f ? '?' : task[i];
     shown[i] = '\0';
+    if (expected_instead(task) != NULL)
+        return error_set(err, TD_ENOTFOUND, "the task '%s' is no whole name: %s is expected", shown, expected_instead(task));
     return error_set(err, TD_ENOTFOUND, "unknown task '%s': did you mean %s? `tdmpc2 env list` names all %d",
                      shown, nearest(shown), env_task_count());
 }
