@@ -219,24 +219,6 @@ static void receive_refused(session_t *session, const struct refused *refused)
         session_exit(session, TD_EXIT_BAD_INPUT, "the learner refused: %s", refused->text);
 }
 
-/* The last word to learner and shard: neither waits for this process any more. */
-static void say_goodbye(session_t *session, const char *why)
-{
-    uint32_t port[2] = {PORT_CONTROL, PORT_INGEST};
-
-    for (int i = 0; i < (session->config.role == ROLE_ACTOR ? 2 : 1); i++) {
-        struct leave *leave;
-
-        if (port[i] == PORT_INGEST && session->ingest[0] == '\0')
-            continue;
-        leave = &session_send(session, port[i], MESSAGE_LEAVE)->leave;
-        leave->role = session->config.role;
-        leave->slot = session->slot;
-        leave->process = session->config.process;
-        snprintf(leave->text, sizeof(leave->text), "%s", why);
-    }
-}
-
 static void receive_control(session_t *session, const struct message *message)
 {
     const struct heartbeat *heartbeat = &message->heartbeat;
@@ -273,7 +255,7 @@ static void receive_control(session_t *session, const struct message *message)
     case MESSAGE_STOP:
         if (message->stop.learner_epoch < session->learner_epoch)
             return;
-        say_goodbye(session, "the run is over");
+        leave_run_over(session);
         session_exit(session, TD_EXIT_OK, "the run is over: %s", message->stop.text);
         break;
     case MESSAGE_EPISODE_ACK:
@@ -498,24 +480,6 @@ static void note_waiting(session_t *session)
     session->said_ms = session->now + SESSION_SAY_MS;
 }
 
-/* SIGTERM: steps done, or two seconds over; all rows acknowledged, or ten seconds over: say goodbye. */
-static void leave_if_flushed(session_t *session)
-{
-    if (!session->terminating || session->exited)
-        return;
-    for (uint32_t i = 0; i < session->lane_count; i++)
-        if (session->lanes[i].token != 0 && session->lanes[i].doing == COMMAND_STEP &&
-            session->now < session->step_ms)
-            return;
-    if (streams_unacknowledged(session) > 0 && session->now < session->flush_ms)
-        return;
-    if (streams_unacknowledged(session) > 0)
-        session_log(session, LOG_WARN, "left %llu rows behind that nobody acknowledged",
-                    (unsigned long long)streams_unacknowledged(session));
-    say_goodbye(session, "asked to stop");
-    session_exit(session, TD_EXIT_OK, "asked to stop");
-}
-
 /* Whatever can go on goes on. Every entry ends here. */
 static void advance(session_t *session)
 {
@@ -579,6 +543,10 @@ void session_tick(session_t *session, uint64_t now_ms)
     begin(session);
     if (session->exited)
         return;
+    if (session->parting) {
+        leave_tick(session);
+        return;
+    }
     count_waiting(session);
     learner_tick(session);
     if (session->configured) {
@@ -602,6 +570,8 @@ uint64_t session_deadline(const session_t *session)
 
     if (session->exited)
         return UINT64_MAX;
+    if (session->parting)
+        return leave_deadline(session);
     if (!session_learner_alive(session) ||
         (session->config.role == ROLE_ACTOR && !streams_shard_alive(session)))
         at = sooner(at, session->hello_ms);
@@ -664,7 +634,9 @@ void session_receive(session_t *session, uint64_t now_ms, const struct peer *pee
     begin(session);
     if (session->exited)
         return;
-    if (peer->port == PORT_CONTROL) {
+    if (session->parting) {
+        leave_receive(session, peer, message);
+    } else if (peer->port == PORT_CONTROL) {
         receive_control(session, message);
     } else if (session->configured && message->run == session->run) {
         if (peer->port == PORT_INGEST && session->config.role == ROLE_ACTOR)

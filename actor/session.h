@@ -168,7 +168,7 @@ void session_evaluated(session_t *session, uint64_t now_ms, uint64_t token,
                        const struct session_evaluation *result);
 void session_adopted(session_t *session, uint64_t now_ms, uint64_t token, bool finite);
 
-/* SIGTERM: finish the step, flush up to 10 s, Leave, OUTPUT_EXIT 0. */
+/* SIGTERM: finish the step, flush up to 10 s, Leave until it is answered (1 s at most), OUTPUT_EXIT 0. */
 void session_terminate(session_t *session, uint64_t now_ms);
 
 /* The key of one planning call within an evaluation. */

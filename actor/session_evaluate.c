@@ -108,7 +108,7 @@ void session_evaluated(session_t *session, uint64_t now_ms, uint64_t token,
     struct evaluating *evaluating = &session->evaluating;
 
     session->now = now_ms;
-    if (token != 0 && token == evaluating->token) {
+    if (token != 0 && token == evaluating->token && !session->parting) {
         evaluating->token = 0;
         evaluating->ordered = false;
         evaluating->finished = true;

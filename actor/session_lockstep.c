@@ -65,7 +65,7 @@ void session_restored(session_t *session, uint64_t now_ms, uint64_t token, bool 
     struct lane *lane = streams_awaiting(session, token);
 
     session->now = now_ms;
-    if (lane != NULL && lane->doing == COMMAND_RESTORE) {
+    if (lane != NULL && lane->doing == COMMAND_RESTORE && !session->parting) {
         lane->token = 0;
         session->turns.restoring = false;
         if (!ok)
@@ -110,7 +110,7 @@ void session_captured(session_t *session, uint64_t now_ms, uint64_t token, struc
     struct lane *lane = streams_awaiting(session, token);
 
     session->now = now_ms;
-    if (lane != NULL && lane->doing == COMMAND_CAPTURE) {
+    if (lane != NULL && lane->doing == COMMAND_CAPTURE && !session->parting) {
         lane->token = 0;
         keep_state(session, state);
         session->turns.end_pending = true;

@@ -1,9 +1,10 @@
 /*
  * session_private.h - the inside of the session, shared by its files:
- *   session.c           joining, the learner, parameters, leaving
+ *   session.c           joining, the learner, parameters
  *   session_stream.c    streams: rows, acknowledgements, epochs; asynchronous stepping
  *   session_lockstep.c  turns and evaluation in place
  *   session_evaluate.c  the evaluator
+ *   session_leave.c     the end: handing over, saying goodbye
  */
 #ifndef TD_ACTOR_SESSION_PRIVATE_H
 #define TD_ACTOR_SESSION_PRIVATE_H
@@ -18,6 +19,8 @@
 #define SESSION_RESEND_MS  2000  /* of an EpisodeEnd or Evaluated */
 #define SESSION_FLUSH_MS   10000 /* SIGTERM: for the last acknowledgements */
 #define SESSION_STEP_MS    2000  /* SIGTERM: for a step under way; without it an episode that is cut short misses a row */
+#define SESSION_PART_MS    1000  /* for learner and shard to answer Leave, */
+#define SESSION_PART_AGAIN_MS 100 /* which is repeated so often */
 #define SESSION_GONE_BEATS 5     /* heartbeats of silence that mean gone */
 #define SESSION_LOST_MS    5000  /* lock-step: for the learner to order a restore */
 #define SESSION_SAY_MS     5000  /* a wait longer than this is a log line */
@@ -143,6 +146,9 @@ struct session {
     /* leaving */
     bool terminating;
     uint64_t step_ms, flush_ms;
+    bool parting;       /* Leave was said: nothing else is from now on */
+    uint32_t unheard;   /* bit 1 << port: Leave is not answered there */
+    uint64_t part_ms, part_again_ms;
     /* what is waited for, for people */
     uint32_t waiting;
     uint64_t waiting_ms, said_ms, counted_ms;
@@ -203,5 +209,12 @@ void evaluate_tick(session_t *session);
 uint64_t evaluate_deadline(const session_t *session);
 void evaluate_advance(session_t *session);
 void evaluate_forget(session_t *session);
+
+/* session_leave.c */
+void leave_if_flushed(session_t *session);
+void leave_run_over(session_t *session); /* one word to all: they go as well */
+void leave_receive(session_t *session, const struct peer *peer, const struct message *message);
+void leave_tick(session_t *session);
+uint64_t leave_deadline(const session_t *session);
 
 #endif

@@ -591,7 +591,7 @@ void session_stepped(session_t *session, uint64_t now_ms, uint64_t token,
     struct lane *lane = streams_awaiting(session, token);
 
     session->now = now_ms;
-    if (lane != NULL && !session->exited) {
+    if (lane != NULL && !session->exited && !session->parting) {
         lane->token = 0;
         if (step->lost != NULL) {
             lane_lost(session, lane, step->lost);

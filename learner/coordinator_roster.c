@@ -368,6 +368,18 @@ static void tell_stop(struct coordinator *c, const struct peer *peer)
     snprintf(stop->text, sizeof(stop->text), "%s", c->why);
 }
 
+/* Every Leave is answered, the first and its repetitions: whoever goes waits until it was heard. */
+static void receive_leave(struct coordinator *c, const struct peer *peer, const struct leave *leave)
+{
+    struct member *member = roster_find(c, leave->process);
+
+    if (member != NULL) {
+        coordinator_log(c, LOG_INFO, "slot %u left: %s", member->slot, leave->text);
+        member->used = false;
+    }
+    coordinator_send(c, peer, MESSAGE_LEAVE)->leave = *leave;
+}
+
 void roster_receive(struct coordinator *c, const struct peer *peer, const struct message *message)
 {
     struct member *member;
@@ -380,11 +392,7 @@ void roster_receive(struct coordinator *c, const struct peer *peer, const struct
         receive_heartbeat(c, peer, &message->heartbeat);
         break;
     case MESSAGE_LEAVE:
-        member = roster_find(c, message->leave.process);
-        if (member == NULL)
-            break;
-        coordinator_log(c, LOG_INFO, "slot %u left: %s", member->slot, message->leave.text);
-        member->used = false;
+        receive_leave(c, peer, &message->leave);
         break;
     case MESSAGE_STOP:
         if (message->stop.learner_epoch != 0)

@@ -314,7 +314,7 @@ struct turned {
     uint64_t step;
 };
 
-/* An actor's last word, to learner and shard. */
+/* An actor's last word, to learner and shard; they send it back, having heard it. */
 struct leave {
     uint32_t role;
     uint32_t slot;

@@ -330,7 +330,8 @@ static void receive_rows(struct shard *shard, const struct peer *peer, const str
 
 /* --- Leave ----------------------------------------------------------------- */
 
-static void receive_leave(struct shard *shard, const struct leave *leave)
+/* Every Leave is answered, the first and its repetitions, once the end of its streams is synced. */
+static void receive_leave(struct shard *shard, const struct peer *peer, const struct leave *leave)
 {
     struct error err = {0};
     int rc = TD_OK;
@@ -348,6 +349,8 @@ static void receive_leave(struct shard *shard, const struct leave *leave)
     }
     if (rc != TD_OK)
         shard_store_failed(shard, rc, &err);
+    else
+        shard_send_synced(shard, peer, MESSAGE_LEAVE)->leave = *leave;
 }
 
 void ingest_receive(struct shard *shard, const struct peer *peer, const struct message *message)
@@ -361,7 +364,7 @@ void ingest_receive(struct shard *shard, const struct peer *peer, const struct m
         receive_rows(shard, peer, message);
         break;
     case MESSAGE_LEAVE:
-        receive_leave(shard, &message->leave);
+        receive_leave(shard, peer, &message->leave);
         break;
     default:
         break; /* heartbeats: heard of */

@@ -290,6 +290,40 @@ static void lost_and_repeated_hellos(void **state)
     }
 }
 
+/* Whatever is lost of an actor's last words and their answers, all know at once that it is gone. */
+static void lost_leaves(void **state)
+{
+    (void)state;
+    for (int lost = 0; lost <= 21; lost += 3) {
+        struct cluster_options options;
+        struct cluster *cluster;
+        struct cluster_node *actor;
+        const struct store_stream *stream;
+        bool heard = lost < 20; /* so many are said in a second when none is answered */
+
+        cluster_defaults(&options);
+        options.seed = (uint64_t)lost;
+        options.update_ms = 50; /* it is not over before */
+        cluster = cluster_create(&options);
+        run_until(cluster, running, "lost Leaves");
+        actor = cluster_actor(cluster, 0);
+        cluster->lose_leaves = lost;
+        cluster_terminate(cluster, actor, 60000);
+        assert_false(cluster_run(cluster, 1500));
+        assert_true(!actor->alive && actor->exit_code == TD_EXIT_OK);
+        stream = store_stream(shard_host_store(cluster_shard(cluster, 0)), 0, 0);
+        if (heard && (stream->holder != 0 || cluster_view(cluster).actors != options.actors - 1))
+            fail_msg("%d lost: the stream is still held by %llx, %u actors", lost, (unsigned long long)stream->holder,
+                     cluster_view(cluster).actors);
+        if (!heard)
+            assert_true(stream->holder == actor->process);
+        cluster->lose_leaves = 0;
+        run_to_end(cluster, "lost Leaves");
+        cluster_check_counts(cluster);
+        cluster_destroy(&cluster);
+    }
+}
+
 /* Its next life has another address, which the actors are told at once: no heartbeats are waited for. */
 static void a_killed_shard_is_found_again_at_once(void **state)
 {
@@ -617,6 +651,7 @@ int main(void)
         cmocka_unit_test(the_final_evaluation_is_that_of_the_last_step),
         cmocka_unit_test(sigterm_in_burst_evaluation_and_running),
         cmocka_unit_test(lost_and_repeated_hellos),
+        cmocka_unit_test(lost_leaves),
         cmocka_unit_test(a_killed_shard_is_found_again_at_once),
         cmocka_unit_test(a_shard_with_a_new_directory),
         cmocka_unit_test(credit_of_a_dead_actor_and_a_late_joiner),

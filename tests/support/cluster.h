@@ -173,6 +173,7 @@ struct cluster {
     struct audit *audit;
     /* faults */
     int lose_hellos;      /* so many Hellos (any socket) are lost */
+    int lose_leaves;      /* and so many Leaves, said or answered */
     void (*on_delivered)(struct cluster *cluster, void *context);
     void (*on_saved)(struct cluster *cluster, void *context); /* a real checkpoint is durable, nobody knows yet */
     void (*on_save_failed)(struct cluster *cluster, void *context); /* a real checkpoint, by fs_fault */

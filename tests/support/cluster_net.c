@@ -196,6 +196,10 @@ void cluster_send(struct cluster *cluster, struct cluster_node *node, const stru
         cluster->lose_hellos--;
         return;
     }
+    if (message->kind == MESSAGE_LEAVE && cluster->lose_leaves > 0) {
+        cluster->lose_leaves--;
+        return;
+    }
     if (message->kind == MESSAGE_ROWS)
         audit_sent(cluster, message);
     if (peer->port == PORT_ANNOUNCE) {

@@ -105,6 +105,13 @@ static void answer_control(struct fake_run *run, const struct message *message)
     case MESSAGE_TURNED:
         run->turned = message->turned;
         break;
+    case MESSAGE_LEAVE:
+        run->left |= 1;
+        answer = to_actor(run, MESSAGE_LEAVE);
+        answer.leave = message->leave;
+        if (run->heard[MESSAGE_LEAVE] > run->deaf)
+            fake_say(run, &answer);
+        break;
     default:
         break;
     }
@@ -202,6 +209,16 @@ static void take_rows(struct fake_run *run, const struct peer *peer, const struc
     acknowledge(run, peer, rows->slot);
 }
 
+static void answer_leave(struct fake_run *run, const struct peer *peer, const struct leave *leave)
+{
+    struct message answer = to_actor(run, MESSAGE_LEAVE);
+
+    run->left |= 2;
+    answer.leave = *leave;
+    if (run->heard[MESSAGE_LEAVE] > run->deaf)
+        post_send(run->shard, peer, &answer);
+}
+
 static void on_shard(void *context, const struct peer *peer, const struct message *message)
 {
     struct fake_run *run = context;
@@ -211,6 +228,8 @@ static void on_shard(void *context, const struct peer *peer, const struct messag
         answer_hello(run, peer, &message->ingest_hello);
     else if (message->kind == MESSAGE_ROWS)
         take_rows(run, peer, message);
+    else if (message->kind == MESSAGE_LEAVE)
+        answer_leave(run, peer, &message->leave);
 }
 
 static void open_shard(struct fake_run *run)

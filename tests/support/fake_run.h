@@ -47,6 +47,8 @@ struct fake_run {
     uint64_t gaps;             /* chunks that began beyond the next row */
     /* what came */
     int heard[FAKE_KINDS];     /* messages by kind */
+    int left;                  /* Leave came: 1 to the learner, 2 to the shard */
+    int deaf;                  /* so many Leaves are not answered */
     struct hello hello;
     struct heartbeat heartbeat;
     struct episode_end end;

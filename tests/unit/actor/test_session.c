@@ -14,7 +14,7 @@ static struct {
     uint64_t now;
     struct session_output exit;  /* kind 0: none */
     struct session_output last[128]; /* by kind of message or command */
-    int logs;
+    int logs, sent;
     char said[OUTPUT_TEXT_MAX];
 } at;
 
@@ -31,6 +31,7 @@ static void drain(void)
             memcpy(at.said, output.log.text, sizeof(at.said));
         } else if (output.kind == OUTPUT_SEND) {
             at.last[output.message.kind] = output;
+            at.sent++;
         } else {
             at.last[100 + output.kind - OUTPUT_ROLE] = output;
         }
@@ -508,6 +509,26 @@ static void a_silent_learner_pauses_a_silent_shard_too(void **state)
     assert_false(step(1, false));
 }
 
+static void answer_leave(uint32_t port, uint64_t process)
+{
+    struct message message = {.kind = MESSAGE_LEAVE, .leave = {.role = ROLE_ACTOR, .slot = 3, .process = process}};
+
+    feed(port, &message);
+}
+
+/* All is acknowledged and Leave was said. */
+static void part(void)
+{
+    seat(PHASE_SEEDING);
+    assert_true(step(1, false));
+    acknowledge(1, 1, LIMIT_NONE);
+    session_terminate(at.session, at.now);
+    drain();
+    assert_true(step(2, false));
+    acknowledge(1, 2, LIMIT_NONE);
+    assert_int_equal(at.exit.kind, 0);
+}
+
 static void sigterm_waits_for_acknowledgements(void **state)
 {
     (void)state;
@@ -521,8 +542,68 @@ static void sigterm_waits_for_acknowledgements(void **state)
     assert_int_equal(at.exit.kind, 0);
     acknowledge(1, 2, LIMIT_NONE);
     assert_true(at.last[MESSAGE_LEAVE].kind != 0);
+    assert_int_equal(at.exit.kind, 0); /* nobody has heard it yet */
+    answer_leave(PORT_CONTROL, 9);
+    assert_int_equal(at.exit.kind, 0);
+    answer_leave(PORT_INGEST, 9);
     assert_int_equal(at.exit.kind, OUTPUT_EXIT);
     assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+}
+
+/* Said again to whoever has not answered, and nothing else is; a second at most. */
+static void leave_is_said_until_it_is_heard(void **state)
+{
+    struct message rejoin = {.kind = MESSAGE_SAY_HELLO};
+    int before;
+
+    (void)state;
+    part();
+    for (int i = 0; i < 3; i++) {
+        assert_true(take(&at.last[MESSAGE_LEAVE], NULL));
+        tick(100);
+    }
+    answer_leave(PORT_INGEST, 8); /* another's */
+    assert_true(take(&at.last[MESSAGE_LEAVE], NULL));
+    answer_leave(PORT_INGEST, 9);
+    before = at.sent;
+    feed(PORT_CONTROL, &rejoin);
+    acknowledge(1, 2, LIMIT_NONE);
+    heartbeat(1, PHASE_SEEDING, (struct announcement){0});
+    assert_int_equal(at.sent, before);
+    for (int i = 0; i < 5; i++) {
+        tick(100);
+        assert_int_equal(at.last[MESSAGE_LEAVE].peer.port, PORT_CONTROL);
+        assert_int_equal(at.sent, ++before);
+    }
+    assert_int_equal(at.exit.kind, 0);
+    tick(200);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+    assert_non_null(strstr(at.said, "the learner did not answer"));
+}
+
+/* Who goes as well, or was not there, is not waited for. */
+static void leave_waits_for_nobody_who_is_gone(void **state)
+{
+    struct message leaving = {.kind = MESSAGE_LEAVING, .leaving = {.learner_epoch = 1}};
+
+    (void)state;
+    part();
+    feed(PORT_CONTROL, &leaving);
+    assert_int_equal(at.exit.kind, 0);
+    answer_leave(PORT_INGEST, 9);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+
+    destroy(state);
+    create(state);
+    seat(PHASE_SEEDING);
+    feed(PORT_CONTROL, &leaving);
+    assert_true(step(1, false));
+    tick(5 * BEAT + 1); /* nor was anything heard of the shard */
+    session_terminate(at.session, at.now);
+    drain();
+    tick(10000);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+    assert_null(strstr(at.said, "did not answer"));
 }
 
 static void sigterm_waits_ten_seconds_at_most(void **state)
@@ -534,9 +615,10 @@ static void sigterm_waits_ten_seconds_at_most(void **state)
     drain();
     tick(9000);
     assert_int_equal(at.exit.kind, 0);
-    tick(2000);
-    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
+    tick(1000);
     assert_non_null(strstr(at.said, "1 rows"));
+    tick(1000);
+    assert_int_equal(at.exit.exit.code, TD_EXIT_OK);
 }
 
 #define SESSION_TEST(f) cmocka_unit_test_setup_teardown(f, create, destroy)
@@ -561,6 +643,8 @@ int main(void)
         SESSION_TEST(it_says_whom_it_waits_for_and_gives_up_in_the_end),
         SESSION_TEST(a_silent_learner_pauses_a_silent_shard_too),
         SESSION_TEST(sigterm_waits_for_acknowledgements),
+        SESSION_TEST(leave_is_said_until_it_is_heard),
+        SESSION_TEST(leave_waits_for_nobody_who_is_gone),
         SESSION_TEST(sigterm_waits_ten_seconds_at_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

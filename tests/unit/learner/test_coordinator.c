@@ -366,6 +366,25 @@ static void actors_are_told_where_their_shard_went(void **state)
     assert_string_equal(sent(MESSAGE_WELCOME)->welcome.ingest, "ingest-2");
 }
 
+/* Every Leave is sent back, also one whose answer was lost, or of someone unknown; the first frees the place. */
+static void whoever_leaves_is_told_that_it_was_heard(void **state)
+{
+    struct message leave = {.kind = MESSAGE_LEAVE, .leave = {.role = ROLE_ACTOR, .slot = 0, .process = ACTOR}};
+    struct coordinator_view view;
+
+    (void)state;
+    start(false);
+    get_going();
+    for (int i = 0; i < 2; i++) {
+        feed(PORT_CONTROL, ACTOR, &leave);
+        assert_true(sent(MESSAGE_LEAVE)->leave.process == ACTOR);
+        assert_int_equal(at.last[MESSAGE_LEAVE].peer.id, ACTOR);
+        coordinator_view(at.coordinator, at.now, &view);
+        assert_int_equal(view.actors, 0);
+        memset(&at.last[MESSAGE_LEAVE], 0, sizeof(at.last[0]));
+    }
+}
+
 static void slices_of_the_wrong_shape_are_asked_for_again(void **state)
 {
     size_t size = row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4);
@@ -798,6 +817,7 @@ int main(void)
         COORDINATOR_TEST(a_shard_that_knows_a_later_learner_raises_the_epoch),
         COORDINATOR_TEST(a_later_learner_fences_this_one),
         COORDINATOR_TEST(actors_are_told_where_their_shard_went),
+        COORDINATOR_TEST(whoever_leaves_is_told_that_it_was_heard),
         COORDINATOR_TEST(slices_of_the_wrong_shape_are_asked_for_again),
         COORDINATOR_TEST(divergence_stops_everyone_with_3),
         COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),

@@ -553,8 +553,12 @@ static void silence_closes_nothing_until_the_timeout(void **state)
     commit(rig);
     assert_int_equal(ack_of(rig, 0)->next, 7);
     feed(rig, PORT_INGEST, ACTOR + 1, &leave);
+    assert_null(said(rig, MESSAGE_LEAVE, 0)); /* not before the end of its stream is synced */
     commit(rig);
+    assert_int_equal(said(rig, MESSAGE_LEAVE, 0)->leave.process, ACTOR + 1);
     assert_int_equal(store_stream(shard_store(rig->shard), 1, 0)->holder, 0);
+    feed(rig, PORT_INGEST, ACTOR + 1, &leave); /* it did not hear that */
+    assert_non_null(said(rig, MESSAGE_LEAVE, 0));
     assert_int_equal(store_counts(shard_store(rig->shard))->aborted, 1);
     pass(rig, 63000);
     stream = store_stream(shard_store(rig->shard), 0, 0);
