@@ -85,8 +85,8 @@ static bool plugin_find(const char *task, struct env_spec *spec)
 
 static int plugin_look(struct env_spec *spec, struct error *err)
 {
-    const struct tdmpc2_env *table;
-    void *library;
+    const struct tdmpc2_env *table = NULL;
+    void *library = NULL;
     int rc = open_library(spec->task, &library, &table, err);
 
     if (rc != TD_OK)
