@@ -152,7 +152,6 @@ fuzz:
 
 fuzzers: $(if $(ONLY),$(foreach target,$(FUZZ),$(if $(findstring $(ONLY),$(target)),$(target))),$(FUZZ))
 
-# Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 # PyTorch and several generations of tensordict read what we write, and we what they write
 TENSORDICTS ?= 0.1.2 0.2.1 0.6.2 0.13.0
 test-interop: programs
@@ -165,6 +164,7 @@ test-interop: programs
 		PYTHONPATH=$$there $$python tests/suites/interop.py $(B)/bin/tdmpc2 chunks || exit 1; \
 	done
 
+# Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
