@@ -316,11 +316,15 @@ static void no_thread_and_no_descriptor_stays(void **state)
 static void a_fork_has_sockets_of_its_own(void **state)
 {
     struct bridge_frames frames;
+    bridge_socket_t *socket;
     int theirs, status;
-    bridge_socket_t *socket = open_one(&theirs);
     pid_t child;
 
     (void)state;
+#ifdef __SANITIZE_THREAD__
+    skip(); /* it lets nobody start a thread in the child of a process that has some */
+#endif
+    socket = open_one(&theirs);
     greet(theirs);
     if ((child = fork()) == 0) {
         int other;
