@@ -69,9 +69,11 @@ signalled() { # NAME SIGNAL COMMAND...: what it prints, its exit code, and wheth
     "$@" > "$out" 2>&1 & pid=$!
     for ((left = 600; left > 0; left--)); do [ -e hung.$pid ] && break; sleep 0.05; done
     sleep 1.1; at=${EPOCHREALTIME/./}
-    kill -$name $pid; wait $pid; echo "exit $?, in time: $((${EPOCHREALTIME/./} - at < 2000000))" >> "$out"
+    kill -$name $pid
+    for ((left = 200; left > 0; left--)); do kill -0 $pid 2> /dev/null || break; sleep 0.05; done
+    kill -KILL $pid 2> /dev/null; wait $pid; echo "exit $?, in time: $((${EPOCHREALTIME/./} - at < 2000000))" >> "$out"
 }
-deadline() { TDMPC2_ENV_TIMEOUT=1 timeout 60 "${@:2}" > "$1.out" 2>&1; echo "exit $?" >> "$1.out"; }
+deadline() { TDMPC2_ENV_TIMEOUT=1 timeout -k 1 60 "${@:2}" > "$1.out" 2>&1; echo "exit $?" >> "$1.out"; }
 signalled int INT "$tool" eval env=./hang.so --random eval_episodes=1 &
 signalled term TERM "$tool" eval env=./stuck.so --random &
 signalled early INT "$tool" train env=./stuck.so work_dir="$work/early" "${tiny[@]}" &
