@@ -13,7 +13,7 @@
 #include "common/wire/message.h"
 
 #define HANDLER   "inproc://zeromq.zap.01"
-#define WATCH_MS  250  /* between two looks at the list */
+#define WATCH_MS  100  /* between two looks at the list; 250 ms are promised: the rest is for a loop held up by a sync */
 #define FRAMES    7    /* of a CURVE request: version, request, domain, address, identity, mechanism, key */
 #define GUARD_EXCLUDED 64 /* keys kept out at a time; more than will flood at once */
 #define REPLY     6    /* version, request, status, text, user id, metadata */
