@@ -73,7 +73,7 @@ signalled() { # NAME SIGNAL COMMAND...: what it prints, its exit code, and wheth
     for ((left = 200; left > 0; left--)); do kill -0 $pid 2> /dev/null || break; sleep 0.05; done
     kill -KILL $pid 2> /dev/null; wait $pid; echo "exit $?, in time: $((${EPOCHREALTIME/./} - at < 2000000))" >> "$out"
 }
-deadline() { TDMPC2_ENV_TIMEOUT=1 timeout -k 1 60 "${@:2}" > "$1.out" 2>&1; echo "exit $?" >> "$1.out"; }
+deadline() { TDMPC2_ENV_TIMEOUT=1 timeout -k 1 60 "${@:2}" > "$1.out" 2>&1; echo "exit $?." >> "$1.out"; }
 signalled int INT "$tool" eval env=./hang.so --random eval_episodes=1 &
 signalled term TERM "$tool" eval env=./stuck.so --random &
 signalled early INT "$tool" train env=./stuck.so work_dir="$work/early" "${tiny[@]}" &
@@ -88,9 +88,9 @@ expect 'train: interrupted before it begins' 0 'tdmpc2 train: interrupted: creat
 expect 'train: interrupted in time' 0 'exit 0, in time: 1' cat early.out
 expect 'eval: it hangs' 0 'tdmpc2 eval: step of ./hang.so has taken 1' cat late.out
 expect 'eval: the deadline is in the sentence' 0 'it hangs, or TDMPC2_ENV_TIMEOUT must be longer' cat late.out
-expect 'eval: it hangs, the code' 0 'exit 1' cat late.out
+expect 'eval: it hangs, the code' 0 'exit 1.' cat late.out
 expect 'train: it hangs before it begins' 0 'tdmpc2 train: create of ./stuck.so has taken 1' cat stuck.out
-expect 'train: it hangs before it begins, the code' 0 'exit 1' cat stuck.out
+expect 'train: it hangs before it begins, the code' 0 'exit 1.' cat stuck.out
 expect 'env= and task=' 2 'give one of them' "$tool" train env=./my_env.so task=walker-walk
 expect 'train' 0 'last evaluation' timeout -k 5 120 "$tool" train env=./my_env.so steps=1200 "${tiny[@]}"
 expect 'its run directory' 0 'task: "./my_env.so"' cat logs/my_env.so/1/default/config.yaml
