@@ -314,6 +314,10 @@ static void one_that_does_not_answer_keeps_no_other(void **state)
         session_tick(at.session, at.now);
         drain();
     }
+    assert_false(at.exited); /* goodbye was said, and nobody answers */
+    at.now += 1000;
+    session_tick(at.session, at.now);
+    drain();
     assert_true(at.exited);
     assert_int_equal(at.exit_code, TD_EXIT_OK);
 }
