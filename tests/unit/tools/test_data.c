@@ -177,7 +177,7 @@ static void a_killed_import_goes_on(void **state)
             signal(SIGTERM, SIG_DFL);
             _exit(import_into(place("killed"), place("cut"), &report, &err) == TD_OK ? 0 : 1);
         }
-        usleep(2000 + rng_below(test_rng(), 60000));
+        usleep((useconds_t)(1000 + 1500 * round) + rng_below(test_rng(), 2000)); /* a little later each time */
         kill(child, SIGKILL);
         assert_int_equal(waitpid(child, &status, 0), child);
         if (WIFEXITED(status)) {
