@@ -69,22 +69,6 @@ static void say_passed_over(void *context, const char *name, const char *why)
     fprintf(stderr, "tdmpc2 eval: passing over checkpoint %s: %s\n", name, why);
 }
 
-/* The checkpoint that a folder is or holds. */
-static int open_folder(checkpoint_t **checkpoint, const char *path, struct error *err)
-{
-    char inside[FS_PATH_MAX];
-    int rc;
-
-    if (in_folder(path, "manifest.json"))
-        return checkpoint_open(checkpoint, path, err);
-    if (in_folder(path, "checkpoints")) {
-        if ((rc = fs_join(inside, path, "checkpoints", err)) != TD_OK)
-            return rc;
-        path = inside;
-    }
-    return checkpoint_open_newest(checkpoint, path, CHECKPOINT_ANY, say_passed_over, NULL, err);
-}
-
 /* The options of the run, and over them those that were given. */
 static int take_options(struct eval *eval, const struct manifest *manifest, struct error *err)
 {
@@ -137,7 +121,7 @@ static int load_folder(struct eval *eval, const char *path, struct error *err)
 {
     checkpoint_t *checkpoint = NULL;
     safetensors_t *file = NULL;
-    int rc = open_folder(&checkpoint, path, err);
+    int rc = checkpoint_open_in(&checkpoint, path, say_passed_over, NULL, err);
 
     if (rc == TD_OK)
         rc = take_options(eval, checkpoint_manifest(checkpoint), err);
