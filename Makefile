@@ -36,7 +36,7 @@ CFLAGS_ALL  := -std=gnu11 -O3 -g -ffp-contract=off -fno-omit-frame-pointer $(CFL
                -isystem /usr/include/libxml2 $(CFLAGS)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN),-pie -Wl,-z,relro,-z,now) -pthread -Wl,--as-needed \
                -Wl,-rpath,'$$ORIGIN/../lib/tdmpc2' -Wl,-rpath,$(MUJOCO)/lib -Wl,-rpath,$(BLASDIR) $(LDFLAGS)
-LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lzstd -lcrypto -lxml2 -lmicrohttpd \
+LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lzstd -lcrypto -lxml2 -lmicrohttpd -lncursesw -ltinfo \
                $(BLASDIR)/libopenblas.so.0 $(MUJOCO)/lib/libmujoco.so.3.1.2 -lm
 
 # --- sources ---------------------------------------------------------------

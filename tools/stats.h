@@ -38,6 +38,9 @@ cJSON *stats_read(const char *answer, size_t length);
 /* Drop the answers. */
 void stats_forget(struct stats_run *run);
 
+/* Nothing from outside may steer the terminal: whatever is no printable ASCII becomes '?'. */
+void stats_printable(char *text);
+
 /* A table of metrics (rows) and parts (columns) that fit `width` characters, then what each waits for. */
 void stats_print_table(const struct stats_run *run, int width, FILE *out);
 

@@ -101,8 +101,7 @@ static const cJSON *values_of(const struct stats_part *part)
     return cJSON_GetObjectItemCaseSensitive(part->json, "metrics");
 }
 
-/* Nothing from outside may steer the terminal. */
-static void make_printable(char *text)
+void stats_printable(char *text)
 {
     for (; *text != '\0'; text++)
         if (*text < ' ' || *text > '~')
@@ -122,7 +121,7 @@ static void title_of(const struct stats_part *part, char *out, size_t size)
         snprintf(out, size, "%.30s", role);
     else
         snprintf(out, size, "%.30s-%.0f", role, id);
-    make_printable(out);
+    stats_printable(out);
 }
 
 /* Is there anything but absent values and zeros in this row? */
@@ -192,7 +191,7 @@ static void print_texts(const struct stats_run *run, FILE *out)
             if (strncmp(text, "waiting for ", 12) == 0) /* the verb says so */
                 text += 12;
             snprintf(said, sizeof(said), "%s", text);
-            make_printable(said);
+            stats_printable(said);
             fprintf(out, "%s %s: %s\n", title, texts[t].verb, said);
         }
     }
