@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/ckpt/checkpoint.h"
-#include "common/util/log.h"
+#include "learner/pretrained.h"
 #include "learner/snapshot.h"
 
 struct finetune {
@@ -20,61 +19,6 @@ struct finetune {
     char path[FS_PATH_MAX];
 };
 
-/* --- what the checkpoint is ------------------------------------------------------ */
-
-static void say_passed_over(void *context, const char *name, const char *why)
-{
-    (void)context;
-    log_warn("passing over a checkpoint", "name=%s why=\"%s\"", name, why);
-}
-
-static int open_source(checkpoint_t **out, const struct config *config, struct error *err)
-{
-    return checkpoint_open_in(out, config->checkpoint, say_passed_over, NULL, err);
-}
-
-/* A tensor's size along one axis, counted from the end; 0 when there is no such tensor. */
-static int size_of(const safetensors_t *file, const char *name, int from_end)
-{
-    const struct safetensors_tensor *tensor = safetensors_find(file, name);
-
-    if (tensor == NULL || tensor->dims < from_end || tensor->shape[tensor->dims - from_end] > 1u << 24)
-        return 0;
-    return (int)tensor->shape[tensor->dims - from_end];
-}
-
-/* Only the names matter: the widths are the tensors'. */
-static int any_size(const void *context, struct task *task, struct error *err)
-{
-    (void)context;
-    (void)err;
-    task->obs_dim = task->action_dim = 1;
-    task->episode_length = 1;
-    return TD_OK;
-}
-
-/* Sizes as its options and the shapes of its tensors say them. */
-static int read_dims(struct model_dims *dims, const struct config *trained, const safetensors_t *file,
-                     const char *path, struct error *err)
-{
-    int task_dim = size_of(file, "_task_emb.weight", 1), action = size_of(file, "_pi.2.bias", 1) / 2;
-    bool rgb = strcmp(trained->obs, "rgb") == 0;
-    int obs = rgb ? PIXEL_FRAME_BYTES : size_of(file, "_encoder.state.0.weight", 1) - task_dim;
-    struct error why = {0};
-    int rc;
-
-    if (obs < 1 || action < 1)
-        return error_set(err, TD_ECORRUPT, "%s does not hold a world model's tensors", path);
-    if ((rc = model_dims_init(dims, trained, obs, action, &why)) != TD_OK)
-        return error_set(err, rc, "%s: %s", path, why.text);
-    dims->num_tasks = size_of(file, "_task_emb.weight", 2);
-    dims->task_dim = task_dim;
-    dims->latent_dim = size_of(file, "_dynamics.2.bias", 1); /* of mt30 the reference has another one */
-    if ((rc = model_dims_check(dims, &why)) != TD_OK)
-        return error_set(err, rc, "%s: %s", path, why.text);
-    return TD_OK;
-}
-
 /* --- embeddings ------------------------------------------------------------------- */
 
 static int find_embedding(const struct task_set *old, int count, const char *word, int *out, struct error *err)
@@ -87,6 +31,9 @@ static int find_embedding(const struct task_set *old, int count, const char *wor
         return TD_OK;
     if ((*out = task_set_find(old, word)) >= 0)
         return TD_OK;
+    if ((end == word || *end != '\0') && old->count == 0)
+        return error_set(err, TD_EINVAL, "finetune_task=%s: the file does not name its tasks; give one of 0 to %d, mean, fresh",
+                         word, count - 1);
     if (end == word || *end != '\0' || index < 0 || index >= count)
         return error_set(err, TD_EINVAL, "finetune_task=%s is none of the checkpoint's tasks, nor one of 0 to %d, mean, fresh",
                          word, count - 1);
@@ -113,37 +60,26 @@ static int choose_embeddings(int embedding[TASKS_MAX], const struct task_set *ta
 /* --- reading ---------------------------------------------------------------------- */
 
 /* Everything but the numbers. */
-static int look(struct finetune *finetune, const checkpoint_t *checkpoint, safetensors_t *file,
-                const struct config *config, const struct task_set *tasks, struct error *err)
+static int look(struct finetune *finetune, struct pretrained *from, const struct config *config,
+                const struct task_set *tasks, struct error *err)
 {
-    const struct config *trained = &checkpoint_manifest(checkpoint)->config;
-    const struct task_source source = {.ask = any_size};
-    struct model_dims dims;
-    int rc;
+    int rc = pretrained_open(from, config->checkpoint, err);
 
-    snprintf(finetune->path, sizeof(finetune->path), "%s", checkpoint_path(checkpoint));
-    if ((rc = read_dims(&dims, trained, file, finetune->path, err)) != TD_OK ||
-        (rc = task_set_init(&finetune->tasks, trained, &source, err)) != TD_OK)
+    if (rc != TD_OK)
         return rc;
-    model_layout_init(&finetune->layout, &dims);
+    if (from->checkpoint == NULL && config->finetune_optimizer)
+        return error_set(err, TD_EINVAL, "finetune_optimizer=true: %s holds no optimiser's state; give a run's or a "
+                         "checkpoint's directory", from->path);
+    snprintf(finetune->path, sizeof(finetune->path), "%s", from->path);
+    finetune->tasks = from->tasks; /* taken */
+    from->tasks = (struct task_set){0};
+    model_layout_init(&finetune->layout, &from->dims);
     finetune->names = tasks->count;
     if ((finetune->name = calloc((size_t)tasks->count + 1, sizeof(*finetune->name))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
     for (int i = 0; i < tasks->count; i++)
         memcpy(finetune->name[i], tasks->task[i].name, TASK_NAME_MAX);
-    return choose_embeddings(finetune->embedding, tasks, &finetune->tasks, dims.num_tasks, config, err);
-}
-
-static int open_tensors(struct finetune *finetune, checkpoint_t **checkpoint, safetensors_t **file,
-                        const struct config *config, const struct task_set *tasks, struct error *err)
-{
-    int rc;
-
-    *file = NULL;
-    if ((rc = open_source(checkpoint, config, err)) != TD_OK ||
-        (rc = checkpoint_open_tensors(*checkpoint, SNAPSHOT_PARAMETERS, file, err)) != TD_OK)
-        return rc;
-    return look(finetune, *checkpoint, *file, config, tasks, err);
+    return choose_embeddings(finetune->embedding, tasks, &finetune->tasks, from->dims.num_tasks, config, err);
 }
 
 static void tell(const struct finetune *finetune, const struct model_dims *dims, bool optimizer, transplant_say *say,
@@ -168,20 +104,18 @@ int finetune_check(const struct config *config, const struct model_dims *dims, c
                    transplant_say *say, void *context, struct error *err)
 {
     struct finetune *finetune = calloc(1, sizeof(*finetune));
-    checkpoint_t *checkpoint = NULL;
-    safetensors_t *file = NULL;
+    struct pretrained from = {0};
     struct error why = {0};
     int rc;
 
     if (finetune == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    rc = open_tensors(finetune, &checkpoint, &file, config, tasks, err);
+    rc = look(finetune, &from, config, tasks, err);
     if (rc == TD_OK && (rc = transplant_check(dims, &finetune->layout.dims, &why)) != TD_OK)
         error_set(err, rc, "checkpoint=%s does not fit: %s", config->checkpoint, why.text);
     if (rc == TD_OK && say != NULL)
         tell(finetune, dims, config->finetune_optimizer, say, context);
-    safetensors_close(&file);
-    checkpoint_close(&checkpoint);
+    pretrained_close(&from);
     finetune_close(&finetune);
     return rc;
 }
@@ -208,24 +142,22 @@ static int read_optimizer(struct finetune *finetune, const checkpoint_t *checkpo
 int finetune_open(finetune_t **out, const struct config *config, const struct task_set *tasks, struct error *err)
 {
     struct finetune *finetune = calloc(1, sizeof(*finetune));
-    checkpoint_t *checkpoint = NULL;
-    safetensors_t *file = NULL;
+    struct pretrained from = {0};
     int rc;
 
     *out = NULL;
     if (finetune == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    rc = open_tensors(finetune, &checkpoint, &file, config, tasks, err);
+    rc = look(finetune, &from, config, tasks, err);
     if (rc == TD_OK) {
         finetune->parameters = calloc(model_all_floats(&finetune->layout), sizeof(float));
         rc = finetune->parameters == NULL
                  ? error_set(err, TD_ENOMEM, "out of memory for the parameters of %s", finetune->path)
-                 : snapshot_read_parameters(file, &finetune->layout, true, finetune->parameters, err);
+                 : pretrained_read(&from, &finetune->layout, finetune->parameters, err);
     }
     if (rc == TD_OK && config->finetune_optimizer)
-        rc = read_optimizer(finetune, checkpoint, err);
-    safetensors_close(&file);
-    checkpoint_close(&checkpoint);
+        rc = read_optimizer(finetune, from.checkpoint, err);
+    pretrained_close(&from);
     if (rc != TD_OK)
         finetune_close(&finetune);
     *out = finetune;
@@ -255,22 +187,25 @@ int finetune_adopt(struct config *config, const bool *given, struct error *err)
                                         "simnorm_dim", "num_q", "num_bins", "vmin", "vmax", "task_dim"};
     int count, rc;
     const struct config_option *options = config_options(&count);
-    checkpoint_t *checkpoint = NULL;
+    struct pretrained from;
+    char folder[FS_PATH_MAX];
 
     if (config->checkpoint[0] == '\0')
         return TD_OK;
-    rc = open_source(&checkpoint, config, err);
+    if (pretrained_folder(config->checkpoint, folder)) /* later starts find it without looking beside it */
+        snprintf(config->checkpoint, sizeof(config->checkpoint), "%.*s", (int)sizeof(config->checkpoint) - 1, folder);
+    rc = pretrained_open(&from, config->checkpoint, err);
     for (int i = 0; rc == TD_OK && i < count; i++)
         for (size_t j = 0; j < TD_LEN(sizes) && rc == TD_OK; j++) {
             char value[CONFIG_TEXT_MAX], word[CONFIG_TEXT_MAX + 64];
 
             if (given[i] || strcmp(options[i].name, sizes[j]) != 0)
                 continue;
-            config_format(&checkpoint_manifest(checkpoint)->config, &options[i], value, sizeof(value));
+            config_format(&from.config, &options[i], value, sizeof(value));
             snprintf(word, sizeof(word), "%s=%s", options[i].name, value);
             rc = config_set(config, word, err);
         }
-    checkpoint_close(&checkpoint);
+    pretrained_close(&from);
     return rc;
 }
 

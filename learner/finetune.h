@@ -1,8 +1,8 @@
 /*
  * finetune.h - the trained model that a new run begins with: `checkpoint=` of train.
  *
- * A run directory or a checkpoint directory of ours. Model sizes come from it unless they are given; what
- * becomes of other widths and tasks is transplant.h's. Only the first start of a run reads it: from the
+ * A run directory or a checkpoint directory of ours, or a file by itself (pretrained.h): the reference's *.pt, or
+ * safetensors of the same names. Model sizes come from it unless they are given; what becomes of other widths and tasks is transplant.h's. Only the first start of a run reads it: from the
  * first checkpoint of its own on, the run goes on from those.
  *
  * Owns:    a copy of the parameters, and of the optimiser's state when finetune_optimizer asks for it.
@@ -20,7 +20,7 @@ typedef struct finetune finetune_t;
 
 /*
  * The sizes that the checkpoint was trained with, into every option of them that was not given. Does nothing
- * without `checkpoint`. TD_OK; TD_ENOTFOUND, TD_ECORRUPT, TD_EFOREIGN as checkpoint_open_in.
+ * without `checkpoint`. TD_OK, or as pretrained_open.
  */
 int finetune_adopt(struct config *config, const bool *given, struct error *err);
 

@@ -225,6 +225,11 @@ int weights_task_action(const weights_t *weights, int task)
     return count;
 }
 
+const char *weights_note(const weights_t *weights)
+{
+    return weights->safetensors != NULL ? safetensors_note(weights->safetensors, "config") : NULL;
+}
+
 /* --- reading --------------------------------------------------------------------- */
 
 static void describe(char out[160], int dims, const uint64_t *shape)

@@ -36,6 +36,9 @@ int weights_model_size(const struct model_dims *dims);
 /* Components of a task's actions by the file's masks; 0 when it has none. */
 int weights_task_action(const weights_t *weights, int task);
 
+/* The note "config" of safetensors, JSON of the sizes as options and of the tasks; NULL when the file has none. */
+const char *weights_note(const weights_t *weights);
+
 /*
  * Fill `parameters`, laid out like this, with or without targets (without: acting floats). Every tensor must be
  * there in its shape, and finite; others are not looked at. TD_OK, TD_EINVAL, TD_ECORRUPT, TD_EIO.

@@ -1,5 +1,8 @@
 #include "tests/support/test.h"
 
+#include <unistd.h>
+
+#include "common/ckpt/weights.h"
 #include "learner/finetune.h"
 #include "learner/snapshot.h"
 
@@ -210,6 +213,148 @@ static void sizes_come_from_the_checkpoint_unless_given(void **state)
     unmake(&old);
 }
 
+/* The model of `made` as a file, as `checkpoint export` writes it; note may be NULL. */
+static void export(const struct made *made, const char *name, const char *note, char path[FS_PATH_MAX])
+{
+    int actions[TASKS_MAX], rc;
+    struct error err = {0};
+
+    for (int i = 0; i < made->tasks.count; i++)
+        actions[i] = made->tasks.task[i].action_dim;
+    assert_ok(fs_join(path, test_folder(), name, &err), err);
+    unlink(path);
+    rc = strstr(name, ".pt") != NULL
+             ? weights_write_pt(path, &made->model->layout, made->model->parameters, actions, &err)
+             : weights_write_safetensors(path, &made->model->layout, made->model->parameters, actions,
+                                         &(struct safetensors_note){"config", note}, note != NULL, &err);
+    assert_ok(rc, err);
+}
+
+/* `train task=X checkpoint=FILE`: what stands in a folder beside it plays no part. */
+static void a_file_by_itself_begins_a_run(void **state)
+{
+    static const char *const names[] = {"model.pt", "model.safetensors"};
+    char folder[FS_PATH_MAX], path[FS_PATH_MAX];
+    struct config config = tiny("cartpole-swingup", "");
+    struct made old = trained(&config, folder), new;
+    struct error err = {0};
+    finetune_t *finetune;
+    bool *given;
+    int count;
+
+    (void)state;
+    config_options(&count);
+    given = calloc((size_t)count, sizeof(*given));
+    for (size_t i = 0; i < TD_LEN(names); i++) {
+        char text[3000] = "";
+
+        export(&old, names[i], "{\"vmin\":-10,\"vmax\":10,\"simnorm_dim\":8}", path);
+        config_init(&config);
+        strcpy(config.task, "cartpole-swingup");
+        strcpy(config.checkpoint, path);
+        config.batch_size = 4;
+        assert_ok(finetune_adopt(&config, given, &err), err);
+        assert_true(config.model_size == 0 && config.mlp_dim == 24 && config.latent_dim == 16 && config.num_bins == 11);
+        new = make(&config);
+        assert_ok(finetune_open(&finetune, &config, &new.tasks, &err), err);
+        assert_ok(finetune_apply(finetune, new.model, new.update, gather, text, &err), err);
+        finetune_close(&finetune);
+        assert_memory_equal(new.model->parameters, old.model->parameters,
+                            model_all_floats(&old.model->layout) * sizeof(float));
+        assert_int_equal(*update_state(new.update).steps, 0);
+        assert_non_null(strstr(text, names[i]));
+        config.finetune_optimizer = true;
+        assert_int_equal(finetune_check(&config, &new.model->layout.dims, &new.tasks, NULL, NULL, &err), TD_EINVAL);
+        assert_non_null(strstr(err.text, "holds no optimiser's state"));
+        unmake(&new);
+    }
+    /* the parameters inside a checkpoint are that checkpoint */
+    snprintf(config.checkpoint, sizeof(config.checkpoint), "%.400s/checkpoints/final/parameters.safetensors", folder);
+    assert_ok(finetune_adopt(&config, given, &err), err);
+    assert_string_equal(strrchr(config.checkpoint, '/'), "/final");
+    free(given);
+    unmake(&old);
+}
+
+/* A file names its tasks in the note of our export; else an index, or the mean, is all there is. */
+static void tasks_of_a_file(void **state)
+{
+    static const struct {
+        const char *note, *word, *begins;
+    } cases[] = {
+        {NULL, "", "walker-walk, a single task, has no embedding: the mean of 2 embeddings"},
+        {NULL, "1", "walker-walk, a single task, has no embedding: embedding 1 is added"},
+        {NULL, "walker-walk", NULL},
+        {"{\"tasks\":\"walker-walk,cartpole-balance\"}", "", "no embedding: the embedding of walker-walk"},
+        {"{\"tasks\":\"walker-stand,cartpole-balance\"}", "1", "no embedding: the embedding of cartpole-balance"},
+    };
+    struct config config = tiny("none", "walker-walk,cartpole-balance");
+    char path[FS_PATH_MAX];
+    struct made old = make(&config), new;
+    struct error err = {0};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        char text[3000] = "";
+        int rc;
+
+        export(&old, i == 0 ? "several.pt" : "several.safetensors", cases[i].note, path);
+        config = tiny("walker-walk", "");
+        strcpy(config.checkpoint, path);
+        strcpy(config.finetune_task, cases[i].word);
+        new = make(&config);
+        rc = finetune_check(&config, &new.model->layout.dims, &new.tasks, gather, text, &err);
+        if (cases[i].begins != NULL) {
+            assert_ok(rc, err);
+            assert_non_null(strstr(text, cases[i].begins));
+        } else {
+            assert_int_equal(rc, TD_EINVAL);
+            assert_non_null(strstr(err.text, "the file does not name its tasks; give one of 0 to 1, mean, fresh"));
+        }
+        unmake(&new);
+    }
+    unmake(&old);
+}
+
+static void files_that_are_refused(void **state)
+{
+    static const struct {
+        const char *note, *says;
+    } cases[] = {
+        {"{\"tasks\":\"a,b,c\"}", "names 3 tasks and holds embeddings of 2"},
+        {"{\"tasks\":\"a,a\"}", "its list of tasks: "},
+        {"{\"simnorm_dim\":-3}", "its note says simnorm_dim"},
+        {"{\"vmin\":20}", "vmin=20"},
+    };
+    struct config config = tiny("none", "walker-walk,cartpole-balance");
+    struct made old = make(&config);
+    char path[FS_PATH_MAX];
+    struct error err = {0};
+    FILE *file;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        export(&old, "bad.safetensors", cases[i].note, path);
+        strcpy(config.checkpoint, path);
+        assert_true(finetune_check(&config, &old.model->layout.dims, &old.tasks, NULL, NULL, &err) != TD_OK);
+        assert_non_null(strstr(err.text, "bad.safetensors"));
+        assert_non_null(strstr(err.text, cases[i].says));
+    }
+    export(&old, "bad.pt", NULL, path);
+    strcpy(config.checkpoint, path);
+    assert_int_equal(truncate(path, 5000), 0);
+    assert_int_equal(finetune_check(&config, &old.model->layout.dims, &old.tasks, NULL, NULL, &err), TD_ECORRUPT);
+    assert_non_null(strstr(err.text, "bad.pt"));
+    assert_non_null(file = fopen(path, "w"));
+    fputs("task: walker-walk\n", file);
+    fclose(file);
+    assert_int_equal(finetune_check(&config, &old.model->layout.dims, &old.tasks, NULL, NULL, &err), TD_ECORRUPT);
+    strcpy(config.checkpoint, "/dev/null");
+    assert_int_equal(finetune_check(&config, &old.model->layout.dims, &old.tasks, NULL, NULL, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "neither a directory nor a file"));
+    unmake(&old);
+}
+
 static int set_up(void **state)
 {
     struct error err = {0};
@@ -232,6 +377,9 @@ int main(void)
         cmocka_unit_test(the_same_task_goes_on_where_it_was),
         cmocka_unit_test(tasks_find_their_embeddings),
         cmocka_unit_test(sizes_come_from_the_checkpoint_unless_given),
+        cmocka_unit_test(a_file_by_itself_begins_a_run),
+        cmocka_unit_test(tasks_of_a_file),
+        cmocka_unit_test(files_that_are_refused),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
