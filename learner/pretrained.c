@@ -106,9 +106,12 @@ static int read_note(struct config *config, const char *note, const char *path, 
 /* The sizes as options, so that a run of other tasks comes to the same. */
 static void sizes_to_config(struct config *config, const struct model_dims *dims)
 {
-    config->enc_dim = dims->enc_dim;
-    config->num_enc_layers = dims->enc_layers;
-    config->num_channels = dims->num_channels > 0 ? dims->num_channels : config->num_channels;
+    if (dims->rgb) {
+        config->num_channels = dims->num_channels;
+    } else {
+        config->enc_dim = dims->enc_dim;
+        config->num_enc_layers = dims->enc_layers;
+    }
     config->mlp_dim = dims->mlp_dim;
     config->latent_dim = dims->latent_dim;
     config->num_q = dims->num_q;

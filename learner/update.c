@@ -6,6 +6,7 @@
 
 #include "common/util/memory.h"
 #include "common/nn/adam.h"
+#include "common/util/lr_scale.h"
 #include "common/nn/pixels.h"
 #include "learner/update_internal.h"
 
@@ -15,6 +16,8 @@ static const struct adam policy_adam = {.beta1 = 0.9, .beta2 = 0.999, .eps = 1e-
 void update_config_init(struct update_config *update, const struct config *config,
                         uint64_t episode_length)
 {
+    struct error err;
+
     *update = (struct update_config){
         .batch_size = (int)config->batch_size,
         .horizon = (int)config->horizon,
@@ -30,6 +33,9 @@ void update_config_init(struct update_config *update, const struct config *confi
         .grad_clip_norm = config->grad_clip_norm,
         .tau = config->tau,
     };
+    _Static_assert(LR_SCALE_PARTS == (int)MODEL_TARGET_Q, "the parts that are trained");
+    if (lr_scale_parse(config->lr_scale, update->lr_scale, &err) != TD_OK)
+        TD_ASSERT(false, "%s", err.text);
 }
 
 double update_rho(const struct update *update, int t)
@@ -442,11 +448,26 @@ static double gradient_norm(struct update *update, size_t first, size_t last, fl
     return norm;
 }
 
-static void descend(struct update *update, const struct adam *adam, double lr, float factor, size_t first,
-                    size_t last)
+static double rate_of(const struct update_config *config, int part)
 {
-    adam_step(adam, update->steps, lr, factor, update->pool, update->model->parameters + first,
-              update->gradient + first, update->m + first, update->v + first, last - first);
+    return config->lr * config->lr_scale[part] * (part == MODEL_ENCODER ? config->enc_lr_scale : 1);
+}
+
+/* Parts first .. last - 1, those that follow each other at one rate together. */
+static void descend(struct update *update, const struct adam *adam, float factor, int first, int last)
+{
+    const size_t *part = update->model->layout.part;
+
+    while (first < last) {
+        double lr = rate_of(&update->config, first);
+        size_t from = part[first];
+
+        do
+            first++;
+        while (first < last && rate_of(&update->config, first) == lr);
+        adam_step(adam, update->steps, lr, factor, update->pool, update->model->parameters + from,
+                  update->gradient + from, update->m + from, update->v + from, part[first] - from);
+    }
 }
 
 /* Leave nothing of a refused gradient behind. */
@@ -460,7 +481,6 @@ static int diverged(struct update *update)
 static int step_model(struct update *update, struct update_stats *stats)
 {
     const size_t *part = update->model->layout.part;
-    const struct update_config *config = &update->config;
     float factor;
 
     update_model_gradient(update);
@@ -468,9 +488,7 @@ static int step_model(struct update *update, struct update_stats *stats)
     stats->grad_norm = (float)gradient_norm(update, 0, part[MODEL_PI], &factor);
     if (!isfinite(stats->total_loss) || !isfinite(stats->grad_norm))
         return TD_EDIVERGED;
-    descend(update, &model_adam, config->lr, factor, part[MODEL_TASK], part[MODEL_ENCODER]);
-    descend(update, &model_adam, config->lr * config->enc_lr_scale, factor, part[MODEL_ENCODER], part[MODEL_DYNAMICS]);
-    descend(update, &model_adam, config->lr, factor, part[MODEL_DYNAMICS], part[MODEL_PI]);
+    descend(update, &model_adam, factor, MODEL_TASK, MODEL_PI);
     return TD_OK;
 }
 
@@ -487,7 +505,7 @@ static int step_policy(struct update *update, struct update_stats *stats)
         update->scale.value = before;
         return TD_EDIVERGED;
     }
-    descend(update, &policy_adam, update->config.lr, factor, part[MODEL_PI], part[MODEL_TARGET_Q]);
+    descend(update, &policy_adam, factor, MODEL_PI, MODEL_TARGET_Q);
     return TD_OK;
 }
 

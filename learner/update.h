@@ -24,9 +24,10 @@ struct update_config {
     double consistency_coef, reward_coef, value_coef, termination_coef, entropy_coef;
     double rho, discount; /* with several tasks, the model's table has their discounts */
     double lr, enc_lr_scale, grad_clip_norm, tau;
+    double lr_scale[MODEL_TARGET_Q]; /* of each part, task embeddings first; the encoder's beside enc_lr_scale */
 };
 
-/* From the options; discount as the episode length implies (see dims.h). */
+/* From the options, which have passed config_check; discount as the episode length implies (see dims.h). */
 void update_config_init(struct update_config *update, const struct config *config,
                         uint64_t episode_length);
 

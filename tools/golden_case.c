@@ -164,6 +164,7 @@ static void read_update(struct reader *reader, const struct golden_case *recorde
         .enc_lr_scale = number(reader, "enc_lr_scale", 0, 1e9),
         .grad_clip_norm = number(reader, "grad_clip_norm", 0, 1e30),
         .tau = number(reader, "tau", 0, 1),
+        .lr_scale = {1, 1, 1, 1, 1, 1, 1},
     };
 }
 

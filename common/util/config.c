@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/util/config_words.h"
+#include "common/util/lr_scale.h"
 #include "common/util/rng.h"
 
 static const struct config_option options[] = {
@@ -398,6 +399,7 @@ static int check_planner(const struct config *config, struct error *err)
 static int check_model(const struct config *config, struct error *err)
 {
     static const int64_t sizes[] = {0, 1, 5, 19, 48, 317};
+    double scale[LR_SCALE_PARTS];
     bool known = false;
 
     for (size_t i = 0; i < TD_LEN(sizes); i++)
@@ -413,7 +415,7 @@ static int check_model(const struct config *config, struct error *err)
     if (config->model_size == 0 && config->latent_dim % config->simnorm_dim != 0)
         return error_set(err, TD_EINVAL, "latent_dim=%lld is not a multiple of simnorm_dim=%lld",
                          (long long)config->latent_dim, (long long)config->simnorm_dim);
-    return TD_OK;
+    return lr_scale_parse(config->lr_scale, scale, err);
 }
 
 static int check_lockstep(const struct config *config, struct error *err)

@@ -78,6 +78,7 @@ struct update_config test_update_config(int batch, int horizon)
         .batch_size = batch, .horizon = horizon, .consistency_coef = 20, .reward_coef = 0.1,
         .value_coef = 0.1, .termination_coef = 1, .entropy_coef = 1e-4, .rho = 0.5, .discount = 0.99,
         .lr = 3e-4, .enc_lr_scale = 0.3, .grad_clip_norm = 20, .tau = 0.01,
+        .lr_scale = {1, 1, 1, 1, 1, 1, 1},
     };
 }
 

@@ -268,6 +268,10 @@ static void a_file_by_itself_begins_a_run(void **state)
         assert_non_null(strstr(err.text, "holds no optimiser's state"));
         unmake(&new);
     }
+    /* a file of pixels does not tell the sizes of an encoder of states */
+    strcpy(config.checkpoint, "tests/golden/tiny-rgb.pt");
+    assert_ok(finetune_adopt(&config, given, &err), err);
+    assert_true(config.enc_dim == 256 && config.num_enc_layers == 2);
     /* the parameters inside a checkpoint are that checkpoint */
     snprintf(config.checkpoint, sizeof(config.checkpoint), "%.400s/checkpoints/final/parameters.safetensors", folder);
     assert_ok(finetune_adopt(&config, given, &err), err);

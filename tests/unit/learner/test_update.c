@@ -79,6 +79,61 @@ static void threads_do_not_change_a_bit(void **state)
     }
 }
 
+/* --- learning rates of the parts --------------------------------------------------------------- */
+
+/* A part at 0 keeps its bits, the others change. */
+static void a_scale_of_0_freezes_a_part(void **state)
+{
+    struct update_config config = test_update_config(6, 2);
+    struct update_stats stats;
+    struct fixture f;
+
+    (void)state;
+    for (int frozen = MODEL_ENCODER; frozen <= MODEL_PI; frozen++) {
+        config.lr_scale[frozen] = 0;
+        open_fixture(&f, test_dims(true, 0.2f), config, 1);
+        for (uint64_t number = 0; number < 3; number++)
+            assert_int_equal(step(&f, number, &stats), TD_OK);
+        for (int part = MODEL_ENCODER; part <= MODEL_PI; part++) {
+            const size_t *at = f.model->layout.part;
+
+            assert_true((memcmp(f.kept + at[part], f.model->parameters + at[part],
+                                (at[part + 1] - at[part]) * sizeof(float)) == 0) == (part == frozen));
+        }
+        config.lr_scale[frozen] = 1;
+        close_fixture(&f);
+    }
+}
+
+/* Every part at s is what lr times s is; one at s moves as far with its moments as s says. */
+static void a_scale_multiplies_the_learning_rate(void **state)
+{
+    struct update_config config[3] = {test_update_config(6, 2), test_update_config(6, 2), test_update_config(6, 2)};
+    struct fixture f[3];
+    struct update_stats stats;
+    size_t bytes;
+
+    (void)state;
+    for (int part = 0; part < MODEL_TARGET_Q; part++)
+        config[0].lr_scale[part] = 0.3;
+    config[1].lr *= 0.3;
+    config[2].lr_scale[MODEL_DYNAMICS] = 0.3;
+    for (int i = 0; i < 3; i++) {
+        open_fixture(&f[i], test_dims(true, 0.2f), config[i], 1);
+        assert_int_equal(step(&f[i], 0, &stats), TD_OK);
+    }
+    bytes = model_all_floats(&f[0].model->layout) * sizeof(float);
+    assert_memory_equal(f[0].model->parameters, f[1].model->parameters, bytes);
+    for (int part = MODEL_ENCODER; part < MODEL_PI; part++) { /* the policy's gradient is of the changed model */
+        const size_t *at = f[0].model->layout.part;
+
+        assert_true((memcmp(f[1].model->parameters + at[part], f[2].model->parameters + at[part],
+                            (at[part + 1] - at[part]) * sizeof(float)) == 0) == (part == MODEL_DYNAMICS));
+    }
+    for (int i = 0; i < 3; i++)
+        close_fixture(&f[i]);
+}
+
 /* --- pixels ------------------------------------------------------------------------------------ */
 
 static void threads_do_not_change_a_bit_of_pixels(void **state)
@@ -423,6 +478,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(a_scale_of_0_freezes_a_part),
+        cmocka_unit_test(a_scale_multiplies_the_learning_rate),
         cmocka_unit_test(threads_do_not_change_a_bit_of_pixels),
         cmocka_unit_test(stacking_is_the_same_either_way),
         cmocka_unit_test(saved_state_continues_alike),
