@@ -34,8 +34,9 @@ CFLAGS_ALL  := -std=gnu11 -O3 -g -ffp-contract=off -fno-omit-frame-pointer $(CFL
                $(CFLAGS_HARD) $(CFLAGS_SAN) -D_GNU_SOURCE -pthread \
                -I. -I$(GEN) -I$(MUJOCO)/include -I$(BLASDIR:/usr/lib/%=/usr/include/%) \
                -isystem /usr/include/libxml2 $(CFLAGS)
+RPATHS      := -Wl,-rpath,'$$ORIGIN/../lib/tdmpc2' -Wl,-rpath,$(BLASDIR)
 LDFLAGS_ALL := $(if $(SAN),-fsanitize=$(SAN),-pie -Wl,-z,relro,-z,now) -pthread -Wl,--as-needed \
-               -Wl,-rpath,'$$ORIGIN/../lib/tdmpc2' -Wl,-rpath,$(MUJOCO)/lib -Wl,-rpath,$(BLASDIR) $(LDFLAGS)
+               $(RPATHS) -Wl,-rpath,$(MUJOCO)/lib $(LDFLAGS)
 LDLIBS      := -lzmq -lprotobuf-c -llmdb -luv -lyaml -lcjson -lxxhash -lzstd -lcrypto -lxml2 -lmicrohttpd -lncursesw -ltinfo \
                $(BLASDIR)/libopenblas.so.0 $(MUJOCO)/lib/libmujoco.so.3.1.2 -lm
 
@@ -77,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring
-.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install clean help programs tests
+.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall clean help programs tests
 all: programs
 
 help:
@@ -98,7 +99,7 @@ help:
 	@echo 'make test-monitoring'
 	@echo '                a real Prometheus and the tensorboard package read what a run shows'
 	@echo 'make bench      all benchmarks'
-	@echo 'make install    PREFIX=/usr/local'
+	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make clean      remove build/'
 
 setup:
@@ -179,15 +180,35 @@ test-monitoring:
 bench: programs
 	@$(B)/bin/tdmpc2 bench all $(ARGS)
 
-install: programs
-	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge/tdmpc2_bridge'
-	install -m 755 $(PROGRAMS) '$(DESTDIR)$(PREFIX)/bin'
+# What is installed finds what lies beside it and nothing in this folder: the programs are linked once more.
+SHARE  = $(DESTDIR)$(PREFIX)/share/tdmpc2
+DOC    = $(DESTDIR)$(PREFIX)/share/doc/tdmpc2
+MAN1   = $(DESTDIR)$(PREFIX)/share/man/man1
+UNITS ?= $(PREFIX)/lib/systemd
+INSTALLED := $(PROGRAMS:$(B)/bin/%=$(B)/installed/%)
+install: $(INSTALLED)
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)/bridge/tdmpc2_bridge' '$(SHARE)/monitoring'
+	install -m 755 $(INSTALLED) '$(DESTDIR)$(PREFIX)/bin'
 	install -m 644 $(MUJOCO)/lib/libmujoco.so.3.1.2 '$(DESTDIR)$(PREFIX)/lib/tdmpc2'
-	cp -r third_party/dm_control/suite common/env/dm/models '$(DESTDIR)$(PREFIX)/share/tdmpc2/'
-	install -m 644 common/env/bridge/run.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge'
-	install -m 644 common/env/bridge/tdmpc2_bridge/*.py '$(DESTDIR)$(PREFIX)/share/tdmpc2/bridge/tdmpc2_bridge'
+	cp -r third_party/dm_control/suite common/env/dm/models '$(SHARE)'
+	find '$(SHARE)/suite' '$(SHARE)/models' -type f -exec chmod 644 {} + -o -type d -exec chmod 755 {} +
+	install -m 644 common/env/bridge/run.py '$(SHARE)/bridge'
+	install -m 644 common/env/bridge/tdmpc2_bridge/*.py '$(SHARE)/bridge/tdmpc2_bridge'
+	install -m 644 $(filter-out %/README.md,$(wildcard deploy/monitoring/*.*)) '$(SHARE)/monitoring'
 	install -D -m 644 common/env/plugin.h '$(DESTDIR)$(PREFIX)/include/tdmpc2/plugin.h'
-	install -m 644 LICENSE NOTICE '$(DESTDIR)$(PREFIX)/share/tdmpc2'
+	install -d '$(DOC)/licences' '$(MAN1)'
+	install -m 644 README.md SECURITY.md RELIABILITY.md LICENSE NOTICE $(wildcard docs/*.md) '$(DOC)'
+	install -m 644 $(MUJOCO)/LICENSE '$(DOC)/licences/mujoco'
+	install -m 644 $(MUJOCO)/LICENSES_THIRD_PARTY.md '$(DOC)/licences/mujoco-third-party.md'
+	install -m 644 third_party/dm_control/LICENSE '$(DOC)/licences/dm_control'
+	$(foreach program,$(INSTALLED),deploy/manpage $(program) > '$(MAN1)/$(notdir $(program)).1' && ) true
+	deploy/units install '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
+
+# Only what install puts there; folders of its own go whole, the others stay.
+uninstall:
+	rm -f $(foreach program,$(INSTALLED),'$(DESTDIR)$(PREFIX)/bin/$(notdir $(program))' '$(MAN1)/$(notdir $(program)).1')
+	rm -rf '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)' '$(DOC)' '$(DESTDIR)$(PREFIX)/include/tdmpc2'
+	deploy/units uninstall '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
 
 clean:
 	rm -rf build
@@ -223,6 +244,16 @@ $(PROGRAMS):
 	@mkdir -p $(@D)
 	$(call show,LINK,$@)
 	$(Q)$(CC) -o $@ $^ $(LDFLAGS_ALL) $(LDLIBS)
+
+# for installing: the same without the way into this folder's third_party/
+$(B)/installed/tdmpc2: $(call obj,tools/main.c $(TOOL_SRC)) $(LIB)
+$(B)/installed/tdmpc2-learner: $(call obj,learner/main.c) $(LIB)
+$(B)/installed/tdmpc2-replay: $(call obj,learner/replay/main.c) $(LIB)
+$(B)/installed/tdmpc2-actor: $(call obj,actor/main.c) $(LIB)
+$(INSTALLED):
+	@mkdir -p $(@D)
+	$(call show,LINK,$@)
+	$(Q)$(CC) -o $@ $^ $(filter-out -Wl$(comma)-rpath$(comma)$(MUJOCO)/lib,$(LDFLAGS_ALL)) $(LDLIBS)
 
 $(B)/%.so: %.c Makefile | $(SETUP)
 	@mkdir -p $(@D)
