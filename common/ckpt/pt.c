@@ -10,7 +10,7 @@
 
 #include "common/ckpt/pickle.h"
 #include "common/ckpt/zip.h"
-#include "common/util/crc32.h"
+#include "common/util/crc.h"
 
 #define PIECE        ((size_t)64 << 10)
 #define NAME_LONGEST 400

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/util/crc32.h"
+#include "common/util/crc.h"
 #include "common/util/fs.h"
 
 #define BUFFER_BYTES ((size_t)1 << 20)

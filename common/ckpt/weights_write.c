@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "common/ckpt/weights.h"
-#include "common/util/crc32.h"
+#include "common/util/crc.h"
 #include "common/util/fs.h"
 
 #define ENTRIES_MAX (3 * MODEL_TENSORS_MAX)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "common/util/clock.h"
-#include "common/util/crc32c.h"
+#include "common/util/crc.h"
 #include "common/util/fs.h"
 #include "tensorboard.pb-c.h"
 

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "common/metrics/tensorboard.h"
-#include "common/util/crc32c.h"
+#include "common/util/crc.h"
 #include "common/util/fs.h"
 #include "tensorboard.pb-c.h"
 
