@@ -5,11 +5,8 @@ root=$PWD; build=${TD_BUILD:-build/release}; case $build in /*) ;; *) build=$roo
 tdmpc2=$build/bin/tdmpc2
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-passed=0 failed=0
-check() { # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not so: $name"; sed 's/^/    /' out; fi
-}
+out=$work/out
+. "$root/tests/support/checks.sh"
 said() { grep -q -- "$1" out; }
 
 small="enc_dim=32 mlp_dim=32 latent_dim=16 num_samples=32 num_elites=8 num_pi_trajs=4 batch_size=16 horizon=2"
@@ -37,7 +34,7 @@ check "and options" said "  num_samples=32"
 timeout 60 "$tdmpc2" eval checkpoint=$run eval_episodes=2 >out 2>&1; code=$?
 check "it can be evaluated" [ $code = 0 ]
 check "from its final checkpoint" said "toy:20, seed 1: $run/checkpoints/final"
-[ $failed = 0 ] || { echo "[  FAILED  ] $failed test(s)."; exit 1; } # without a finished run the rest has no end
+require "a finished run"
 timeout 60 "$tdmpc2" train task=toy:20 exp_name=demo-1 >out 2>&1; code=$?
 check "a finished run says so" [ $code = 0 -a "$(grep -c 'is finished' out)" = 1 ]
 timeout 60 "$tdmpc2" train task=toy:20 exp_name=demo-1 lr=1 >out 2>&1; code=$?
@@ -64,6 +61,4 @@ check "and what it changed" said "changed   steps=100000 (was 300)"
 check "and how to go on" said "the same command goes on"
 check "no part is left" [ -z "$(pgrep -f "$work")" ]
 
-[ $passed -gt 0 ] && echo "[  PASSED  ] $passed test(s)."
-[ $failed -gt 0 ] && echo "[  FAILED  ] $failed test(s)."
-exit $((failed > 0))
+totals

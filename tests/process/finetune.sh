@@ -5,11 +5,8 @@ root=$PWD; build=${TD_BUILD:-build/release}; case $build in /*) ;; *) build=$roo
 tdmpc2=$build/bin/tdmpc2
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-passed=0 failed=0
-check() { # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not so: $name"; sed 's/^/    /' out; fi
-}
+out=$work/out
+. "$root/tests/support/checks.sh"
 said() { grep -q -- "$1" "${2:-out}"; }
 
 small="enc_dim=32 mlp_dim=32 latent_dim=16 num_samples=32 num_elites=8 num_pi_trajs=4 batch_size=16 horizon=2"
@@ -42,6 +39,4 @@ timeout 60 "$tdmpc2" train work_dir=fourth task=toy:25 steps=200 >out 2>&1; code
 check "it goes on" [ $code = 0 ]
 check "with what it began with" [ "$(grep -c 'fine-tuning.*first/checkpoints/final' fourth/learner.log)" = 2 ]
 
-[ $passed -gt 0 ] && echo "[  PASSED  ] $passed test(s)."
-[ $failed -gt 0 ] && echo "[  FAILED  ] $failed test(s)."
-[ $failed = 0 ]
+totals

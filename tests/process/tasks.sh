@@ -5,11 +5,8 @@ set -u
 build=${TD_BUILD:-build/release}
 bin=$build/bin
 work=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")"); trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
-check() { # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not so: $name"; sed 's/^/    /' "$work/out"; fi
-}
+out=$work/out
+. tests/support/checks.sh
 says() { grep -qF -- "$1" "$work/out"; }
 tiny=(enc_dim=16 mlp_dim=16 latent_dim=16 num_q=2 batch_size=16 num_samples=16 num_elites=4 num_pi_trajs=4 iterations=1
       task_dim=4 num_bins=11 eval_episodes=1 eval_freq=200 seed_steps=120)
@@ -46,6 +43,4 @@ check 'it is refused naming both' says 'tasks=toy-copy:20,toy-oppose:10,toy:15, 
 timeout 20 "$bin/tdmpc2" eval checkpoint="$work/run" tasks=toy-oppose:10,toy:15 eval_episodes=1 >"$work/out" 2>&1
 check 'two of three are evaluated' says '2 tasks: mean return '
 
-echo "[==========] $((passed + failed)) test(s) run."
-echo "[  PASSED  ] $passed test(s)."
-[ $failed = 0 ] || { echo "[  FAILED  ] $failed test(s)."; exit 1; }
+totals

@@ -5,11 +5,8 @@ set -u
 build=${TD_BUILD:-build/release}
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
 mkdir "$work/bin"; cp "$build/bin/tdmpc2" "$work/bin/"
-passed=0 failed=0
-check() { # NAME CONDITION...
-    local name=$1; shift
-    if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); echo "not so: $name"; sed 's/^/    /' "$work/out"; fi
-}
+out=$work/out
+. tests/support/checks.sh
 
 cat >"$work/bin/tdmpc2-learner" <<'END'
 #!/usr/bin/env bash
@@ -136,6 +133,4 @@ rm "$work/bin/tdmpc2-replay"
 check "a missing program: exit 2" [ $code = 2 ]
 check "a missing program is named" said "tdmpc2-replay is missing"
 
-[ $passed -gt 0 ] && echo "[  PASSED  ] $passed test(s)."
-[ $failed -gt 0 ] && echo "[  FAILED  ] $failed test(s)."
-exit $((failed > 0))
+totals

@@ -4,50 +4,7 @@
 
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
-#include "tests/support/models.h"
-
-/* Everything one update needs, and a copy of the parameters to go back to. */
-struct fixture {
-    struct model_dims dims;
-    struct update_config config;
-    world_model_t *model;
-    float *kept;
-    update_t *update;
-    pool_t *pool;
-    struct batch batch;
-};
-
-static void open_fixture(struct fixture *f, struct model_dims dims, struct update_config config, int threads)
-{
-    struct error err;
-    size_t bytes;
-
-    *f = (struct fixture){.dims = dims, .config = config};
-    f->model = test_model(&f->dims, 5);
-    bytes = model_all_floats(&f->model->layout) * sizeof(float);
-    f->kept = malloc(bytes);
-    memcpy(f->kept, f->model->parameters, bytes);
-    f->batch = test_batch(&f->dims, &f->config, 9);
-    assert_ok(pool_create(&f->pool, threads, &err), err);
-    assert_ok(update_create(&f->update, f->model, &f->config, f->pool, &err), err);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    update_destroy(&f->update);
-    pool_destroy(&f->pool);
-    world_model_destroy(&f->model);
-    test_batch_free(&f->batch);
-    free(f->kept);
-}
-
-static int step(struct fixture *f, uint64_t number, struct update_stats *stats)
-{
-    struct rng rng = test_stream(3, number);
-    struct update_draws draws = update_draws_rng(&rng);
-
-    return update_step(f->update, &f->batch, &draws, stats);
-}
+#include "tests/support/update_fixture.h"
 
 /* --- the same bits with any number of threads -------------------------------------------------- */
 
@@ -62,7 +19,7 @@ static void threads_do_not_change_a_bit(void **state)
         for (int i = 0; i < 3; i++) {
             open_fixture(&f[i], test_dims(true, 0.2f), test_update_config(batches[b], 2), i + 1);
             for (uint64_t number = 0; number < 3; number++)
-                assert_int_equal(step(&f[i], number, &stats[i]), TD_OK);
+                assert_int_equal(step_fixture(&f[i], number, &stats[i]), TD_OK);
         }
         for (int i = 1; i < 3; i++) {
             size_t bytes = model_all_floats(&f[0].model->layout) * sizeof(float);
@@ -93,7 +50,7 @@ static void a_scale_of_0_freezes_a_part(void **state)
         config.lr_scale[frozen] = 0;
         open_fixture(&f, test_dims(true, 0.2f), config, 1);
         for (uint64_t number = 0; number < 3; number++)
-            assert_int_equal(step(&f, number, &stats), TD_OK);
+            assert_int_equal(step_fixture(&f, number, &stats), TD_OK);
         for (int part = MODEL_ENCODER; part <= MODEL_PI; part++) {
             const size_t *at = f.model->layout.part;
 
@@ -120,7 +77,7 @@ static void a_scale_multiplies_the_learning_rate(void **state)
     config[2].lr_scale[MODEL_DYNAMICS] = 0.3;
     for (int i = 0; i < 3; i++) {
         open_fixture(&f[i], test_dims(true, 0.2f), config[i], 1);
-        assert_int_equal(step(&f[i], 0, &stats), TD_OK);
+        assert_int_equal(step_fixture(&f[i], 0, &stats), TD_OK);
     }
     bytes = model_all_floats(&f[0].model->layout) * sizeof(float);
     assert_memory_equal(f[0].model->parameters, f[1].model->parameters, bytes);
@@ -145,7 +102,7 @@ static void threads_do_not_change_a_bit_of_pixels(void **state)
     for (int i = 0; i < 3; i++) {
         open_fixture(&f[i], test_pixel_dims(0.2f), test_update_config(19, 2), i + 1);
         for (uint64_t number = 0; number < 3; number++)
-            assert_int_equal(step(&f[i], number, &stats[i]), TD_OK);
+            assert_int_equal(step_fixture(&f[i], number, &stats[i]), TD_OK);
     }
     for (int i = 1; i < 3; i++) {
         assert_memory_equal(f[0].model->parameters, f[i].model->parameters,
@@ -172,7 +129,7 @@ static void stacking_is_the_same_either_way(void **state)
 
     (void)state;
     open_fixture(&f, test_pixel_dims(0), test_update_config(BATCH, STEPS - 1), 1);
-    assert_int_equal(step(&f, 0, &once), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &once), TD_OK);
     for (int t = 0; t < STEPS; t++)
         for (int k = 0; k < PIXEL_FRAMES; k++)
             memcpy(stacked[t][k], f.batch.frames + (t + k) * BATCH * PIXEL_FRAME_BYTES, sizeof(stacked[t][k]));
@@ -181,11 +138,11 @@ static void stacking_is_the_same_either_way(void **state)
     assert_int_equal(update_create(&f.update, f.model, &f.config, f.pool, &(struct error){0}), TD_OK);
     f.batch.frames = &stacked[0][0][0][0];
     f.batch.frame_step = PIXEL_FRAMES;
-    assert_int_equal(step(&f, 0, &each), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &each), TD_OK);
     assert_memory_equal(&once, &each, sizeof(once));
     stacked[1][2][0][5000] ^= 128; /* what one slice sees at one time matters */
     memcpy(f.model->parameters, f.kept, model_all_floats(&f.model->layout) * sizeof(float));
-    assert_int_equal(step(&f, 0, &each), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &each), TD_OK);
     assert_true(once.consistency_loss != each.consistency_loss);
     close_fixture(&f);
 }
@@ -201,7 +158,7 @@ static void saved_state_continues_alike(void **state)
     open_fixture(&whole, test_dims(false, 0.1f), test_update_config(9, 3), 2);
     open_fixture(&resumed, test_dims(false, 0.1f), test_update_config(9, 3), 1);
     for (uint64_t number = 0; number < 4; number++)
-        assert_int_equal(step(&whole, number, NULL), TD_OK);
+        assert_int_equal(step_fixture(&whole, number, NULL), TD_OK);
     from = update_state(whole.update);
     to = update_state(resumed.update);
     memcpy(resumed.model->parameters, whole.model->parameters,
@@ -211,8 +168,8 @@ static void saved_state_continues_alike(void **state)
     *to.steps = *from.steps;
     to.scale->value = from.scale->value;
     for (uint64_t number = 4; number < 7; number++) {
-        assert_int_equal(step(&whole, number, &a), TD_OK);
-        assert_int_equal(step(&resumed, number, &b), TD_OK);
+        assert_int_equal(step_fixture(&whole, number, &a), TD_OK);
+        assert_int_equal(step_fixture(&resumed, number, &b), TD_OK);
         assert_memory_equal(&a, &b, sizeof(a));
     }
     assert_memory_equal(resumed.model->parameters, whole.model->parameters,
@@ -235,7 +192,7 @@ static void vector_paths_agree_with_the_plain_one(void **state)
         if (isa_force((enum isa)isa) != TD_OK)
             continue;
         open_fixture(&f, test_dims(true, 0.2f), test_update_config(37, 3), 2);
-        assert_int_equal(step(&f, 0, stats), TD_OK);
+        assert_int_equal(step_fixture(&f, 0, stats), TD_OK);
         close_fixture(&f);
         if (isa != ISA_PLAIN)
             assert_close((const float *)&other, (const float *)&plain, sizeof(plain) / sizeof(float), 1e-6,
@@ -271,9 +228,9 @@ static double loss(const float *x, void *context)
     struct fixture *f = slope->f;
     struct update_stats stats;
 
-    memcpy(f->model->parameters, f->kept, model_all_floats(&f->model->layout) * sizeof(float));
+    restore_parameters(f);
     memcpy(f->model->parameters + slope->offset, x, slope->count * sizeof(float));
-    assert_int_equal(step(f, 0, &stats), TD_OK);
+    assert_int_equal(step_fixture(f, 0, &stats), TD_OK);
     if (slope->policy)
         return (double)stats.pi_loss;
     return f->config.consistency_coef * (double)stats.consistency_loss +
@@ -339,7 +296,7 @@ static void whole_gradient_matches_central_differences(void **state)
         caught.gradient = malloc(model_acting_floats(&f.model->layout) * sizeof(float));
         test_poison(caught.gradient, model_acting_floats(&f.model->layout) * sizeof(float));
         update_set_watch(f.update, &watch);
-        assert_int_equal(step(&f, 0, NULL), TD_OK);
+        assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
         update_set_watch(f.update, NULL);
         for (int i = 0; i < f.model->layout.tensors; i++) {
             const struct model_tensor *tensor = &f.model->layout.tensor[i];
@@ -366,7 +323,7 @@ static void clipping_bounds_the_step(void **state)
     (void)state;
     config.grad_clip_norm = 0.25;
     open_fixture(&f, test_dims(false, 0), config, 1);
-    assert_int_equal(step(&f, 0, &stats), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &stats), TD_OK);
     assert_true(stats.grad_norm > 0.5f && stats.pi_grad_norm > 0);
     kept = update_state(f.update); /* m = 0.1 g after the first step */
     for (size_t i = 0; i < model_trained_floats(&f.model->layout); i++)
@@ -383,7 +340,7 @@ static void targets_follow_softly(void **state)
     (void)state;
     open_fixture(&f, test_dims(false, 0), test_update_config(6, 2), 1);
     part = f.model->layout.part;
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     for (size_t i = 0; i < part[MODEL_PI] - part[MODEL_Q]; i++) {
         double online = (double)f.model->parameters[part[MODEL_Q] + i];
         double before = (double)f.kept[part[MODEL_TARGET_Q] + i];
@@ -402,9 +359,9 @@ static void repeated_updates_fit_the_batch(void **state)
 
     (void)state;
     open_fixture(&f, test_dims(true, 0.01f), test_update_config(16, 3), 1);
-    assert_int_equal(step(&f, 0, &first), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &first), TD_OK);
     for (uint64_t number = 1; number < 400; number++)
-        assert_int_equal(step(&f, number, &last), TD_OK);
+        assert_int_equal(step_fixture(&f, number, &last), TD_OK);
     assert_true(last.consistency_loss < 0.5f * first.consistency_loss);
     assert_true(last.reward_loss < 0.5f * first.reward_loss);
     assert_true(last.value_loss < 0.8f * first.value_loss);
@@ -425,21 +382,21 @@ static void divergence_is_reported_and_undone(void **state)
     open_fixture(&f, test_dims(false, 0), test_update_config(6, 2), 2);
     bytes = model_all_floats(&f.model->layout) * sizeof(float);
     ((float *)(uintptr_t)f.batch.reward)[3] = NAN;
-    assert_int_equal(step(&f, 0, &stats), TD_EDIVERGED);
+    assert_int_equal(step_fixture(&f, 0, &stats), TD_EDIVERGED);
     assert_false(isfinite(stats.total_loss));
     assert_memory_equal(f.model->parameters, f.kept, bytes);
     assert_int_equal(*update_state(f.update).steps, 0);
     ((float *)(uintptr_t)f.batch.reward)[3] = 0;
     ((float *)(uintptr_t)f.batch.obs)[0] = INFINITY;
-    assert_int_equal(step(&f, 0, &stats), TD_EDIVERGED);
+    assert_int_equal(step_fixture(&f, 0, &stats), TD_EDIVERGED);
     assert_memory_equal(f.model->parameters, f.kept, bytes);
     /* And nothing of it is left behind. */
     ((float *)(uintptr_t)f.batch.obs)[0] = 0;
-    assert_int_equal(step(&f, 0, &stats), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, &stats), TD_OK);
     assert_true(world_model_finite(f.model) && *update_state(f.update).steps == 1);
     /* A parameter gone wrong is seen at once. */
     f.model->parameters[model_layout_find(&f.model->layout, "_pi.1.weight")->offset] = NAN;
-    assert_int_equal(step(&f, 1, &stats), TD_EDIVERGED);
+    assert_int_equal(step_fixture(&f, 1, &stats), TD_EDIVERGED);
     close_fixture(&f);
 }
 

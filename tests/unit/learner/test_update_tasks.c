@@ -5,52 +5,7 @@
 
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
-#include "tests/support/models.h"
-
-struct fixture {
-    struct model_dims dims;
-    struct update_config config;
-    world_model_t *model;
-    float *kept;
-    update_t *update;
-    pool_t *pool;
-    struct batch batch;
-};
-
-static void keep(struct fixture *f)
-{
-    memcpy(f->kept, f->model->parameters, model_all_floats(&f->model->layout) * sizeof(float));
-}
-
-static void open_fixture(struct fixture *f, float dropout, struct update_config config, int threads)
-{
-    struct error err;
-
-    *f = (struct fixture){.dims = test_task_dims(dropout), .config = config};
-    f->model = test_model(&f->dims, 5);
-    f->kept = malloc(model_all_floats(&f->model->layout) * sizeof(float));
-    keep(f);
-    f->batch = test_batch(&f->dims, &f->config, 9);
-    assert_ok(pool_create(&f->pool, threads, &err), err);
-    assert_ok(update_create(&f->update, f->model, &f->config, f->pool, &err), err);
-}
-
-static void close_fixture(struct fixture *f)
-{
-    update_destroy(&f->update);
-    pool_destroy(&f->pool);
-    world_model_destroy(&f->model);
-    test_batch_free(&f->batch);
-    free(f->kept);
-}
-
-static int step(struct fixture *f, uint64_t number, struct update_stats *stats)
-{
-    struct rng rng = test_stream(3, number);
-    struct update_draws draws = update_draws_rng(&rng);
-
-    return update_step(f->update, &f->batch, &draws, stats);
-}
+#include "tests/support/update_fixture.h"
 
 static void threads_do_not_change_a_bit(void **state)
 {
@@ -61,9 +16,9 @@ static void threads_do_not_change_a_bit(void **state)
     (void)state;
     for (size_t b = 0; b < TD_LEN(batches); b++) {
         for (int i = 0; i < 3; i++) {
-            open_fixture(&f[i], 0.2f, test_update_config(batches[b], 2), i + 1);
+            open_fixture(&f[i], test_task_dims(0.2f), test_update_config(batches[b], 2), i + 1);
             for (uint64_t number = 0; number < 3; number++)
-                assert_int_equal(step(&f[i], number, &stats[i]), TD_OK);
+                assert_int_equal(step_fixture(&f[i], number, &stats[i]), TD_OK);
         }
         for (int i = 1; i < 3; i++) {
             assert_memory_equal(f[0].model->parameters, f[i].model->parameters,
@@ -89,9 +44,9 @@ static double loss(const float *x, void *context)
     struct fixture *f = slope->f;
     struct update_stats stats;
 
-    memcpy(f->model->parameters, f->kept, model_all_floats(&f->model->layout) * sizeof(float));
+    restore_parameters(f);
     memcpy(model_embeddings(&f->model->layout, f->model->parameters), x, 15 * sizeof(float));
-    assert_int_equal(step(f, 0, &stats), TD_OK);
+    assert_int_equal(step_fixture(f, 0, &stats), TD_OK);
     return slope->policy ? (double)stats.pi_loss : (double)stats.total_loss;
 }
 
@@ -110,7 +65,7 @@ static void cut(struct fixture *f, const char *name, int from)
 
     for (size_t row = 0; row < tensor->count / in; row++)
         memset(f->model->parameters + tensor->offset + row * in + from, 0, 5 * sizeof(float));
-    keep(f);
+    keep_parameters(f);
 }
 
 /* Rates of 0 leave the parameters alone, tau 0 the scale. */
@@ -139,7 +94,7 @@ static void the_models_gradient_matches_central_differences(void **state)
 
         if (kind == 1)
             config.consistency_coef = config.value_coef = 0;
-        open_fixture(&f, 0.3f, config, 2);
+        open_fixture(&f, test_task_dims(0.3f), config, 2);
         if (kind == 0) {
             cut(&f, "_encoder.state.0.weight", 7);
             cut(&f, "_pi.0.weight", 24);
@@ -148,7 +103,7 @@ static void the_models_gradient_matches_central_differences(void **state)
         memcpy(x, model_embeddings(&f.model->layout, f.kept), sizeof(x));
         test_poison(gradient, sizeof(gradient));
         update_set_watch(f.update, &watch);
-        assert_int_equal(step(&f, 0, NULL), TD_OK);
+        assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
         update_set_watch(f.update, NULL);
         for (int i = 0; i < 3; i++) /* every task is in the batch */
             assert_true(gradient[i * 5] != 0);
@@ -167,11 +122,11 @@ static void the_leftover_matches_central_differences(void **state)
     float gradient[15], x[15];
 
     (void)state;
-    open_fixture(&f, 0.3f, still(), 2);
+    open_fixture(&f, test_task_dims(0.3f), still(), 2);
     cut(&f, "_encoder.state.0.weight", 7); /* latents are detached */
     cut(&f, "_dynamics.0.weight", 24);
     memcpy(x, model_embeddings(&f.model->layout, f.kept), sizeof(x));
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     assert_int_equal(update_state(f.update).leftovers, 15);
     memcpy(gradient, update_state(f.update).leftover, sizeof(gradient));
     assert_gradient(loss, &slope, x, gradient, 15, 2e-3, 2e-2);
@@ -187,15 +142,15 @@ static void the_leftover_adds_to_the_next_update(void **state)
     struct fixture f;
 
     (void)state;
-    open_fixture(&f, 0, still(), 1);
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    open_fixture(&f, test_task_dims(0), still(), 1);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     memcpy(left, update_state(f.update).leftover, sizeof(left));
     update_set_watch(f.update, &watch);
     watch.context = with;
-    assert_int_equal(step(&f, 1, &a), TD_OK);
+    assert_int_equal(step_fixture(&f, 1, &a), TD_OK);
     memset(update_state(f.update).leftover, 0, sizeof(left));
     watch.context = without;
-    assert_int_equal(step(&f, 1, &b), TD_OK);
+    assert_int_equal(step_fixture(&f, 1, &b), TD_OK);
     for (int i = 0; i < 15; i++)
         assert_float_equal(with[i], without[i] + left[i], 1e-5 + 1e-4 * fabs((double)left[i]));
     assert_true(a.grad_norm != b.grad_norm && a.total_loss == b.total_loss);
@@ -210,10 +165,10 @@ static void saved_state_continues_alike(void **state)
     for (int forget = 0; forget < 2; forget++) {
         struct update_state from, to;
 
-        open_fixture(&whole, 0.1f, test_update_config(9, 3), 2);
-        open_fixture(&resumed, 0.1f, test_update_config(9, 3), 1);
+        open_fixture(&whole, test_task_dims(0.1f), test_update_config(9, 3), 2);
+        open_fixture(&resumed, test_task_dims(0.1f), test_update_config(9, 3), 1);
         for (uint64_t number = 0; number < 3; number++)
-            assert_int_equal(step(&whole, number, NULL), TD_OK);
+            assert_int_equal(step_fixture(&whole, number, NULL), TD_OK);
         from = update_state(whole.update);
         to = update_state(resumed.update);
         memcpy(resumed.model->parameters, whole.model->parameters,
@@ -224,8 +179,8 @@ static void saved_state_continues_alike(void **state)
             memcpy(to.leftover, from.leftover, from.leftovers * sizeof(float));
         *to.steps = *from.steps;
         to.scale->value = from.scale->value;
-        assert_int_equal(step(&whole, 3, NULL), TD_OK);
-        assert_int_equal(step(&resumed, 3, NULL), TD_OK);
+        assert_int_equal(step_fixture(&whole, 3, NULL), TD_OK);
+        assert_int_equal(step_fixture(&resumed, 3, NULL), TD_OK);
         assert_int_equal(memcmp(resumed.model->parameters, whole.model->parameters,
                                 model_all_floats(&whole.model->layout) * sizeof(float)) != 0, forget);
         close_fixture(&whole);
@@ -243,7 +198,7 @@ static void long_embeddings_are_rescaled_in_place(void **state)
     float *row;
 
     (void)state;
-    open_fixture(&f, 0, still(), 1);
+    open_fixture(&f, test_task_dims(0), still(), 1);
     for (int b = 0; b < f.config.batch_size; b++)
         ((uint32_t *)(uintptr_t)f.batch.task)[b] = b % 2 == 0 ? 0 : 2;
     for (int run = 0; run < 2; run++) {
@@ -256,7 +211,7 @@ static void long_embeddings_are_rescaled_in_place(void **state)
             embedding_renorm(row + 10, 5);
         }
         memset(update_state(f.update).leftover, 0, 15 * sizeof(float));
-        assert_int_equal(step(&f, 0, &stats[run]), TD_OK);
+        assert_int_equal(step_fixture(&f, 0, &stats[run]), TD_OK);
         for (int task = 0; task < 3; task++) {
             double squares = 0;
 
@@ -277,12 +232,12 @@ static void targets_have_their_tasks_discount(void **state)
     struct fixture f;
 
     (void)state;
-    open_fixture(&f, 0, config, 1);
+    open_fixture(&f, test_task_dims(0), config, 1);
     first = malloc((size_t)(config.horizon * config.batch_size) * sizeof(float));
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     memcpy(first, update_view(f.update).targets, (size_t)(config.horizon * config.batch_size) * sizeof(float));
     f.model->task[1].discount = 0.45f; /* half of it */
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     for (int i = 0; i < config.horizon * config.batch_size; i++) {
         float reward = f.batch.reward[i], now = update_view(f.update).targets[i];
 
@@ -303,10 +258,10 @@ static void masked_outputs_have_no_gradient(void **state)
     struct fixture f;
 
     (void)state;
-    open_fixture(&f, 0, test_update_config(6, 2), 1);
+    open_fixture(&f, test_task_dims(0), test_update_config(6, 2), 1);
     for (int b = 0; b < 6; b++)
         ((uint32_t *)(uintptr_t)f.batch.task)[b] = 1; /* one action of three */
-    assert_int_equal(step(&f, 0, NULL), TD_OK);
+    assert_int_equal(step_fixture(&f, 0, NULL), TD_OK);
     moments = update_state(f.update);
     bias = model_layout_find(&f.model->layout, "_pi.2.bias");
     for (int i = 0; i < 6; i++)
@@ -324,8 +279,8 @@ static void vector_paths_agree_with_the_plain_one(void **state)
     for (int isa = ISA_PLAIN; isa < ISA_COUNT; isa++) {
         if (isa_force((enum isa)isa) != TD_OK)
             continue;
-        open_fixture(&f, 0.2f, test_update_config(37, 3), 2);
-        assert_int_equal(step(&f, 0, isa == ISA_PLAIN ? &plain : &other), TD_OK);
+        open_fixture(&f, test_task_dims(0.2f), test_update_config(37, 3), 2);
+        assert_int_equal(step_fixture(&f, 0, isa == ISA_PLAIN ? &plain : &other), TD_OK);
         close_fixture(&f);
         if (isa != ISA_PLAIN)
             assert_close((const float *)&other, (const float *)&plain, sizeof(plain) / sizeof(float), 1e-6, 2e-5);
