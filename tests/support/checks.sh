@@ -17,4 +17,4 @@ totals() {
     exit $((failed > 0))
 }
 
-require() { [ $failed = 0 ] || { echo "without $1 the rest is not tried"; finish; }; }
+require() { [ $failed = 0 ] || { echo "without $1 the rest is not tried"; totals; }; }
