@@ -11,6 +11,7 @@
 #include "common/env/env.h"
 #include "common/env/watch.h"
 #include "common/net/confine.h"
+#include "common/net/notify.h"
 #include "common/net/post.h"
 #include "common/net/process.h"
 #include "common/net/rundir.h"
@@ -69,6 +70,7 @@ static void finish(actor_t *actor, int code, const char *why)
         log_info("leaving", "why=\"%s\"", why);
     else
         log_error("leaving", "why=\"%s\" exit=%d", why, code);
+    notify_stopping(why);
     loop_stop(actor->loop);
 }
 
@@ -207,6 +209,7 @@ static void on_signal(void *context, int signum, int count)
         _exit(TD_EXIT_INTERRUPTED);
     }
     log_info("told to leave", "signal=%d", signum);
+    notify_stopping("handing over what is not acknowledged");
     session_terminate(actor->session, loop_now_ms(actor->loop));
     drain(actor);
 }
@@ -345,6 +348,21 @@ static void refresh(void *context)
     report_view(&actor->report, &view, loop_now_ms(actor->loop));
 }
 
+/* It does its work once it has a seat. */
+static void tell_systemd(actor_t *actor)
+{
+    uint64_t now = loop_now_ms(actor->loop);
+    struct session_view view;
+
+    session_view(actor->session, now, &view);
+    if (view.seated)
+        notify_ready();
+    notify_status("%s, %llu agent steps%s%s", view.seated ? "seated" : "not yet seated", (unsigned long long)view.steps,
+                  view.waiting != WAITING_NOTHING ? ", waits for " : "",
+                  view.waiting != WAITING_NOTHING ? waiting_name(view.waiting) : "");
+    notify_beat(now);
+}
+
 /* Nothing interrupts an environment in this process; who waits for one that hangs waits for ever. */
 static void beat(void *context)
 {
@@ -352,6 +370,7 @@ static void beat(void *context)
     char why[300];
 
     refresh(actor);
+    tell_systemd(actor);
     if (watch_overdue(env_timeout_ms(), why, sizeof(why)))
         finish(actor, TD_EXIT_GAVE_UP, why);
 }

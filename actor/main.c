@@ -8,6 +8,7 @@
 
 #include "actor/actor.h"
 #include "common/net/confine.h"
+#include "common/net/notify.h"
 #include "common/net/process.h"
 
 static void usage(FILE *out)
@@ -91,12 +92,15 @@ static int run(int argc, char **argv, bool *given)
 
 int main(int argc, char **argv)
 {
+    char why[NOTIFY_WHY_MAX];
     int count, code;
     bool *given;
 
     process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK; /* the parent is gone already */
+    if (!notify_open(process_is_child(), why, sizeof(why)))
+        fprintf(stderr, "tdmpc2-actor: %s\n", why);
     if (wants_help(argc, argv)) {
         usage(stdout);
         return TD_EXIT_OK;

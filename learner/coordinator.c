@@ -638,6 +638,7 @@ void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinato
     for (uint32_t i = 0; i < c->config.shards; i++) {
         const struct status *status = &c->seats[i].status;
 
+        view->shards_known += c->seats[i].known;
         view->rows += status->rows;
         view->samplable += status->episodes;
         view->bytes += status->bytes;

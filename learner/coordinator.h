@@ -214,6 +214,7 @@ struct coordinator_view {
     int64_t cursor;       /* updates owed */
     uint64_t limit;       /* agent steps allowed in all; LIMIT_NONE */
     uint32_t actors, streams, shards; /* live */
+    uint32_t shards_known; /* have said where they are, perhaps before there was a row to keep */
     struct announcement newest;
     uint64_t oldest_version; /* the oldest parameters a live actor acts with */
     bool updating;

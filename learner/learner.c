@@ -9,6 +9,7 @@
 #include "common/env/tasks.h"
 #include "common/model/dims.h"
 #include "common/net/confine.h"
+#include "common/net/notify.h"
 #include "common/util/cores.h"
 #include "common/util/fs.h"
 #include "common/util/log.h"
@@ -49,6 +50,7 @@ static void on_signal(void *context, int signum, int count)
         _exit(TD_EXIT_INTERRUPTED);
     }
     log_info("asked to stop", "signal=%d", signum);
+    notify_stopping("asked to stop, writing a checkpoint");
     if (learner->exiting)
         return;
     coordinator_terminate(learner->coordinator, loop_now_ms(learner->loop));
@@ -65,6 +67,7 @@ void learner_exit(learner_t *learner, int code, const char *why)
         log_info("leaving", "why=\"%s\"", why);
     else
         log_error("leaving", "code=%d why=\"%s\"", code, why);
+    notify_stopping(why);
     loop_timer_pause(learner->deadline);
     learner_stop_children(learner);
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/net/notify.h"
 #include "learner/learner_private.h"
 
 #define ESTIMATE_AFTER 20 /* updates, before the time left is estimated */
@@ -195,6 +196,16 @@ void status_refresh(void *context)
     set_present(learner, &view);
 }
 
+/* Actors may come once one of its shards has. */
+static void tell_systemd(const struct coordinator_view *view, uint64_t now_ms)
+{
+    if (view->phase > PHASE_STARTING || view->shards_known > 0)
+        notify_ready();
+    notify_status("%s, %llu of %llu agent steps, %u actors%s%s", phase_name(view->phase), (unsigned long long)view->steps,
+                  (unsigned long long)view->steps_total, view->actors, view->wait[0] != '\0' ? ", waits for " : "", view->wait);
+    notify_beat(now_ms);
+}
+
 void status_second(void *context)
 {
     learner_t *learner = context;
@@ -205,6 +216,8 @@ void status_second(void *context)
     take_sample(&learner->status, now, &view);
     set_present(learner, &view);
     set_estimates(learner, &view);
+    if (!learner->exiting)
+        tell_systemd(&view, now);
 }
 
 void status_episode(learner_t *learner, double reward, uint32_t task)

@@ -5,6 +5,7 @@
 
 #include "common/net/channel.h"
 #include "common/net/confine.h"
+#include "common/net/notify.h"
 #include "common/net/process.h"
 #include "learner/learner.h"
 
@@ -48,12 +49,15 @@ static int run(int argc, char **argv, bool *given, int *code, struct error *err)
 int main(int argc, char **argv)
 {
     struct error err = {0};
+    char why[NOTIFY_WHY_MAX];
     bool *given;
     int count, rc, code;
 
     process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK;
+    if (!notify_open(process_is_child(), why, sizeof(why)))
+        fprintf(stderr, "tdmpc2-learner: %s\n", why);
     if (asks_help(argc, argv)) {
         usage();
         return TD_EXIT_OK;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/metrics/metrics.h"
+#include "common/net/notify.h"
 #include "common/net/post.h"
 #include "common/net/process.h"
 #include "common/net/rundir.h"
@@ -65,6 +66,7 @@ static void carry_out(struct daemon *daemon, const struct shard_output *output)
     case OUTPUT_EXIT:
         log_write(output->exit.code == TD_EXIT_OK ? LOG_INFO : LOG_ERROR, "exit", "code=%d why=\"%s\"",
                   output->exit.code, output->exit.text);
+        notify_stopping(output->exit.text);
         daemon->code = output->exit.code;
         loop_stop(daemon->loop);
         break;
@@ -151,6 +153,7 @@ static void on_signal(void *context, int signum, int count)
     if (count > 1)
         _exit(TD_EXIT_INTERRUPTED);
     log_info("signal", "number=%d orphan=%d", signum, orphan);
+    notify_stopping("asked to");
     shard_terminate(daemon->shard, loop_now_ms(daemon->loop), orphan);
     drain(daemon);
 }
@@ -202,6 +205,19 @@ static void refresh(void *context)
     metrics_set(daemon->metrics, METRIC_replay_room, view.room);
 }
 
+/* It listens and has its folder for itself; the store is opened at the learner's first word. */
+static void tell_systemd(const struct shard_view *view, uint64_t now_ms)
+{
+    notify_ready();
+    if (view->counts != NULL)
+        notify_status("%llu rows, %llu episodes, %llu streams%s%s", (unsigned long long)view->episode_rows,
+                      (unsigned long long)view->episodes, (unsigned long long)view->streams_live,
+                      view->wait[0] != '\0' ? ", " : "", view->wait);
+    else
+        notify_status("%s", view->wait);
+    notify_beat(now_ms);
+}
+
 /* Once a second: waits that take long are said, and counted. */
 static void on_second(void *context)
 {
@@ -211,6 +227,7 @@ static void on_second(void *context)
 
     refresh(daemon);
     shard_view(daemon->shard, now, &view);
+    tell_systemd(&view, now);
     if (strcmp(view.wait, daemon->waiting) != 0) {
         if (daemon->waiting_told)
             log_info("wait over", "what=\"%s\" seconds=%llu", daemon->waiting,
@@ -361,6 +378,7 @@ static void log_check(void *context, uint64_t done, uint64_t total)
     if (now < next_ms)
         return;
     next_ms = now + 2000;
+    notify_extend(60);
     log_info("checking the replay store", "done=%llu of=%llu", (unsigned long long)done, (unsigned long long)total);
 }
 

@@ -5,6 +5,7 @@
 
 #include "common/net/confine.h"
 #include "common/net/guard.h"
+#include "common/net/notify.h"
 #include "common/net/process.h"
 #include "common/util/config.h"
 #include "common/util/fs.h"
@@ -104,11 +105,14 @@ int main(int argc, char **argv)
     static struct daemon_config daemon;
     static char dir[FS_PATH_MAX];
     static struct sandbox keep;
+    char why[NOTIFY_WHY_MAX];
     struct error err = {0};
 
     process_leave_if_asked();
     if (process_follow_parent() != TD_OK)
         return TD_EXIT_OK;
+    if (!notify_open(process_is_child(), why, sizeof(why)))
+        fprintf(stderr, "tdmpc2-replay: %s\n", why);
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return usage(stdout, TD_EXIT_OK);
