@@ -5,12 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/ckpt/pickle.h"
 #include "common/ckpt/zip.h"
 #include "common/util/crc.h"
+#include "common/util/fs.h"
 
 #define PIECE        ((size_t)64 << 10)
 #define NAME_LONGEST 400
@@ -482,18 +482,14 @@ static int read_pickle(pt_t *file)
 
 static int open_file(pt_t *file, const char *path)
 {
-    struct stat info;
+    uint64_t bytes;
     int rc;
 
     file->path = strdup(path);
     if (file->path == NULL)
         return error_set(file->err, TD_ENOMEM, "out of memory reading %s", path);
-    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file->fd < 0)
-        return error_set_errno(file->err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
-    if (fstat(file->fd, &info) != 0 || !S_ISREG(info.st_mode))
-        return error_set(file->err, TD_EINVAL, "%s is not a file", path);
-    if ((rc = zip_read(&file->zip, file->fd, (uint64_t)info.st_size, path, file->err)) != TD_OK)
+    if ((rc = fs_open_file(&file->fd, &bytes, path, file->err)) != TD_OK ||
+        (rc = zip_read(&file->zip, file->fd, bytes, path, file->err)) != TD_OK)
         return rc;
     return read_pickle(file);
 }

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/util/fs.h"
 #include "common/util/json.h"
 
 #define PIECE ((size_t)1 << 20) /* bytes per write */
@@ -277,44 +278,32 @@ static int read_header(safetensors_t *file, uint64_t file_bytes, struct error *e
     return rc;
 }
 
+static int open_file(safetensors_t *file, const char *path, struct error *err)
+{
+    uint64_t bytes;
+    int rc;
+
+    if ((file->path = strdup(path)) == NULL)
+        return TD_ENOMEM;
+    if ((rc = fs_open_file(&file->fd, &bytes, path, err)) != TD_OK || (rc = read_header(file, bytes, err)) != TD_OK)
+        return rc;
+    return parse_header(file, err);
+}
+
 int safetensors_open(safetensors_t **out, const char *path, struct error *err)
 {
     safetensors_t *file = calloc(1, sizeof(*file));
-    struct stat status;
-    int rc = TD_ENOMEM;
+    int rc;
 
     *out = NULL;
     if (file == NULL)
         return error_set(err, TD_ENOMEM, "out of memory opening %s", path);
     file->fd = -1;
-    file->path = strdup(path);
-    if (file->path == NULL)
-        goto fail;
-    /* Not blocking: a FIFO given by mistake must not hang; only regular files pass. */
-    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (file->fd < 0) {
-        rc = errno == ENOENT ? TD_ENOTFOUND : TD_EIO;
-        error_set_errno(err, rc, errno, "cannot open %s", path);
-        goto fail;
-    }
-    if (fstat(file->fd, &status) != 0) {
-        rc = error_set_errno(err, TD_EIO, errno, "cannot examine %s", path);
-        goto fail;
-    }
-    if (!S_ISREG(status.st_mode)) {
-        rc = error_set(err, TD_EINVAL, "%s is not a regular file", path);
-        goto fail;
-    }
-    if ((rc = read_header(file, (uint64_t)status.st_size, err)) || (rc = parse_header(file, err)))
-        goto fail;
-    *out = file;
-    return TD_OK;
-
-fail:
-    if (rc == TD_ENOMEM)
-        error_set(err, rc, "out of memory reading %s", path);
-    safetensors_close(&file);
-    return rc;
+    if ((rc = open_file(file, path, err)) == TD_OK)
+        *out = file;
+    else
+        safetensors_close(&file);
+    return rc == TD_ENOMEM ? error_set(err, rc, "out of memory reading %s", path) : rc;
 }
 
 void safetensors_close(safetensors_t **pointer)

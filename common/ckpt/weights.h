@@ -49,7 +49,7 @@ int weights_read(const weights_t *weights, const struct model_layout *layout, bo
 /*
  * Write a model (with targets) as the reference saves one, or as safetensors of the same names. actions
  * [num_tasks] are the components of each task's actions. The file is whole or absent.
- * TD_OK, TD_EIO, TD_EFULL, TD_ENOMEM, TD_EINVAL (over 4 GB as *.pt).
+ * TD_OK, TD_EIO, TD_EFULL, TD_ENOMEM, TD_EINVAL.
  */
 int weights_write_pt(const char *path, const struct model_layout *layout, const float *parameters,
                      const int *actions, struct error *err);

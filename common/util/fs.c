@@ -260,21 +260,37 @@ static int read_all(int fd, size_t limit, char **bytes, size_t *length, const ch
     return TD_OK;
 }
 
-int fs_read_file(const char *path, size_t limit, char **bytes, size_t *length, struct error *err)
+int fs_open_file(int *fd, uint64_t *bytes, const char *path, struct error *err)
 {
     struct stat info;
-    size_t ignored;
-    int rc, fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int rc = TD_OK;
 
-    *bytes = NULL;
-    if (fd < 0)
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0)
         return io_error(err, "open", path);
-    if (fstat(fd, &info) != 0)
+    if (fstat(*fd, &info) != 0)
         rc = io_error(err, "look at", path);
     else if (!S_ISREG(info.st_mode))
         rc = error_set(err, TD_EINVAL, "%s is not a file", path);
     else
-        rc = read_all(fd, limit, bytes, length != NULL ? length : &ignored, path, err);
+        *bytes = (uint64_t)info.st_size;
+    if (rc != TD_OK) {
+        close(*fd);
+        *fd = -1;
+    }
+    return rc;
+}
+
+int fs_read_file(const char *path, size_t limit, char **bytes, size_t *length, struct error *err)
+{
+    uint64_t size;
+    size_t ignored;
+    int fd, rc;
+
+    *bytes = NULL;
+    if ((rc = fs_open_file(&fd, &size, path, err)) != TD_OK)
+        return rc;
+    rc = read_all(fd, limit, bytes, length != NULL ? length : &ignored, path, err);
     close(fd);
     return rc;
 }

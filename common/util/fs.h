@@ -34,6 +34,12 @@ int fs_rename(const char *from, const char *to, struct error *err);
 /* Swap two existing names in one step. TD_EINVAL where the file system cannot. */
 int fs_exchange(const char *one, const char *other, struct error *err);
 
+/*
+ * Open a regular file for reading; *bytes its size. A directory or FIFO given by mistake is refused and does not
+ * hang. TD_ENOTFOUND, TD_EIO, TD_EINVAL; after an error *fd is -1.
+ */
+int fs_open_file(int *fd, uint64_t *bytes, const char *path, struct error *err);
+
 /* Read a whole file of at most `limit` bytes; *bytes is malloc'd, NUL-terminated, the caller's. */
 int fs_read_file(const char *path, size_t limit, char **bytes, size_t *length, struct error *err);
 
