@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring
-.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall clean help programs tests
+.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb clean help programs tests
 all: programs
 
 help:
@@ -100,6 +100,7 @@ help:
 	@echo '                a real Prometheus and the tensorboard package read what a run shows'
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
+	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
 	@echo 'make clean      remove build/'
 
 setup:
@@ -209,6 +210,15 @@ uninstall:
 	rm -f $(foreach program,$(INSTALLED),'$(DESTDIR)$(PREFIX)/bin/$(notdir $(program))' '$(MAN1)/$(notdir $(program)).1')
 	rm -rf '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)' '$(DOC)' '$(DESTDIR)$(PREFIX)/include/tdmpc2'
 	deploy/units uninstall '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
+
+# A Debian package of that; test-deb installs it on a clean root and trains there (root; minutes; downloads packages).
+deb: $(INSTALLED)
+	@deploy/debian/build build/deb
+	@if command -v lintian >/dev/null; then lintian --fail-on error --tag-display-limit 0 build/deb/*.deb; \
+	else echo 'lintian is not here: the package was not checked' >&2; fi
+
+test-deb: deb
+	@bash tests/suites/deb.sh build/deb/*.deb
 
 clean:
 	rm -rf build
