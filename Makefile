@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring
-.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb clean help programs tests
+.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-deploy clean help programs tests
 all: programs
 
 help:
@@ -101,6 +101,7 @@ help:
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
+	@echo 'make test-deploy  manifests against their schemas; the parts run from the image that the Containerfile describes'
 	@echo 'make clean      remove build/'
 
 setup:
@@ -217,8 +218,16 @@ deb: $(INSTALLED)
 	@if command -v lintian >/dev/null; then lintian --fail-on error --tag-display-limit 0 build/deb/*.deb; \
 	else echo 'lintian is not here: the package was not checked' >&2; fi
 
-test-deb: deb
+test-deb:
+	@deploy/setup-suite packaging
+	@$(MAKE) --no-print-directory deb
 	@bash tests/suites/deb.sh build/deb/*.deb
+
+# Kubernetes manifests against the schemas; the image's root made by its Containerfile's steps, and its parts run in it.
+test-deploy:
+	@deploy/setup-suite packaging
+	@$(MAKE) --no-print-directory deb
+	@third_party/venv-packaging/bin/python tests/suites/deploy.py build/deb/*.deb
 
 clean:
 	rm -rf build
