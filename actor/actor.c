@@ -23,6 +23,7 @@
 #define LINGER_MS      1000 /* for the last words */
 #define WORKER_STOP_MS 2000 /* for the step under way */
 #define REPORT_MS      1000
+#define LOOK_AFTER_MS  2500 /* of silence of a learner: see whether it is elsewhere (learner=@DIR) */
 
 struct actor {
     struct actor_options options;
@@ -145,6 +146,13 @@ static void command(actor_t *actor, const struct session_output *output)
     rc = worker_command(actor->worker, output, &err);
     if (rc != TD_OK)
         give_up(actor, rc, &err);
+}
+
+static bool may_use(const actor_t *actor, const char *address, struct error *err)
+{
+    const struct config *config = &actor->options.config;
+
+    return address_check(address, config->insecure || config->keys[0] != '\0', err) == TD_OK;
 }
 
 static void carry_out(actor_t *actor, const struct session_output *output)
@@ -339,6 +347,26 @@ static void on_message(void *context, const struct peer *peer, const struct mess
     drain(actor);
 }
 
+/* learner=@DIR: a learner that came back elsewhere has said there where it is now. */
+static void look_for_learner(actor_t *actor)
+{
+    const char *given = actor->options.config.learner;
+    const struct peer control = {.port = PORT_CONTROL};
+    char found[ADDRESS_MAX];
+    struct session_view view;
+    uint64_t now = loop_now_ms(actor->loop);
+    struct error err;
+
+    session_view(actor->session, now, &view);
+    if (given[0] != '@' || actor->ending || now < view.learner_heard_ms + LOOK_AFTER_MS ||
+        rundir_learner(given + 1, found, &err) != TD_OK || strcmp(found, actor->learner) == 0 || !may_use(actor, found, &err))
+        return;
+    log_info("the learner is elsewhere", "learner=%s before=%s", found, actor->learner);
+    memcpy(actor->learner, found, sizeof(actor->learner));
+    if (post_connect(actor->post, &control, found, &err) != TD_OK)
+        give_up(actor, err.code, &err);
+}
+
 static void refresh(void *context)
 {
     actor_t *actor = context;
@@ -371,6 +399,7 @@ static void beat(void *context)
 
     refresh(actor);
     tell_systemd(actor);
+    look_for_learner(actor);
     if (watch_overdue(env_timeout_ms(), why, sizeof(why)))
         finish(actor, TD_EXIT_GAVE_UP, why);
 }
@@ -387,7 +416,10 @@ static int find_learner(actor_t *actor, struct error *err)
     if (config->learner[0] == '\0' && config->work_dir[0] == '\0')
         return error_set(err, TD_EINVAL, "whom to join? give learner=ADDRESS as the learner printed it, "
                                          "or work_dir=DIR of a run on this machine");
-    if (config->learner[0] != '\0') {
+    if (config->learner[0] == '@') {
+        if ((rc = rundir_await_learner(config->learner + 1, actor->learner, to_ms(config->learner_timeout), err)) != TD_OK)
+            return rc;
+    } else if (config->learner[0] != '\0') {
         if (strlen(config->learner) >= sizeof(actor->learner))
             return error_set(err, TD_EINVAL, "learner=%.60s...: too long for an address", config->learner);
         strcpy(actor->learner, config->learner);
@@ -397,7 +429,7 @@ static int find_learner(actor_t *actor, struct error *err)
                              config->work_dir);
         memcpy(actor->learner, learner.control, sizeof(actor->learner));
     }
-    return address_check(actor->learner, config->insecure || config->keys[0] != '\0', err);
+    return may_use(actor, actor->learner, err) ? TD_OK : err->code;
 }
 
 /* Whose key this part has: with keys an actor's slot is that of its key. */

@@ -19,6 +19,8 @@ static void usage(FILE *out)
                  "tells the run's options; an actor may come, go and be killed at any time. SIGTERM: finish the\n"
                  "step, hand over what is not acknowledged, leave.\n\n"
                  "  learner=ADDRESS    the learner's control address, as it prints it\n"
+                 "  learner=@DIR       the learner of the run directory DIR, which it may share with other machines: waited\n"
+                 "                     for, and looked for again there when it is not heard: it may have moved\n"
                  "  actor=N            the slot to take; without it the learner grants one\n"
                  "  role=evaluator     run evaluations when the learner orders them\n"
                  "  run_id=HEX         the run that must be there\n"

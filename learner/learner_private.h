@@ -54,6 +54,7 @@ struct learner {
     post_t *post;
     stats_t *stats;
     exporter_t *exporter;                /* or NULL */
+    char network[ADDRESS_MAX]; /* where other machines join, or "" */
     struct rundir_part record;
     bool recorded;
     char folder[RUNTIME_PATH_MAX];       /* of the ipc sockets */

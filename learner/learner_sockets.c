@@ -51,6 +51,7 @@ static int bind_network(learner_t *learner, struct error *err)
         (rc = bind_tcp(learner, PORT_PARAMS, any, settings->params_tcp, err)) != TD_OK ||
         (rc = bind_tcp(learner, PORT_ANNOUNCE, any, settings->announce_tcp, err)) != TD_OK)
         return rc;
+    memcpy(learner->network, control, sizeof(learner->network));
     log_info("listening", "actors_join_with=learner=%s encrypted=%s", control, learner->guard != NULL ? "yes" : "no");
     if (!address_is_local(config->bind) && learner->guard == NULL)
         log_warn("insecure=true: whoever reaches this address can join, read and stop the run",
@@ -100,6 +101,7 @@ static int record(learner_t *learner, struct error *err)
     };
     snprintf(part->stats, sizeof(part->stats), "%s", stats_address(learner->stats));
     snprintf(part->control, sizeof(part->control), "%s", post_address(learner->post, PORT_CONTROL, true));
+    snprintf(part->network, sizeof(part->network), "%s", learner->network);
     exporter_target(learner->exporter, learner->run.config.advertise, part->metrics);
     if (part->metrics[0] != '\0')
         log_info("metrics", "address=http://%s/metrics", part->metrics);

@@ -9,6 +9,7 @@
 #include "common/net/keys.h"
 #include "common/wire/message.h"
 #include "tools/commands.h"
+#include "tools/keys.h"
 #include "tools/options.h"
 
 #define LOCK_WAIT_MS 5000
@@ -18,7 +19,7 @@ struct order {
     const char *dir;
     long actors, shards, actor, shard;
     struct identity revoked;
-    bool revoke;
+    bool revoke, quiet;
 };
 
 static void usage(FILE *out)
@@ -75,7 +76,7 @@ static int take_word(struct order *order, const char *word, struct error *err)
 /* --- making -------------------------------------------------------------------- */
 
 /* The key of one part, unless it is on the list already. The file first: a list never names a key that is lost. */
-static int make_one(struct allowed_keys *allowed, const char *dir, uint32_t role, long number, struct error *err)
+static int make_one(struct allowed_keys *allowed, const struct order *order, uint32_t role, long number, struct error *err)
 {
     struct identity who = {role, (uint32_t)number};
     char path[FS_PATH_MAX], name[IDENTITY_NAME_MAX];
@@ -84,16 +85,16 @@ static int make_one(struct allowed_keys *allowed, const char *dir, uint32_t role
 
     if (allowed_by_name(allowed, &who) != NULL)
         return TD_OK;
-    if ((rc = keys_path(path, dir, &who, err)) != TD_OK)
+    if ((rc = keys_path(path, order->dir, &who, err)) != TD_OK)
         return rc;
     if (access(path, F_OK) == 0) /* an earlier run of this command was cut off before the list was written */
-        rc = keys_load(&pair, dir, &who, err);
+        rc = keys_load(&pair, order->dir, &who, err);
     else if ((rc = keys_make(&pair, err)) == TD_OK)
-        rc = keys_save(&pair, dir, &who, err);
+        rc = keys_save(&pair, order->dir, &who, err);
     if (rc == TD_OK)
         rc = allowed_add(allowed, &who, pair.public_key, err);
     explicit_bzero(&pair, sizeof(pair));
-    if (rc == TD_OK)
+    if (rc == TD_OK && !order->quiet)
         printf("made %s\n", identity_name(name, &who));
     return rc;
 }
@@ -105,11 +106,11 @@ static int make_all(struct allowed_keys *allowed, const struct order *order, str
     int rc = TD_OK;
 
     for (size_t i = 0; rc == TD_OK && i < TD_LEN(single); i++)
-        rc = make_one(allowed, order->dir, single[i], 0, err);
+        rc = make_one(allowed, order, single[i], 0, err);
     for (long i = 0; rc == TD_OK && i < shards; i++)
-        rc = make_one(allowed, order->dir, ROLE_SHARD, i, err);
+        rc = make_one(allowed, order, ROLE_SHARD, i, err);
     for (long i = 0; rc == TD_OK && i < actors; i++)
-        rc = make_one(allowed, order->dir, ROLE_ACTOR, i, err);
+        rc = make_one(allowed, order, ROLE_ACTOR, i, err);
     return rc;
 }
 
@@ -118,9 +119,9 @@ static int make(struct allowed_keys *allowed, const struct order *order, struct 
     int rc = TD_OK;
 
     if (order->actor >= 0)
-        rc = make_one(allowed, order->dir, ROLE_ACTOR, order->actor, err);
+        rc = make_one(allowed, order, ROLE_ACTOR, order->actor, err);
     if (rc == TD_OK && order->shard >= 0)
-        rc = make_one(allowed, order->dir, ROLE_SHARD, order->shard, err);
+        rc = make_one(allowed, order, ROLE_SHARD, order->shard, err);
     if (rc == TD_OK && order->actor < 0 && order->shard < 0)
         rc = make_all(allowed, order, err);
     return rc == TD_OK ? allowed_save(allowed, order->dir, err) : rc;
@@ -161,6 +162,13 @@ static void list(const struct allowed_keys *allowed, const char *dir)
         printf("%-12s %s  %s\n", identity_name(name, &key->who), key->public_key, here ? "key here" : "");
     }
     free(keys);
+}
+
+int keys_ensure(const char *dir, int actors, int shards, struct error *err)
+{
+    struct order order = {.dir = dir, .actors = actors, .shards = shards, .actor = -1, .shard = -1, .quiet = true};
+
+    return carry_out(&order, false, err);
 }
 
 /* --- the command ---------------------------------------------------------------- */

@@ -14,7 +14,9 @@
 #include "common/util/config.h"
 #include "common/util/fs.h"
 #include "common/wire/message.h"
+#include "tools/cluster.h"
 #include "tools/commands.h"
+#include "tools/launch.h"
 #include "tools/options.h"
 
 #define REPEAT_MS   250u   /* the request is repeated until it shows */
@@ -39,10 +41,11 @@ struct request {
 
 static void usage(FILE *out)
 {
-    fprintf(out, "usage: tdmpc2 stop [RUN_DIR|ADDRESS] [keys=DIR|insecure=true]\n\n"
+    fprintf(out, "usage: tdmpc2 stop [RUN_DIR|ADDRESS|CLUSTER.yaml] [keys=DIR|insecure=true]\n\n"
                  "Asks the learner of a run to write a checkpoint (in lock-step the last one stands), to tell all its\n"
                  "parts to end, and waits. Without an argument: the run under logs/ that changed last. ADDRESS is the\n"
-                 "learner's control address; over tcp of a run with keys it takes the learner's key.\n");
+                 "learner's control address; over tcp of a run with keys it takes the learner's key. CLUSTER.yaml is what the\n"
+                 "run was launched with: all of its hosts or jobs are waited for.\n");
 }
 
 static void send_stop(struct request *request)
@@ -239,6 +242,9 @@ int cmd_stop(int argc, char **argv)
         usage(stdout);
         return TD_EXIT_OK;
     }
+    for (int i = 1; i < argc; i++)
+        if (strstr(argv[i], "://") == NULL && cluster_is_file(argv[i]))
+            return launch_stop(argc, argv);
     rc = stop(argc - 1, argv + 1, &request, &err);
     if (rc == TD_OK)
         return request.exit_code;

@@ -11,10 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/util/clock.h"
 #include "common/util/fs.h"
+#include "common/util/log.h"
 
 #define FILE_LIMIT 4096 /* bytes of an .addr file */
 #define TARGET_END ".metrics.json"
+#define AWAIT_LOOK_MS 100u
+#define AWAIT_SAY_MS 5000u
 #define DEPTH 4         /* of a run directory under logs/: <task>/<seed>/<exp_name> and one more */
 
 /* --- address files ---------------------------------------------------------- */
@@ -78,9 +82,9 @@ int rundir_record(const char *run_dir, const struct rundir_part *part, struct er
     /* Addresses were checked when they were bound: no quote or backslash is in them. */
     length = snprintf(text, sizeof(text),
                       "{\"role\":\"%s\",\"id\":%d,\"pid\":%d,\"process\":\"%016" PRIx64
-                      "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\"}\n",
+                      "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\",\"network\":\"%s\",\"host\":\"%s\"}\n",
                       part->role, part->id, (int)part->pid, part->process, part->run_id, part->stats,
-                      part->control);
+                      part->control, part->network, rundir_here());
     rc = fs_write_file(path, text, (size_t)length, err);
     return rc == TD_OK ? record_target(path, part, err) : rc;
 }
@@ -126,6 +130,8 @@ bool rundir_parse(const char *text, struct rundir_part *part)
     part->pid = pid;
     part->process = hex_of(json, "process");
     part->run_id = hex_of(json, "run");
+    text_of(json, "network", part->network, sizeof(part->network));
+    text_of(json, "host", part->host, sizeof(part->host));
     cJSON_Delete(json);
     return good;
 }
@@ -151,6 +157,72 @@ int rundir_find(const char *run_dir, const char *role, int id, struct rundir_par
     int rc = part_path(path, run_dir, role, id, err);
 
     return rc == TD_OK ? read_part(path, part, err) : rc;
+}
+
+/* A name that goes into JSON as it is: of a host or of a boot. */
+static void keep_plain(char *text)
+{
+    for (; *text != '\0'; text++)
+        if (!isalnum((unsigned char)*text) && strchr("-._", *text) == NULL)
+            *text = '_';
+}
+
+const char *rundir_here(void)
+{
+    static char here[RUNDIR_HOST_MAX];
+    char name[64] = "", boot[40] = "";
+    FILE *file;
+
+    if (here[0] != '\0')
+        return here;
+    if (gethostname(name, sizeof(name) - 1) != 0)
+        strcpy(name, "localhost");
+    file = fopen("/proc/sys/kernel/random/boot_id", "re");
+    if (file != NULL) {
+        if (fgets(boot, sizeof(boot), file) != NULL)
+            boot[strcspn(boot, "\n")] = '\0';
+        fclose(file);
+    }
+    keep_plain(name);
+    keep_plain(boot);
+    snprintf(here, sizeof(here), "%s/%s", name, boot);
+    return here;
+}
+
+int rundir_learner(const char *run_dir, char out[CHANNEL_ADDRESS_MAX], struct error *err)
+{
+    struct rundir_part learner;
+    bool near;
+    int rc = rundir_find(run_dir, "learner", 0, &learner, err);
+
+    if (rc != TD_OK)
+        return rc;
+    near = learner.host[0] == '\0' || strcmp(learner.host, rundir_here()) == 0;
+    memcpy(out, near ? learner.control : learner.network, CHANNEL_ADDRESS_MAX);
+    if (out[0] == '\0')
+        return error_set(err, TD_EINVAL, "the learner of %.300s runs on %.60s and listens on that machine only: start it "
+                         "with bind=tcp://HOST:PORT", run_dir, learner.host);
+    return TD_OK;
+}
+
+int rundir_await_learner(const char *run_dir, char out[CHANNEL_ADDRESS_MAX], uint64_t wait_ms, struct error *err)
+{
+    uint64_t start = clock_ms(), say = start + AWAIT_SAY_MS;
+    int rc;
+
+    while ((rc = rundir_learner(run_dir, out, err)) == TD_ENOTFOUND || rc == TD_ECORRUPT) {
+        uint64_t now = clock_ms();
+
+        if (now - start >= wait_ms)
+            return error_set(err, TD_ETIMEOUT, "no learner has recorded its address in %.300s/run within %.0f s", run_dir,
+                             (double)wait_ms / 1000);
+        if (now >= say) {
+            log_info("waiting for a learner to record its address", "run_dir=%s", run_dir);
+            say = now + 12 * AWAIT_SAY_MS;
+        }
+        clock_sleep_ms(AWAIT_LOOK_MS);
+    }
+    return rc;
 }
 
 void rundir_forget(const char *run_dir, const struct rundir_part *part)

@@ -20,6 +20,7 @@
 #include "common/util/runtime.h"
 
 #define RUNDIR_ROLE_MAX 16
+#define RUNDIR_HOST_MAX 128
 
 struct rundir_part {
     char role[RUNDIR_ROLE_MAX];         /* "learner", "replay", "actor", "evaluator" */
@@ -29,6 +30,8 @@ struct rundir_part {
     uint64_t run_id;
     char stats[CHANNEL_ADDRESS_MAX];
     char control[CHANNEL_ADDRESS_MAX];  /* of the learner, else "" */
+    char network[CHANNEL_ADDRESS_MAX];  /* of the learner, where other machines join it, or "" */
+    char host[RUNDIR_HOST_MAX];         /* the machine it runs on; rundir_record fills it */
     char metrics[CHANNEL_ADDRESS_MAX];  /* HOST:PORT that Prometheus asks, or ""; not read back */
 };
 
@@ -44,6 +47,21 @@ int rundir_find(const char *run_dir, const char *role, int id, struct rundir_par
 
 /* The same of such a file's text. False: it is none. */
 bool rundir_parse(const char *text, struct rundir_part *part);
+
+/* This machine: its name and this boot of its kernel. The first call reads them. */
+const char *rundir_here(void);
+
+/*
+ * Where the learner of this run is reached from here: its control address on its own machine, on others that of
+ * the network. TD_OK; TD_ENOTFOUND: no learner is recorded; TD_EINVAL: not reached from other machines (bind=).
+ */
+int rundir_learner(const char *run_dir, char out[CHANNEL_ADDRESS_MAX], struct error *err);
+
+/*
+ * learner=@DIR: as rundir_learner, but waits for a learner that has not said yet where it is, at most wait_ms,
+ * and says so in the log. TD_OK; TD_ETIMEOUT; TD_EINVAL.
+ */
+int rundir_await_learner(const char *run_dir, char out[CHANNEL_ADDRESS_MAX], uint64_t wait_ms, struct error *err);
 
 /* All parts, learner first, then by role and id; at most max. Corrupt files are passed over. */
 int rundir_list(const char *run_dir, struct rundir_part *parts, int max, int *count,

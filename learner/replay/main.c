@@ -7,6 +7,7 @@
 #include "common/net/guard.h"
 #include "common/net/notify.h"
 #include "common/net/process.h"
+#include "common/net/rundir.h"
 #include "common/util/config.h"
 #include "common/util/fs.h"
 #include "common/util/log.h"
@@ -58,6 +59,20 @@ static int parse_run(const struct config *config, uint64_t *run, struct error *e
     return TD_OK;
 }
 
+/* learner=@DIR: where the run directory says. */
+static int find_learner(struct config *config, struct error *err)
+{
+    char found[ADDRESS_MAX];
+    int rc;
+
+    if (config->learner[0] != '@')
+        return TD_OK;
+    rc = rundir_await_learner(config->learner + 1, found, (uint64_t)(config->learner_timeout * 1000), err);
+    if (rc == TD_OK)
+        snprintf(config->learner, sizeof(config->learner), "%s", found);
+    return rc;
+}
+
 static int configure(const struct config *config, struct daemon_config *daemon, char *dir, size_t size,
                      struct error *err)
 {
@@ -91,7 +106,7 @@ static int configure(const struct config *config, struct daemon_config *daemon, 
     daemon->sample_tcp = !address_is_ipc(config->learner);
     daemon->insecure = config->insecure;
     snprintf(daemon->keys, sizeof(daemon->keys), "%s", config->keys);
-    daemon->child = process_is_child();
+    daemon->child = process_is_child() && config->shard == 0; /* the others join: whoever starts them, it is not the learner */
     if (daemon->sample_tcp && config->bind[0] == '\0')
         return error_set(err, TD_EINVAL,
                          "a shard that reaches its learner over tcp must be reached too: "
@@ -119,7 +134,7 @@ int main(int argc, char **argv)
     config_init(&config);
     if (process_check_limits(&err) != TD_OK ||
         config_parse(&config, argc - 1, argv + 1, NULL, &err) != TD_OK ||
-        config_check(&config, &err) != TD_OK ||
+        config_check(&config, &err) != TD_OK || find_learner(&config, &err) != TD_OK ||
         configure(&config, &daemon, dir, sizeof(dir), &err) != TD_OK ||
         exporter_open(&daemon.exporter, &config, &err) != TD_OK) {
         fprintf(stderr, "tdmpc2-replay: %s\n", err.text);
