@@ -1,6 +1,7 @@
 #include "tools/cluster.h"
 
 #include <ctype.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

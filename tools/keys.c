@@ -164,13 +164,6 @@ static void list(const struct allowed_keys *allowed, const char *dir)
     free(keys);
 }
 
-int keys_ensure(const char *dir, int actors, int shards, struct error *err)
-{
-    struct order order = {.dir = dir, .actors = actors, .shards = shards, .actor = -1, .shard = -1, .quiet = true};
-
-    return carry_out(&order, false, err);
-}
-
 /* --- the command ---------------------------------------------------------------- */
 
 static int open_list(struct allowed_keys *allowed, const struct order *order, bool reading, struct error *err)
@@ -205,6 +198,13 @@ static int carry_out(const struct order *order, bool reading, struct error *err)
     if (!reading)
         fs_unlock(&fd);
     return rc;
+}
+
+int keys_ensure(const char *dir, int actors, int shards, struct error *err)
+{
+    struct order order = {.dir = dir, .actors = actors, .shards = shards, .actor = -1, .shard = -1, .quiet = true};
+
+    return carry_out(&order, false, err);
 }
 
 int cmd_keys(int argc, char **argv)
