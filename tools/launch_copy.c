@@ -85,7 +85,7 @@ static int make_archive(struct launch *launch, const char *folder, const char *h
         return TD_OK;
     if ((rc = make_stage(folder, stage, err)) != TD_OK)
         return rc;
-    if (hosts_word(&job, "tar") != TD_OK || hosts_word(&job, "-chzf") != TD_OK || hosts_word(&job, "%s", part) != TD_OK ||
+    if (hosts_word(&job, "tar") != TD_OK || hosts_word(&job, "--use-compress-program=gzip -1") != TD_OK || hosts_word(&job, "-chf") != TD_OK || hosts_word(&job, "%s", part) != TD_OK ||
         hosts_word(&job, "-C") != TD_OK || hosts_word(&job, "%s", stage) != TD_OK || hosts_word(&job, ".") != TD_OK)
         rc = error_set(err, TD_ENOMEM, "out of memory");
     else

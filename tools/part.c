@@ -404,7 +404,7 @@ static int put_record(const char *dir, const char *text, size_t length, struct e
 static int put(const char *dir, bool keys, struct error *err)
 {
     char *bytes = NULL;
-    size_t length;
+    size_t length = 0;
     int rc = read_input(&bytes, &length, err);
 
     if (rc == TD_OK)

@@ -84,6 +84,79 @@ expect 'status after stop' 0 'no learner runs' "$bin/tdmpc2" status "$work/here.
 sed 's/toy,/toy, obs: rgb,/' "$work/here.yaml" >"$work/wrong.yaml"
 expect "what the learner says is said" 2 'obs' "$bin/tdmpc2" launch "$work/wrong.yaml"
 
+# --- over ssh: 127.0.0.2 and 127.0.0.3, an sshd of our own ---
+if [ "$(id -u)" -ne 0 ] || ! command -v sshd >/dev/null || ! command -v ssh-keygen >/dev/null; then
+    skipped=$((skipped + 1)); echo 'skipped: ssh needs root and the package openssh-server'
+else
+    mkdir -p "$work/ssh" "$work/h2" "$work/h3" /run/sshd
+    ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/host"
+    ssh-keygen -q -t ed25519 -N '' -f "$work/ssh/user"
+    cp "$work/ssh/user.pub" "$work/ssh/authorized"; chmod 600 "$work/ssh/authorized"
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.2", 0)); print(s.getsockname()[1])')
+    cat >"$work/ssh/sshd_config" <<S
+Port $port
+ListenAddress 127.0.0.2
+ListenAddress 127.0.0.3
+HostKey $work/ssh/host
+AuthorizedKeysFile $work/ssh/authorized
+PidFile none
+PasswordAuthentication no
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+MaxStartups 100
+Match LocalAddress 127.0.0.2
+    ForceCommand cd $work/h2 && eval "\$SSH_ORIGINAL_COMMAND"
+Match LocalAddress 127.0.0.3
+    ForceCommand cd $work/h3 && eval "\$SSH_ORIGINAL_COMMAND"
+S
+    cat >"$work/ssh/config" <<S
+Port $port
+IdentityFile $work/ssh/user
+IdentitiesOnly yes
+UserKnownHostsFile $work/ssh/known
+LogLevel ERROR
+S
+    for address in 127.0.0.2 127.0.0.3; do echo "[$address]:$port $(cut -d' ' -f1-2 "$work/ssh/host.pub")"; done >"$work/ssh/known"
+    "$(command -v sshd)" -D -f "$work/ssh/sshd_config" -E "$work/ssh/log" & sshd=$!
+    for _ in $(seq 50); do (: </dev/tcp/127.0.0.3/$port) 2>/dev/null && break; sleep 0.1; done
+    cat >"$work/far.yaml" <<Y
+name: far
+engine: ssh
+dir: run
+programs: copy
+ssh: [-F, $work/ssh/config]
+options: {$toy}
+learner: {host: 127.0.0.2}
+actors: {count: 4, hosts: [127.0.0.2, 127.0.0.3]}
+Y
+    expect 'a dry run over ssh' 0 '127.0.0.3' "$bin/tdmpc2" launch "$work/far.yaml" --dry-run
+    expect 'launch over ssh' 0 'actors: 4 joined' "$bin/tdmpc2" launch "$work/far.yaml"
+    [ -x "$(echo "$work"/h3/.cache/tdmpc2/*/bin/tdmpc2-actor)" ] && ok || no 'the programs are not on the second host'
+    (cd "$work/h3/run/keys" && ls | xargs) | grep -qx 'actor-1.key actor-3.key allowed' && ok || { no 'the second host has other keys than its own'; ls "$work/h3/run/keys"; }
+    [ "$(find "$work"/h?/run/keys -type f ! -perm 600 | wc -l)$(find "$work"/h?/run/keys -maxdepth 0 ! -perm 700 | wc -l)" = 00 ] && ok || no 'keys can be read by others'
+    # seen by nobody among the words or in the environment of any process
+    grep -o 'secret-key = "[^"]*' "$work/h3/run/keys/actor-1.key" | cut -d'"' -f2 >"$work/secret"
+    [ -s "$work/secret" ] && ! grep -qaFf "$work/secret" /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null && ok || no 'a secret among words or in an environment'
+    grep -q 'joined.*tcp://127.0.0.2' "$work/h3/run/actor-1.log" && ok || no 'the second host does not use the network'
+    expect 'status over ssh' 0 'actor-1 actor-3' "$bin/tdmpc2" status "$work/far.yaml"
+    expect 'scale over ssh' 0 '2 started, 0 left' "$bin/tdmpc2" scale "$work/far.yaml" actors=6
+    expect 'scale down over ssh' 0 '0 started, 5 left' "$bin/tdmpc2" scale "$work/far.yaml" actors=1
+    expect 'logs over ssh' 0 'joined' "$bin/tdmpc2" logs "$work/far.yaml" actor-0
+
+    # the learner dies and comes back at another port: its actors find it there
+    expect 'scale to find it again' 0 '3 started' "$bin/tdmpc2" scale "$work/far.yaml" actors=4
+    kill -KILL $(cut -d' ' -f2 "$work/h2/run/run/learner.pid") $(cut -d' ' -f4 "$work/h2/run/run/learner.pid")
+    sleep 0.5
+    expect 'launch after its death' 0 'actors: 4 joined' "$bin/tdmpc2" launch "$work/far.yaml"
+    grep -q 'the learner is elsewhere' "$work/h3/run/actor-1.log" && ok || { no 'an actor did not follow'; tail -n 5 "$work/h3/run/actor-1.log"; }
+    expect 'stop over ssh' 0 'stopped: 5 parts' "$bin/tdmpc2" stop "$work/far.yaml"
+    none_left "$work/h2" && none_left "$work/h3/run" && ok || { no 'processes are left'; pgrep -fa "$work/h"; }
+    sed 's/127.0.0.2}/127.0.0.4}/' "$work/far.yaml" >"$work/lost.yaml"
+    expect 'a host that is not there' 1 'no way to 127.0.0.4 by ssh' "$bin/tdmpc2" launch "$work/lost.yaml"
+    rm "$work/lost.yaml"
+fi
+
 echo "[==========] $((passed + failed + skipped)) test(s) run."
 echo "[  PASSED  ] $passed test(s)."
 [ "$skipped" -gt 0 ] && echo "[  SKIPPED ] $skipped test(s)."
