@@ -15,6 +15,7 @@
 #include "common/util/log.h"
 #include "learner/learner_private.h"
 #include "learner/preflight.h"
+#include "learner/seed.h"
 #include "learner/settings.h"
 
 #define LINGER_MS 2000 /* for the last words to leave */
@@ -164,6 +165,12 @@ static int open_coordinator(learner_t *learner, struct error *err)
     return rc;
 }
 
+static void log_seeding(void *context, const char *line)
+{
+    (void)context;
+    log_info("seeding", "what=\"%s\"", line);
+}
+
 static int build(learner_t *learner, struct error *err)
 {
     static struct sandbox keep; /* large */
@@ -174,6 +181,7 @@ static int build(learner_t *learner, struct error *err)
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
     confine_learner(&keep, &learner->run.config, learner->run.dir);
     if ((rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
+        (rc = seed_replay(&learner->run, &learner->env, &learner->tasks, log_seeding, NULL, err)) != TD_OK ||
         (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
@@ -205,6 +213,8 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
         return rc;
     if (look.config.checkpoint[0] != '\0' &&
         (rc = finetune_check(&look.config, &dims, &learner->tasks, NULL, NULL, err)) != TD_OK)
+        return rc;
+    if ((rc = seed_check(&look, &learner->env, &learner->tasks, NULL, NULL, err)) != TD_OK)
         return rc;
     return preflight_replay(&replay, &look, &learner->env, STORE_LOCK_WAIT_MS, err);
 }

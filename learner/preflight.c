@@ -61,32 +61,41 @@ static int check_owner(const struct preflight_replay *replay, const struct run *
                      replay->dir, replay->outlook.run_id);
 }
 
+int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const struct run *look, const struct env_spec *env,
+                    struct error *err)
+{
+    const struct config *config = &look->config;
+    uint64_t rows = coordinator_map_rows((uint64_t)config->buffer_size, (uint64_t)config->keep_checkpoints,
+                                         (uint64_t)config->checkpoint_steps, (uint32_t)config->shards, env->episode_length);
+
+    *store = (struct store_config){
+        .dir = dir,
+        .schema = {env->obs_type, env->obs_dim, env->action_dim},
+        .run_id = look->run_id,
+        .rows = rows,
+        .used = coordinator_used_rows(rows, (uint64_t)config->steps, (uint32_t)config->shards, env->episode_length),
+        .bytes_limit = (uint64_t)(config->disk_limit * 1e9),
+        .force = config->force,
+    };
+    if (config->replay_dir[0] == '\0')
+        return run_path(look, "replay", dir, err);
+    snprintf(dir, FS_PATH_MAX, "%s", config->replay_dir);
+    return TD_OK;
+}
+
 int preflight_replay(struct preflight_replay *replay, const struct run *look, const struct env_spec *env,
                      uint64_t lock_wait_ms, struct error *err)
 {
-    const struct config *config = &look->config;
-    struct store_config store = {
-        .dir = replay->dir,
-        .schema = {env->obs_type, env->obs_dim, env->action_dim},
-        .run_id = look->run_id,
-        .bytes_limit = (uint64_t)(config->disk_limit * 1e9),
-        .lock_wait_ms = lock_wait_ms,
-        .force = config->force,
-    };
+    struct store_config store;
     int rc;
 
     memset(replay, 0, sizeof(*replay));
     if (!look->resumed && (rc = fs_check_writable(look->dir, err)) != TD_OK)
         return rc;
-    if (config->replay_dir[0] != '\0')
-        snprintf(replay->dir, sizeof(replay->dir), "%s", config->replay_dir);
-    else if ((rc = run_path(look, "replay", replay->dir, err)) != TD_OK)
+    if ((rc = preflight_store(&store, replay->dir, look, env, err)) != TD_OK)
         return rc;
-    store.rows =
-        coordinator_map_rows((uint64_t)config->buffer_size, (uint64_t)config->keep_checkpoints,
-                             (uint64_t)config->checkpoint_steps, (uint32_t)config->shards, env->episode_length);
-    replay->rows = store.used =
-        coordinator_used_rows(store.rows, (uint64_t)config->steps, (uint32_t)config->shards, env->episode_length);
+    store.lock_wait_ms = lock_wait_ms;
+    replay->rows = store.used;
     rc = store_look(&replay->outlook, &store, err);
     if (rc == TD_EFULL) /* nothing has grown full: what was asked for does not fit */
         return TD_EINVAL;

@@ -21,6 +21,13 @@ struct preflight_replay {
 };
 
 /*
+ * Where and how the learner's own shard has its store, into *store; dir holds its path and is borrowed by it. TD_OK or
+ * TD_EINVAL (a path too long).
+ */
+int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const struct run *look, const struct env_spec *env,
+                    struct error *err);
+
+/*
  * The run directory can be made, and the learner's own shard will find or make its store. `look` as
  * run_look filled it. Waits up to lock_wait_ms for a store's owner to go. TD_OK; TD_EINVAL (cannot be
  * written, an unsafe file system, no room), TD_EFOREIGN, TD_ELOCKED, TD_ECORRUPT as store_open's.

@@ -143,6 +143,8 @@ static int absolute_paths(struct config *config, struct error *err)
 {
     int rc = make_absolute(config->replay_dir, sizeof(config->replay_dir), "replay_dir", err);
 
+    if (rc == TD_OK)
+        rc = make_absolute(config->seed_data, sizeof(config->seed_data), "seed_data", err);
     return rc != TD_OK ? rc : make_absolute(config->checkpoint, sizeof(config->checkpoint), "checkpoint", err);
 }
 

@@ -18,6 +18,7 @@
 #include "learner/finetune.h"
 #include "learner/preflight.h"
 #include "learner/resume.h"
+#include "learner/seed.h"
 #include "common/wire/message.h"
 #include "tools/commands.h"
 #include "tools/console.h"
@@ -53,8 +54,9 @@ static void print_beginning(void *context, const char *line)
 }
 
 /* The tasks exist, library and model files are there, the model's widths fit each other. */
-static int check_tasks(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
+static int check_tasks(const struct run *run, struct env_spec *spec, struct error *err)
 {
+    const struct config *config = &run->config;
     struct model_dims dims;
     struct task_set tasks;
     int rc;
@@ -67,14 +69,16 @@ static int check_tasks(const struct config *config, bool resumed, struct env_spe
         rc = env_task_specs(NULL, spec, &tasks, config, err);
     if (rc == TD_OK)
         rc = model_dims_init_tasks(&dims, config, &tasks, err);
-    if (rc == TD_OK && !resumed && config->checkpoint[0] != '\0')
+    if (rc == TD_OK && !run->resumed && config->checkpoint[0] != '\0')
         rc = finetune_check(config, &dims, &tasks, print_beginning, NULL, err);
+    if (rc == TD_OK && !run->resumed)
+        rc = seed_check(run, spec, &tasks, print_beginning, NULL, err);
     task_set_release(&tasks);
     return rc;
 }
 
 /* An environment in this process may hang; nothing has begun yet that a signal could interrupt. */
-static int check_world(const struct config *config, bool resumed, struct env_spec *spec, struct error *err)
+static int check_world(const struct run *run, struct env_spec *spec, struct error *err)
 {
     int rc;
 
@@ -82,7 +86,7 @@ static int check_world(const struct config *config, bool resumed, struct env_spe
     watch_deaths();
     if ((rc = watch_guard_begin("tdmpc2 train", env_timeout_ms(), TD_EXIT_OK, err)) != TD_OK)
         return rc;
-    rc = check_tasks(config, resumed, spec, err);
+    rc = check_tasks(run, spec, err);
     watch_guard_end();
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
@@ -387,7 +391,7 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
         return rc;
     if (run.config.data_dir[0] != '\0' && !run.finished)
         return train_offline(&fresh, given, err);
-    if ((rc = check_world(&run.config, run.resumed, &spec, err)) != TD_OK)
+    if ((rc = check_world(&run, &spec, err)) != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);

@@ -104,11 +104,26 @@ static bool beyond_ipc(const char *address)
     return address[0] != '\0' && !address_is_ipc(address);
 }
 
+/* What a new replay begins with, whose options stand in it or beside it; and where the replay is. */
+static void keep_seed(struct sandbox *keep, const struct config *config)
+{
+    char beside[FS_PATH_MAX];
+
+    if (config->seed_data[0] == '\0')
+        return;
+    sandbox_read(keep, config->seed_data);
+    if (snprintf(beside, sizeof(beside), "%s/../config.yaml", config->seed_data) < (int)sizeof(beside))
+        sandbox_read(keep, beside);
+    if (config->replay_dir[0] != '\0' && fs_mkdirs(config->replay_dir, 0777, NULL) == TD_OK)
+        sandbox_write(keep, config->replay_dir);
+}
+
 void confine_learner(struct sandbox *keep, const struct config *config, const char *run_dir)
 {
     keep_common(keep, config);
     sandbox_read(keep, config->checkpoint);
     sandbox_write(keep, run_dir);
+    keep_seed(keep, config);
     keep_plugins(keep, config);
     keep->network = beyond_ipc(config->bind);
 }

@@ -2,7 +2,8 @@
  * confine.h - what each daemon keeps of files, sockets and system calls, and gives up the rest (`sandbox=`).
  *
  *   role      writes                          reads beside the system's libraries    sockets      new code
- *   learner   run directory, ipc folder       keys, a plugin's folder                tcp: bind=   no
+ *   learner   run directory, ipc folder       keys, a plugin's folder, checkpoint=   tcp: bind=   no
+ *             with seed_data= the replay      seed_data=
  *   shard     store, run/ of the run, ipc     keys                                   tcp: bind=   no
  *   actor     run/, videos/, ipc, GPU         keys, models, a plugin's folder        all          yes (GL drivers)
  *

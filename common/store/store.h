@@ -225,7 +225,11 @@ struct store_record {
     uint32_t check; /* the store's */
 };
 
-/* Seal and publish a whole episode that belongs to no open stream (datasets, salvage, benchmarks). */
+/*
+ * Seal and publish a whole episode that belongs to no open stream (datasets, salvage, benchmarks). In slot
+ * STORE_SLOT_OUTSIDE are those that a run was given to begin with: its rows, but no agent steps of it.
+ */
+#define STORE_SLOT_OUTSIDE UINT32_MAX
 int store_insert(store_t *store, const struct store_record *record, const void *rows,
                  struct error *err);
 

@@ -443,7 +443,7 @@ static int rewound_counts(store_t *store, uint64_t sealed, uint64_t *rows, uint6
         if (rc != TD_OK)
             return rc;
         *rows += record.rows;
-        *steps += record.steps;
+        *steps += record.slot == STORE_SLOT_OUTSIDE ? 0 : record.steps;
     }
     for (size_t i = 0; i < store->stream_count; i++) {
         uint64_t open = store->streams[i].stream.open_rows;

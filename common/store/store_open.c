@@ -1,5 +1,6 @@
 /* store_open.c - making, finding and checking a store; nothing is trusted before it is checked. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -410,17 +411,21 @@ static int prepare_folder(struct store *store, const struct store_config *config
                             : fs_lock(&store->lock_fd, path, config->lock_wait_ms, err);
 }
 
-/* May the directory, its lock and the data be written by this process? */
+/* May the directory, its lock and the data be written by this process? access() knows nothing of a sandbox. */
 static bool may_write(const char *dir)
 {
     static const char *const names[] = {".", "lock", "lock.mdb", "data.mdb"};
     char path[FS_PATH_MAX + 16];
+    int fd;
 
     for (size_t i = 0; i < TD_LEN(names); i++) {
         snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
         if (access(path, W_OK) != 0 && errno != ENOENT)
             return false;
     }
+    if ((fd = open(path, O_RDWR | O_CLOEXEC)) < 0) /* the last: the data */
+        return false;
+    close(fd);
     return true;
 }
 

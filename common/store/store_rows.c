@@ -576,7 +576,7 @@ int store_insert(store_t *store, const struct store_record *record, const void *
     if (rc != TD_OK)
         return store_undo(store, rc);
     store->counts.rows += full.rows;
-    store->counts.steps += full.steps;
+    store->counts.steps += full.slot == STORE_SLOT_OUTSIDE ? 0 : full.steps;
     rows_publish(store, store->counts.sealed - 1);
     return TD_OK;
 }

@@ -450,6 +450,12 @@ static int check_places(const struct config *config, struct error *err)
     if (config->run_id[digits] != '\0' || digits > 16)
         return error_set(err, TD_EINVAL, "run_id=%.40s is not a hexadecimal number of 64 bits",
                          config->run_id);
+    if (config->seed_data[0] != '\0' && config->lockstep)
+        return error_set(err, TD_EINVAL, "lockstep=true follows the reference's schedule, which begins with an empty replay: "
+                         "seed_data= is refused");
+    if (config->seed_data[0] != '\0' && config->data_dir[0] != '\0')
+        return error_set(err, TD_EINVAL, "data_dir= trains from a data set alone, seed_data= begins the replay of a run with "
+                         "actors: give one of them");
     if (config->insecure && config->keys[0] != '\0')
         return error_set(err, TD_EINVAL, "keys=%.200s and insecure=true contradict each other: with keys everything "
                          "over tcp is encrypted", config->keys);
