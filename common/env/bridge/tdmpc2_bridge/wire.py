@@ -4,7 +4,9 @@ A message is a header, protobuf, and a frame of raw bytes if it has any. Of prot
 understood: fixed32, fixed64, double, bool and string fields; others are skipped. Of ZeroMQ it is ZMTP 3.0, a PAIR with
 the NULL mechanism (rfc.zeromq.org/spec/23), on a connection that is made already.
 """
+import socket
 import struct
+import time
 
 VERSION = 1
 OPEN, RESET, STEP, STATE_GET, STATE_SET, RENDER, CLOSE, FAILED = 1, 2, 3, 4, 5, 6, 7, 8
@@ -13,6 +15,9 @@ LOST, SETUP, REFUSED = 1, 2, 3
 
 HEADER_MAX = 1 << 16
 BULK_MAX = 1 << 26
+
+_NEAR_NS = 100_000  # so long a receive looks again before it sleeps
+_REST = 32  # receives that sleep at once, after one that looked in vain
 
 # ZMTP: the greeting (signature, version 3.0, mechanism, not a server), then READY; the flags of a frame
 _GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
@@ -127,6 +132,7 @@ class Socket:
         self.sock = sock
         self.buffer = bytearray(1 << 16)
         self.start = self.end = 0  # of what came and was not taken yet
+        self.rest = 0  # receives that do not look again
 
     def greet(self):
         """Say who we are, hear who they are."""
@@ -150,11 +156,30 @@ class Socket:
             self.start, self.end = 0, len(rest)
         view = memoryview(self.buffer)
         while self.end - self.start < size:
-            got = self.sock.recv_into(view[self.end:])
+            got = self._hear(view[self.end:])
             if got == 0:
                 raise Closed()
             self.end += got
         return self.start
+
+    def _hear(self, room):
+        """What has come, at least a byte.
+
+        The next request is often near, and an idle core takes longer to wake than that: so the socket is looked at
+        for a moment before this process sleeps. Where that was in vain (the owner plans, the cores are taken), the
+        next ones sleep at once.
+        """
+        if self.rest > 0:
+            self.rest -= 1
+            return self.sock.recv_into(room)
+        until = time.perf_counter_ns() + _NEAR_NS
+        while time.perf_counter_ns() < until:
+            try:
+                return self.sock.recv_into(room, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                pass
+        self.rest = _REST
+        return self.sock.recv_into(room)
 
     def _take(self):
         """The next frame: its flags, where it begins and ends; valid until the next one is taken."""
