@@ -77,7 +77,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
-.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring
+.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-slurm
 .PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-deploy clean help programs tests
 all: programs
 
@@ -98,6 +98,7 @@ help:
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
 	@echo 'make test-monitoring'
 	@echo '                a real Prometheus and the tensorboard package read what a run shows'
+	@echo 'make test-slurm    launch on a real Slurm of this machine'
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
@@ -178,6 +179,15 @@ test-monitoring:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
 	@TD_BUILD=$(B) bash tests/suites/monitoring.sh
+
+# `tdmpc2 launch` on a real Slurm of this machine (installs slurm-wlm, munge; needs root).
+test-slurm:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@command -v slurmctld >/dev/null || { apt-get update && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+		apt-get install -y --no-install-recommends slurm-wlm munge; } >/dev/null 2>&1 || \
+		{ echo "tdmpc2: make test-slurm needs slurm-wlm and munge: apt-get install slurm-wlm munge" >&2; exit 2; }
+	@TD_BUILD=$(B) bash tests/process/slurm.sh
 
 bench: programs
 	@$(B)/bin/tdmpc2 bench all $(ARGS)

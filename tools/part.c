@@ -29,6 +29,7 @@
 static void usage(FILE *out)
 {
     fprintf(out, "usage: tdmpc2 part start DIR PROGRAM NAME[,NAME...] [key=value ...]\n"
+                 "       tdmpc2 part keep DIR PROGRAM NAME [key=value ...]\n"
                  "       tdmpc2 part status DIR\n"
                  "       tdmpc2 part stop DIR SECONDS all|NAME...\n"
                  "       tdmpc2 part learner DIR SECONDS\n"
@@ -37,7 +38,7 @@ static void usage(FILE *out)
                  "       tdmpc2 part keys|record DIR <FILE\n\n"
                  "What `tdmpc2 launch` does on each host, in the run directory DIR there. start: each part (learner, actor-N,\n"
                  "replay-N) gets a keeper that starts it again when it dies; in values %%d is DIR, %%n the part's number, %%%% a\n"
-                 "%%. learner: its record, once it is there. joined: wait until it hears so many actors.\n"
+                 "%%. keep: be that keeper. learner: its record, once it is there. joined: wait until it hears so many actors.\n"
                  "ask: what it counts, as JSON. keys, record: put what is read where parts look for it.\n");
 }
 
@@ -65,7 +66,9 @@ static char *fill_word(const char *word, const char *dir, int number)
     return out;
 }
 
-static int start_one(const char *dir, const char *program, const char *name, int count, char **words, struct error *err)
+/* `here`: be its keeper; *code is its end. */
+static int start_one(const char *dir, const char *program, const char *name, int count, char **words, bool here, int *code,
+                     struct error *err)
 {
     struct part_order order = {.dir = dir, .program = program};
     const char *dash = strchr(name, '-');
@@ -89,10 +92,11 @@ static int start_one(const char *dir, const char *program, const char *name, int
     if (filled == NULL || rc != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory");
     order.words = (const char *const *)filled;
-    rc = part_keep(&order, err);
-    options_words_free(filled);
-    if (rc == TD_OK)
+    if (here)
+        *code = part_run(&order);
+    else if ((rc = part_keep(&order, err)) == TD_OK)
         printf("started %s\n", name);
+    options_words_free(filled);
     return rc;
 }
 
@@ -108,7 +112,7 @@ static int make_dir(const char *dir, char out[FS_PATH_MAX], struct error *err)
     return TD_OK;
 }
 
-static int start(const char *dir, int argc, char **argv, struct error *err)
+static int start(const char *dir, int argc, char **argv, bool here, int *code, struct error *err)
 {
     char *name, *rest = NULL;
     int rc = TD_OK;
@@ -116,7 +120,7 @@ static int start(const char *dir, int argc, char **argv, struct error *err)
     if (argc < 2)
         return error_set(err, TD_EINVAL, "start takes a program and names of parts");
     for (name = strtok_r(argv[1], ",", &rest); name != NULL && rc == TD_OK; name = strtok_r(NULL, ",", &rest))
-        rc = start_one(dir, argv[0], name, argc - 2, argv + 2, err);
+        rc = start_one(dir, argv[0], name, argc - 2, argv + 2, here, code, err);
     return rc;
 }
 
@@ -417,11 +421,11 @@ static int put(const char *dir, bool keys, struct error *err)
 
 /* --- the command ---------------------------------------------------------------- */
 
-static int carry_out(int argc, char **argv, struct error *err)
+static int carry_out(int argc, char **argv, int *code, struct error *err)
 {
     const char *verb = argv[1];
     char dir[FS_PATH_MAX];
-    bool makes = strcmp(verb, "start") == 0 || strcmp(verb, "keys") == 0 || strcmp(verb, "record") == 0;
+    bool starts = strcmp(verb, "start") == 0 || strcmp(verb, "keep") == 0, makes = starts || strcmp(verb, "keys") == 0 || strcmp(verb, "record") == 0;
     int rc = TD_OK;
 
     if (makes)
@@ -430,8 +434,8 @@ static int carry_out(int argc, char **argv, struct error *err)
         snprintf(dir, sizeof(dir), "%s", argv[2]);
     if (rc != TD_OK)
         return rc;
-    if (strcmp(verb, "start") == 0)
-        return start(dir, argc - 3, argv + 3, err);
+    if (starts)
+        return start(dir, argc - 3, argv + 3, verb[0] == 'k', code, err);
     if (makes)
         return put(dir, strcmp(verb, "keys") == 0, err);
     if (strcmp(verb, "status") == 0)
@@ -450,13 +454,14 @@ static int carry_out(int argc, char **argv, struct error *err)
 int cmd_part(int argc, char **argv)
 {
     struct error err = {0};
+    int code = TD_EXIT_OK;
 
     if (options_help(argc, argv) || argc < 3) {
         usage(argc < 3 && !options_help(argc, argv) ? stderr : stdout);
         return argc < 3 && !options_help(argc, argv) ? TD_EXIT_BAD_INPUT : TD_EXIT_OK;
     }
-    if (carry_out(argc, argv, &err) == TD_OK)
-        return TD_EXIT_OK;
+    if (carry_out(argc, argv, &code, &err) == TD_OK)
+        return code;
     fprintf(stderr, "tdmpc2 part: %s\n", err.text);
     return error_exit_code(err.code);
 }

@@ -93,7 +93,8 @@ static void told_to_stop(void *context, int signum, int count)
     struct keeper *keeper = context;
 
     (void)signum;
-    if (keeper->stopping && count < 2)
+    (void)count;
+    if (keeper->stopping) /* an engine tells all of a job: the part too would leave at once at a second one */
         return;
     keeper->stopping = true;
     loop_timer_close(&keeper->timer);
@@ -106,8 +107,7 @@ static void told_to_stop(void *context, int signum, int count)
         process_signal(keeper->process, SIGKILL);
 }
 
-/* In the keeper's process: its descriptors are the log's. */
-static int keep(const struct part_order *order)
+int part_run(const struct part_order *order)
 {
     struct keeper keeper = {.order = order};
     struct error err;
@@ -170,5 +170,5 @@ int part_keep(const struct part_order *order, struct error *err)
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
     closefrom(3);
-    _exit(keep(order));
+    _exit(part_run(order));
 }

@@ -21,4 +21,7 @@ struct part_order {
  */
 int part_keep(const struct part_order *order, struct error *err);
 
+/* Be that keeper, with the descriptors there are, until the part has ended: its exit code. */
+int part_run(const struct part_order *order);
+
 #endif
