@@ -64,7 +64,7 @@ static void tasks_are_described(void **state)
         assert_non_null(about.domain);
         assert_int_equal(about.available, about.why.code == TD_OK);
         if (!about.available)
-            assert_non_null(strstr(about.why.text, "run `make"));
+            assert_non_null(strchr(about.why.text, '`')); /* the command to type: what sets it up, or names the download */
     }
     env_describe("walker-backflip", &about);
     assert_string_equal(about.suite, "DMControl");
