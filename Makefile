@@ -66,8 +66,8 @@ FUZZ_SRC := $(wildcard tests/fuzz/targets/*.c)
 FUZZ     := $(FUZZ_SRC:%.c=$(B)/%)
 # libFuzzer's build is what parses, not the kernels, whose vector code gcc alone takes as it is written
 FUZZED   := common/util/% common/metrics/% common/ckpt/% common/store/% common/wire/% common/net/% \
-            common/env/bridge_message.c learner/progress.c
-FUZZ_OBJ := $(if $(FUZZ_MAIN),$(call obj,$(filter $(FUZZED),$(LIB_SRC)) $(wildcard tools/stats*.c tools/console.c)) \
+            common/env/bridge_message.c common/env/places.c learner/progress.c
+FUZZ_OBJ := $(if $(FUZZ_MAIN),$(call obj,$(filter-out common/ckpt/weights%,$(filter $(FUZZED),$(LIB_SRC))) $(wildcard tools/stats*.c tools/console.c)) \
             $(PROTO_C:$(GEN)/%.c=$(B)/gen/%.o),$(B)/tests/fuzz/driver.o $(call obj,$(TOOL_SRC)) $(LIB))
 # ONLY=pattern builds and runs the matching programs alone
 CHOSEN   := $(if $(ONLY),$(foreach test,$(TESTS) $(FUZZ),$(if $(findstring $(ONLY),$(test)),$(test))),$(TESTS) $(FUZZ))

@@ -138,6 +138,29 @@ char *console_format_row(char out[CONSOLE_LINE_MAX], const struct console_row *r
     return out;
 }
 
+char *console_format_tasks(char out[CONSOLE_LINE_MAX], const struct task_set *tasks, const double *score_and_pairs)
+{
+    char number[32];
+    size_t used = (size_t)snprintf(out, CONSOLE_LINE_MAX, " %-14s", "");
+
+    if (!isnan(score_and_pairs[0]))
+        used += (size_t)snprintf(out + used, CONSOLE_LINE_MAX - used, "   score %s of %d tasks",
+                                 one_decimal(number, sizeof(number), score_and_pairs[0]), tasks->count);
+    for (int i = 0; i < tasks->count; i++) {
+        double reward = score_and_pairs[1 + 2 * i];
+
+        if (isnan(reward))
+            continue;
+        if (used + strlen(tasks->task[i].name) + 48 >= CONSOLE_LINE_MAX) {
+            snprintf(out + used, CONSOLE_LINE_MAX - used, ", ...: eval.csv has all");
+            break;
+        }
+        used += (size_t)snprintf(out + used, CONSOLE_LINE_MAX - used, "%s %s %s", i > 0 ? "," : ":", tasks->task[i].name,
+                                 one_decimal(number, sizeof(number), reward));
+    }
+    return out;
+}
+
 /* --- the status line --- */
 
 static void add(char *out, const char *format, ...) __attribute__((format(printf, 2, 3)));

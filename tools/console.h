@@ -5,6 +5,7 @@
 #ifndef TD_TOOLS_CONSOLE_H
 #define TD_TOOLS_CONSOLE_H
 
+#include "common/model/task_set.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -62,6 +63,8 @@ char *console_format_row(char out[CONSOLE_LINE_MAX], const struct console_row *r
 char *console_format_status(char out[CONSOLE_LINE_MAX], const char *name, const struct run_status *status, int width);
 
 /* 1,234,567 and, as Python's timedelta, 0:01:02 or "1 day, 2:03:04". */
+/* What several tasks came to, behind an eval row: score and pairs of return and success as in eval.csv. */
+char *console_format_tasks(char out[CONSOLE_LINE_MAX], const struct task_set *tasks, const double *score_and_pairs);
 char *console_format_count(char *out, size_t size, double count);
 char *console_format_time(char *out, size_t size, double seconds);
 

@@ -626,6 +626,12 @@ static void show_eval(void *context, const double *values)
 
     supervisor->said_ms = clock_ms();
     console_row(supervisor->options->console, &row);
+    if (supervisor->eval.columns > CSV_EVAL_COUNT) {
+        char line[CONSOLE_LINE_MAX];
+
+        console_print(supervisor->options->console, "%s",
+                      console_format_tasks(line, supervisor->options->tasks, values + CSV_EVAL_COUNT));
+    }
 }
 
 /* What goes wrong in the learner and in the parts that it starts is said in its log. */
@@ -669,6 +675,7 @@ static int init_part(supervisor_t *supervisor, struct part *part, const char *na
 
 static int init_parts(supervisor_t *supervisor, struct error *err)
 {
+    bool several = supervisor->options->tasks != NULL && supervisor->options->tasks->multitask;
     char path[FS_PATH_MAX], name[24];
     int rc;
 
@@ -684,7 +691,8 @@ static int init_parts(supervisor_t *supervisor, struct error *err)
     follow_init(&supervisor->train, path, CSV_TRAIN_COUNT);
     if ((rc = fs_join(path, supervisor->options->run_dir, "eval.csv", err)) != TD_OK)
         return rc;
-    follow_init(&supervisor->eval, path, CSV_EVAL_COUNT);
+    follow_init(&supervisor->eval, path,
+                CSV_EVAL_COUNT + (several ? 1 + 2 * supervisor->options->tasks->count : 0));
     follow_init(&supervisor->trouble, supervisor->learner.log, 0);
     return TD_OK;
 }

@@ -7,6 +7,7 @@
 #ifndef TD_TOOLS_SUPERVISOR_H
 #define TD_TOOLS_SUPERVISOR_H
 
+#include "common/model/task_set.h"
 #include "tools/console.h"
 
 #include "common/util/error.h"
@@ -19,6 +20,7 @@ struct supervisor_options {
     int actors;                   /* local ones */
     const char *ending;           /* what the learner does when it is asked to end, in words */
     struct console *console;
+    const struct task_set *tasks; /* of the run; with several eval.csv has columns for each */
 };
 
 struct supervisor_result {

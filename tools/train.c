@@ -330,6 +330,7 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
     struct supervisor_result result = {0};
     struct console console;
     char **words = learner_words(run, fresh, given);
+    struct task_set tasks = {0};
     int rc;
 
     if (words == NULL)
@@ -342,8 +343,11 @@ static int train(const struct config *fresh, const bool *given, struct run *run,
                                          .actor_args = actor.args,
                                          .actors = (int)run->config.actors,
                                          .ending = run->config.lockstep ? lockstep_ending : async_ending,
-                                         .console = &console};
-    rc = supervisor_run(&options, &result, err);
+                                         .console = &console,
+                                         .tasks = &tasks};
+    if ((rc = env_task_set(&tasks, &run->config, err)) == TD_OK)
+        rc = supervisor_run(&options, &result, err);
+    task_set_release(&tasks);
     options_words_free(words);
     if (rc != TD_OK)
         return rc;

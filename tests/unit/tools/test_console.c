@@ -188,9 +188,33 @@ static void new_lines_are_followed_once(void **state)
     assert_int_equal(seen_count, 4);
 }
 
+/* The line behind an eval row of several tasks; one that was not evaluated is left out, and no line is too long. */
+static void several_tasks_in_a_line(void **state)
+{
+    struct task list[60] = {{.name = "walker-walk"}, {.name = "cup-catch"}, {.name = "mw-reach"}};
+    struct task_set tasks = {.count = 3, .task = list, .multitask = true};
+    double values[1 + 2 * 60] = {12.34, 154.1, NAN, NAN, NAN, 3, 1};
+    char line[CONSOLE_LINE_MAX];
+
+    (void)state;
+    console_format_tasks(line, &tasks, values);
+    assert_non_null(strstr(line, "score 12.3 of 3 tasks: walker-walk 154.1, mw-reach 3.0"));
+    assert_null(strstr(line, "cup-catch"));
+    values[0] = NAN;
+    assert_null(strstr(console_format_tasks(line, &tasks, values), "score"));
+    for (int i = 0; i < 60; i++) {
+        memset(list[i].name, 'a', TASK_NAME_MAX - 1);
+        values[1 + 2 * i] = -1e300;
+    }
+    tasks.count = 60;
+    console_format_tasks(line, &tasks, values);
+    assert_non_null(strstr(line, "eval.csv has all"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(several_tasks_in_a_line),
         cmocka_unit_test(numbers_read_as_in_the_reference), cmocka_unit_test(rows_are_padded_as_in_the_reference),
         cmocka_unit_test(a_narrow_terminal_keeps_the_reason), cmocka_unit_test(waiting_is_said_in_a_pipe),
         cmocka_unit_test(huge_returns_stay_short), cmocka_unit_test(stats_are_read_with_care),         cmocka_unit_test(a_status_line_is_cut_between_characters),
