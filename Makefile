@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-slurm
-.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-deploy clean help programs tests
+.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-systemd test-deploy clean help programs tests
 all: programs
 
 help:
@@ -102,6 +102,7 @@ help:
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
+	@echo 'make test-systemd  the units under a real systemd that boots in systemd-nspawn'
 	@echo 'make test-deploy  manifests against their schemas; the parts run from the image that the Containerfile describes'
 	@echo 'make clean      remove build/'
 
@@ -232,6 +233,12 @@ test-deb:
 	@deploy/setup-suite packaging
 	@$(MAKE) --no-print-directory deb
 	@bash tests/suites/deb.sh build/deb/*.deb
+
+# The units under a real systemd, which boots in systemd-nspawn.
+test-systemd:
+	@deploy/setup-suite packaging
+	@$(MAKE) --no-print-directory deb
+	@bash tests/suites/systemd.sh build/deb/*.deb
 
 # Kubernetes manifests against the schemas; the image's root made by its Containerfile's steps, and its parts run in it.
 test-deploy:
