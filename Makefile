@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-slurm
-.PHONY: all setup run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-systemd test-deploy clean help programs tests
+.PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-systemd test-deploy clean help programs tests
 all: programs
 
 help:
@@ -99,6 +99,9 @@ help:
 	@echo 'make test-monitoring'
 	@echo '                a real Prometheus and the tensorboard package read what a run shows'
 	@echo 'make test-slurm    launch on a real Slurm of this machine'
+	@echo 'make docs       the documents as a small site in build/docs (MkDocs from PyPI into third_party/)'
+	@echo 'make man        manual pages of the programs in build/man'
+	@echo 'make test-docs  every command in the documents, the long ones with small sizes, and the site itself'
 	@echo 'make bench      all benchmarks'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
@@ -190,6 +193,20 @@ test-slurm:
 		{ echo "tdmpc2: make test-slurm needs slurm-wlm and munge: apt-get install slurm-wlm munge" >&2; exit 2; }
 	@TD_BUILD=$(B) bash tests/process/slurm.sh
 
+# Pages and manual pages: what is a table in the code is a table there.
+docs: programs
+	@deploy/setup-suite docs
+	@docs/build $(B)/bin build/docs
+
+man: programs
+	@rm -rf build/man && mkdir -p build/man
+	@for page in $$($(B)/bin/tdmpc2 manual pages); do \
+		$(B)/bin/tdmpc2 manual $$page > build/man/$$page.1 || exit 1; \
+	done
+
+test-docs: docs man
+	@TD_DOCS=all TD_BUILD=$(B) bash tests/process/docs.sh
+
 bench: programs
 	@$(B)/bin/tdmpc2 bench all $(ARGS)
 
@@ -199,7 +216,7 @@ DOC    = $(DESTDIR)$(PREFIX)/share/doc/tdmpc2
 MAN1   = $(DESTDIR)$(PREFIX)/share/man/man1
 UNITS ?= $(PREFIX)/lib/systemd
 INSTALLED := $(PROGRAMS:$(B)/bin/%=$(B)/installed/%)
-install: $(INSTALLED)
+install: $(INSTALLED) man
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)/bridge/tdmpc2_bridge' '$(SHARE)/monitoring'
 	install -m 755 $(INSTALLED) '$(DESTDIR)$(PREFIX)/bin'
 	install -m 644 $(MUJOCO)/lib/libmujoco.so.3.1.2 '$(DESTDIR)$(PREFIX)/lib/tdmpc2'
@@ -214,12 +231,12 @@ install: $(INSTALLED)
 	install -m 644 $(MUJOCO)/LICENSE '$(DOC)/licences/mujoco'
 	install -m 644 $(MUJOCO)/LICENSES_THIRD_PARTY.md '$(DOC)/licences/mujoco-third-party.md'
 	install -m 644 third_party/dm_control/LICENSE '$(DOC)/licences/dm_control'
-	$(foreach program,$(INSTALLED),deploy/manpage $(program) > '$(MAN1)/$(notdir $(program)).1' && ) true
+	install -m 644 build/man/*.1 '$(MAN1)'
 	deploy/units install '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
 
 # Only what install puts there; folders of its own go whole, the others stay.
 uninstall:
-	rm -f $(foreach program,$(INSTALLED),'$(DESTDIR)$(PREFIX)/bin/$(notdir $(program))' '$(MAN1)/$(notdir $(program)).1')
+	rm -f $(foreach program,$(INSTALLED),'$(DESTDIR)$(PREFIX)/bin/$(notdir $(program))') '$(MAN1)'/tdmpc2.1 '$(MAN1)'/tdmpc2-*.1
 	rm -rf '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)' '$(DOC)' '$(DESTDIR)$(PREFIX)/include/tdmpc2'
 	deploy/units uninstall '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
 
