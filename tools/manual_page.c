@@ -221,9 +221,8 @@ void manual_page(const char *name, const char *sentence, const char *help, FILE 
     for (i = 0; name[i] != '\0' && i + 1 < sizeof(title); i++)
         title[i] = (char)toupper((unsigned char)name[i]);
     title[i] = '\0';
-    fputs(".\\\" made by `tdmpc2 manual`\n.TH ", out);
-    put_text(out, title, (int)strlen(title));
-    fprintf(out, " 1 \"%s\" \"tdmpc2 %s\" \"tdmpc2\"\n.SH NAME\n", DATE, TD_VERSION);
+    fprintf(out, ".\\\" made by `tdmpc2 manual`\n.TH %s 1 \"%s\" \"tdmpc2 %s\" \"tdmpc2\"\n.SH NAME\n", title, DATE,
+            TD_VERSION);
     snprintf(first, sizeof(first), "%s - %s", name, sentence);
     put_line(out, first, (int)strlen(first));
     help = put_synopsis(help, out);
