@@ -452,6 +452,7 @@ static int open_target(struct seed *seed, char dir[FS_PATH_MAX], struct error *e
     config.run_id = seed->run->run_id;
     config.lock_wait_ms = STORE_LOCK_WAIT_MS;
     config.compress_frames = seed->run->config.compress_frames;
+    config.narrow = seed->tasks->count > 1;
     return store_open(&seed->target, &config, err);
 }
 

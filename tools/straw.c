@@ -60,9 +60,11 @@ static struct peer ingest_peer(void)
     return (struct peer){.port = PORT_INGEST, .local = true, .id = 0};
 }
 
-static struct message_spec spec_of(const struct row_schema *schema)
+static struct message_spec spec_of(const struct straw_config *config)
 {
-    return (struct message_spec){schema->obs_type, schema->obs_dim, schema->action_dim, 0, false, 0};
+    const struct row_schema *schema = &config->schema;
+
+    return (struct message_spec){schema->obs_type, schema->obs_dim, schema->action_dim, 0, false, config->tasks};
 }
 
 /* --- rows ------------------------------------------------------------------ */
@@ -92,12 +94,25 @@ void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64
         memcpy(action + i * sizeof(value), &value, sizeof(value));
 }
 
-/* The same, showing a picture if there are any. */
+void straw_task_row(void *row, const struct row_schema *schema, uint32_t slot, uint32_t tasks)
+{
+    uint32_t task = slot % tasks, obs = schema->obs_dim - schema->obs_dim * task / tasks;
+    uint32_t action = schema->action_dim - schema->action_dim * task / tasks;
+    float *values = row_obs(row), *actions = row_action(row, schema);
+
+    memcpy((char *)row + offsetof(struct row_head, task), &task, sizeof(task)); /* rows are aligned to 4 bytes only */
+    memset(values + obs, 0, (schema->obs_dim - obs) * sizeof(*values));
+    memset(actions + action, 0, (schema->action_dim - action) * sizeof(*actions));
+}
+
+/* The same, showing a picture if there are any, or of one task of several. */
 static void put_row(void *row, const struct straw_config *config, uint32_t slot, uint64_t epoch, uint64_t sequence)
 {
     size_t bytes = config->schema.obs_dim;
 
     straw_row(row, &config->schema, slot, epoch, sequence, config->episode);
+    if (config->tasks > 0)
+        straw_task_row(row, &config->schema, slot, config->tasks);
     if (config->frame_count > 0)
         memcpy(row_obs(row), config->frames + sequence % config->frame_count * bytes, bytes);
 }
@@ -146,7 +161,7 @@ static void writer_hello(struct writer *writer)
 
     message.ingest_hello.slot = writer->slot;
     message.ingest_hello.process = writer->process;
-    message.ingest_hello.spec = spec_of(&writer->straw->config.schema);
+    message.ingest_hello.spec = spec_of(&writer->straw->config);
     message.ingest_hello.count = 1;
     message.ingest_hello.streams[0] =
         (struct stream_shown){.store = writer->store, .epoch = writer->epoch};
@@ -282,7 +297,7 @@ static void learner_hello(straw_t *straw)
     message.sample_hello = (struct sample_hello){
         .learner_epoch = 1,
         .process = straw->process,
-        .spec = spec_of(&straw->config.schema),
+        .spec = spec_of(&straw->config),
         .shards = 1,
         .horizon = straw->config.horizon,
         .batch_size = straw->config.batch,

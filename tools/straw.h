@@ -34,6 +34,7 @@ struct straw_config {
     uint32_t episode;    /* rows of each */
     uint32_t horizon, batch;
     uint64_t capacity, map_rows;
+    uint32_t tasks;      /* 0: one; else writers are of tasks in turn, rows as straw_task_row has them */
     bool compress_frames;
     const uint8_t *frames; /* NULL, or the pictures [frame_count][obs_dim] that rows of frames show in turn */
     uint32_t frame_count;
@@ -82,5 +83,8 @@ int straw_fill(const struct straw_config *config, uint64_t run, uint64_t rows, s
 /* The row with this place in its stream, as writers send it. */
 void straw_row(void *row, const struct row_schema *schema, uint32_t slot, uint64_t epoch,
                uint64_t sequence, uint32_t episode);
+
+/* Make it one of task slot % tasks of states, the later the narrower: what is beyond its widths is zero. */
+void straw_task_row(void *row, const struct row_schema *schema, uint32_t slot, uint32_t tasks);
 
 #endif

@@ -86,6 +86,12 @@ void store_guard(const char *dir);
  */
 void store_condemn(store_t *store, const struct error *why);
 
+/*
+ * As store_config.narrow, of a store that was opened without: segments made from now on are narrow. Nothing where rows
+ * are frames, or the store is of a format before 4. TD_OK, TD_ENOMEM.
+ */
+int store_narrow(store_t *store, struct error *err);
+
 /* What store_open would find. */
 struct store_outlook {
     bool exists;

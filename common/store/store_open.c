@@ -371,17 +371,30 @@ static int adopt_identity(struct store *store, struct error *err)
     return TD_OK;
 }
 
+static int make_scratch(struct store *store, struct error *err)
+{
+    if (store->scratch == NULL)
+        store->scratch = malloc(2 * SEGMENT_BYTES_MAX);
+    return store->scratch != NULL ? TD_OK : error_set(err, TD_ENOMEM, "out of memory for a replay store");
+}
+
+int store_narrow(store_t *store, struct error *err)
+{
+    if (store->identity.schema.obs_type == OBS_RGB || store->version < 4)
+        return TD_OK;
+    return make_scratch(store, err);
+}
+
 /* Any store of frames may hold packed segments, any of states narrow ones. */
 static int make_packer(struct store *store, const struct store_config *config, struct error *err)
 {
-    bool packs = store->identity.schema.obs_type == OBS_RGB ? config->compress_frames
-                                                            : config->narrow && store->version >= 4;
+    bool frames = store->identity.schema.obs_type == OBS_RGB;
 
-    if (packs)
-        store->scratch = malloc(2 * SEGMENT_BYTES_MAX);
-    if ((packs && store->scratch == NULL) || packer_create(&store->packer) != TD_OK)
+    if (packer_create(&store->packer) != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory for a replay store");
-    return TD_OK;
+    if (frames && config->compress_frames)
+        return make_scratch(store, err);
+    return !frames && config->narrow ? store_narrow(store, err) : TD_OK;
 }
 
 static int check_file_system(const struct store_config *config, struct error *err)

@@ -130,13 +130,13 @@ void sample_evict(struct shard *shard)
 
 /* --- Hello ----------------------------------------------------------------- */
 
-/* TD_EFOREIGN when the store holds other rows. */
-static int check_schema(const struct shard *shard, const struct row_schema *schema, struct error *err)
+/* The store that is there: TD_EFOREIGN when it holds other rows. Which run it serves it was not told on opening. */
+static int adopt_store(const struct shard *shard, const struct store_config *config, struct error *err)
 {
-    const struct row_schema *has = &store_identity(shard->store)->schema;
+    const struct row_schema *has = &store_identity(shard->store)->schema, *schema = &config->schema;
 
     if (memcmp(has, schema, sizeof(*has)) == 0)
-        return TD_OK;
+        return config->narrow ? store_narrow(shard->store, err) : TD_OK;
     return error_set(err, TD_EFOREIGN,
                      "%s holds rows of type %u with %u observations and %u actions, this run has type "
                      "%u, %u and %u: choose another replay_dir",
@@ -157,6 +157,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .bytes_limit = shard->config.bytes_limit,
         .lock_wait_ms = shard->config.lock_wait_ms,
         .compress_frames = shard->config.compress_frames,
+        .narrow = hello->spec.tasks > 1,
         .force = shard->config.force,
         .progress = shard->config.progress,
     };
@@ -166,7 +167,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
     if (hello->map_rows > SHARD_ROWS_MAX)
         return error_set(err, TD_EINVAL, "no store holds %llu rows", (unsigned long long)hello->map_rows);
     if (shard->store != NULL)
-        return check_schema(shard, &config.schema, err);
+        return adopt_store(shard, &config, err);
     if ((rc = shard_open_store(shard, &config, err)) != TD_OK)
         return rc;
     shard->run = store_identity(shard->store)->run_id;

@@ -14,9 +14,11 @@
 #define WRITERS 4u
 #define EPISODE 23u
 #define CAPACITY 4000u
+#define TASKS    2u /* of the test with wide rows: half of its writers send narrower ones */
 
-static const struct row_schema states = {OBS_STATE, 5, 2}, frames = {OBS_RGB, 700, 2};
+static const struct row_schema states = {OBS_STATE, 5, 2}, many = {OBS_STATE, 12, 4}, frames = {OBS_RGB, 700, 2};
 static struct row_schema schema; /* of the test under way */
+static uint32_t tasks;           /* and how many; 0: one */
 
 static const char *program(void)
 {
@@ -37,11 +39,13 @@ static void expect_rows(const char *rows, const struct store_record *record, uin
 
     for (uint32_t i = 0; i < count; i++) {
         straw_row(expected, &schema, record->slot, record->epoch, record->sequence + first + i, EPISODE);
+        if (tasks > 0)
+            straw_task_row(expected, &schema, record->slot, tasks);
         assert_memory_equal(rows + i * row_stride(&schema), expected, row_stride(&schema));
     }
 }
 
-static bool is_packed(store_t *store, uint64_t id)
+static uint32_t packing_of(store_t *store, uint64_t id)
 {
     struct segment_head head;
     size_t length;
@@ -49,14 +53,14 @@ static bool is_packed(store_t *store, uint64_t id)
 
     assert_non_null(bytes);
     assert_int_equal(segment_open(&head, bytes, length), TD_OK);
-    return head.packing == SEGMENT_ZSTD;
+    return head.packing;
 }
 
 /*
  * Each stream's kept episodes follow each other without gap or overlap up to its open rows, and its
  * mark is no lower than what its writer was promised.
  */
-static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked, bool compress)
+static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked)
 {
     struct store_config config = {.dir = dir, .any_shard = true, .lock_wait_ms = 15000};
     uint64_t next[WRITERS], total = 0;
@@ -73,7 +77,9 @@ static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked,
         assert_int_equal(record.epoch, epoch[record.slot]);
         assert_true(next[record.slot] == UINT64_MAX || next[record.slot] == record.sequence);
         next[record.slot] = record.sequence + record.rows;
-        assert_int_equal(is_packed(store, id), compress);
+        assert_int_equal(packing_of(store, id), schema.obs_type == OBS_RGB              ? SEGMENT_ZSTD
+                                                : tasks > 0 && record.slot % tasks > 0 ? SEGMENT_NARROW
+                                                                                       : SEGMENT_PLAIN);
         for (uint32_t row = 0; row < record.rows;) {
             uint32_t count = record.rows - row;
             const char *rows = store_rows(store, id, row, &count);
@@ -100,21 +106,23 @@ static void audit(const char *dir, const uint64_t *epoch, const uint64_t *acked,
     store_close(&store);
 }
 
-/* Rows of states, or frames that the shard compresses. */
+/* Rows of states, those of two tasks, or frames that the shard compresses. */
 static void killed_at_random_moments(void **state)
 {
     bool compress = *state == &frames;
     struct straw_config config = {.dir = NULL, .program = program(), .schema = *(struct row_schema *)*state,
                                   .writers = WRITERS, .chunk = 7, .window = 8, .episode = EPISODE,
                                   .horizon = 3, .batch = 16, .capacity = CAPACITY,
-                                  .map_rows = CAPACITY + 2000, .compress_frames = compress};
-    int rounds = test_long() ? 50 : compress ? 5 : 12;
+                                  .map_rows = CAPACITY + 2000, .compress_frames = compress,
+                                  .tasks = *state == &many ? TASKS : 0};
+    int rounds = test_long() ? 50 : *state == &states ? 8 : 5;
     uint64_t epoch[WRITERS], acked[WRITERS], before = 0;
     struct error err = {0};
     char dir[512];
     straw_t *straw;
 
     schema = config.schema;
+    tasks = config.tasks;
     snprintf(dir, sizeof(dir), "%s/replay%u", test_folder(), schema.obs_dim);
     config.dir = dir;
     assert_ok(straw_start(&straw, &config, &err), err);
@@ -150,7 +158,7 @@ static void killed_at_random_moments(void **state)
         straw_writer(straw, slot, &epoch[slot], &acked[slot]);
     kill(straw_pid(straw), SIGKILL);
     straw_stop(&straw);
-    audit(dir, epoch, acked, compress);
+    audit(dir, epoch, acked);
 }
 
 /* kill -9 at a million rows: the shard checks what it finds, counts, and serves again within 5 s. */
@@ -211,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bad_options_are_refused),
         cmocka_unit_test_prestate(killed_at_random_moments, (void *)(uintptr_t)&states),
+        cmocka_unit_test_prestate(killed_at_random_moments, (void *)(uintptr_t)&many),
         cmocka_unit_test_prestate(killed_at_random_moments, (void *)(uintptr_t)&frames),
         cmocka_unit_test(ready_again_at_a_million_rows),
     };

@@ -19,6 +19,7 @@
 #define CHUNK    7u
 #define WINDOW   4u
 #define CAPACITY 400u
+#define TASKS    2u /* of one's rows the last columns are not stored */
 
 static const struct row_schema schema = {OBS_STATE, 5, 2};
 
@@ -27,6 +28,7 @@ static void fill_row(void *row, const struct row_schema *of, uint32_t slot, uint
 {
     (void)flags;
     straw_row(row, of, slot, epoch, sequence, EPISODE);
+    straw_task_row(row, of, slot, TASKS);
 }
 
 /* --- what was acknowledged ----------------------------------------------------- */
@@ -106,7 +108,7 @@ static disk_t *record_shard(uint64_t ms, char image[512])
     char dir[512], log[512], program[FS_PATH_MAX];
     struct straw_config config = {.dir = dir, .program = live_program("tdmpc2-replay", program), .schema = schema,
                                   .writers = WRITERS, .chunk = CHUNK, .window = WINDOW, .episode = EPISODE,
-                                  .horizon = 3, .batch = 8, .capacity = CAPACITY, .map_rows = 4000, .pace_us = 3000};
+                                  .horizon = 3, .batch = 8, .capacity = CAPACITY, .map_rows = 4000, .pace_us = 3000, .tasks = TASKS};
     struct error err = {0};
     straw_t *straw;
     disk_t *disk;

@@ -21,6 +21,19 @@
 static const struct row_schema schema = {OBS_STATE, 6, 2};
 static const char *self;
 
+/* Streams are of three tasks: slot 0 has all columns, 1 but four and one, 2 five. */
+static void fill_row(void *row, const struct row_schema *of, uint32_t slot, uint64_t epoch, uint64_t sequence,
+                     uint32_t flags)
+{
+    static const uint32_t obs[SLOTS] = {6, 4, 5}, action[SLOTS] = {2, 1, 2};
+    struct test_row_id id = {slot, 0, epoch, sequence};
+
+    test_row_fill(row, of, &id, flags);
+    memcpy((char *)row + offsetof(struct row_head, task), &slot, sizeof(slot)); /* rows are aligned to 4 bytes only */
+    memset((float *)row_obs(row) + obs[slot], 0, (of->obs_dim - obs[slot]) * sizeof(float));
+    memset(row_action(row, of) + action[slot], 0, (of->action_dim - action[slot]) * sizeof(float));
+}
+
 /* --- the life that is recorded: another process of this program -------------- */
 
 struct life {
@@ -81,11 +94,10 @@ static void append(struct life *life, uint32_t slot)
     struct error err = {0};
 
     for (uint32_t i = 0; i < count; i++) {
-        struct test_row_id id = {slot, 0, stream->epoch, stream->next + i};
         bool ends = i + 1 == count && rng_below(&life->rng, 4) == 0;
 
-        test_row_fill(rows + i * stride, &schema, &id,
-                      (i == 0 && stream->open_rows == 0 ? ROW_FIRST : 0u) | (ends ? ROW_TRUNCATED : 0u));
+        fill_row(rows + i * stride, &schema, slot, stream->epoch, stream->next + i,
+                 (i == 0 && stream->open_rows == 0 ? ROW_FIRST : 0u) | (ends ? ROW_TRUNCATED : 0u));
     }
     TD_ASSERT(store_append(life->store, slot, 0, rows, count, &err) == TD_OK, "%s", err.text);
 }
@@ -108,7 +120,7 @@ static void open_store(struct life *life)
     TD_ASSERT(store_open(&life->store, &life->config, &err) == TD_OK, "%s", err.text);
 }
 
-/* Appends, commits, an abort now and then; some streams begin anew; the store is closed and reopened. */
+/* Appends, commits, an abort now and then; some streams begin anew; the store is closed and reopened, padded and narrow. */
 static void live(struct life *life, int steps)
 {
     for (int step = 0; step < steps; step++) {
@@ -128,6 +140,7 @@ static void live(struct life *life, int steps)
         if (step % 40 == 39) {
             commit(life);
             store_close(&life->store);
+            life->config.narrow = !life->config.narrow;
             open_store(life);
         }
     }
@@ -136,7 +149,8 @@ static void live(struct life *life, int steps)
 static int record(const char *dir, int steps)
 {
     struct life life = {
-        .config = {.dir = dir, .schema = schema, .run_id = RUN, .rows = 1000, .map_bytes = MAP, .force = true},
+        .config = {.dir = dir, .schema = schema, .run_id = RUN, .rows = 1000, .map_bytes = MAP, .force = true,
+                   .narrow = true},
     };
     struct rng_key key = {.seed = 5, .purpose = RNG_TEST};
 
@@ -154,14 +168,6 @@ static int record(const char *dir, int steps)
 }
 
 /* --- what was promised, at some moment --------------------------------------- */
-
-static void fill_row(void *row, const struct row_schema *of, uint32_t slot, uint64_t epoch, uint64_t sequence,
-                     uint32_t flags)
-{
-    struct test_row_id id = {slot, 0, epoch, sequence};
-
-    test_row_fill(row, of, &id, flags);
-}
 
 /* The independent log: marks of the first `events` events. */
 static void read_promise(const disk_t *disk, size_t events, struct promise *promise)
