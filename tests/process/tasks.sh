@@ -38,11 +38,12 @@ check 'every task has its rows' even
 check 'tasks are named' says ': toy-oppose:10'
 "$bin/tdmpc2" replay verify "$work/run" >"$work/out" 2>&1
 check 'what is stored unpadded is whole' [ $? = 0 ]
-"$bin/tdmpc2" replay hash "$work/run" >"$work/hash" 2>/dev/null
+rows() { "$bin/tdmpc2" replay hash "$1" 2>/dev/null | grep -v replay.episodes; } # of which stream they were is not exported
+rows "$work/run" >"$work/hash"
 "$bin/tdmpc2" replay export "$work/run" "$work/set.safetensors" >"$work/out" 2>&1 &&
     "$bin/tdmpc2" data import "$work/set.safetensors" "$work/again" >>"$work/out" 2>&1 &&
-    "$bin/tdmpc2" replay hash "$work/again" >"$work/hash2" 2>/dev/null
-check 'it is exported and imported' [ "$(grep -c replay "$work/hash")" = 7 ]
+    rows "$work/again" >"$work/hash2"
+check 'it is exported and imported' [ "$(grep -c replay "$work/hash")" = 6 ]
 check 'to the bit' cmp "$work/hash" "$work/hash2"
 
 timeout 20 "$bin/tdmpc2" train tasks=toy-copy:20,toy:15 work_dir="$work/run" >"$work/out" 2>&1 </dev/null
