@@ -283,6 +283,9 @@ $(B)/gen/%.o: $(GEN)/%.c Makefile | $(PROTO_H) $(SETUP)
 	$(call show,CC,$<)
 	$(Q)$(CC) $(filter-out -W%,$(CFLAGS_ALL)) -MMD -MP -c -o $@ $<
 
+# What it takes in by .incbin
+$(B)/learner/dashboard/assets.o: $(wildcard learner/dashboard/page.* learner/dashboard/published.csv learner/dashboard/uplot/uPlot.*)
+
 # The archive is remade whole, so a deleted or renamed source leaves nothing behind.
 $(LIB): $(call obj,$(LIB_SRC)) $(PROTO_C:$(GEN)/%.c=$(B)/gen/%.o)
 	@rm -f $@

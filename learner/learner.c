@@ -180,10 +180,13 @@ static int build(learner_t *learner, struct error *err)
     learner->cores = cores_available();
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
     confine_learner(&keep, &learner->run.config, learner->run.dir);
-    if ((rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
+    if ((rc = dashboard_open(&learner->dashboard, &learner->run.config, learner->run.dir, err)) != TD_OK ||
+        (rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
         (rc = seed_replay(&learner->run, &learner->env, &learner->tasks, log_seeding, NULL, err)) != TD_OK ||
         (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
-        (rc = open_files(learner, err)) != TD_OK || (rc = open_coordinator(learner, err)) != TD_OK ||
+        (rc = open_files(learner, err)) != TD_OK ||
+        (rc = dashboard_start(learner->dashboard, learner->options, learner->options_size, err)) != TD_OK ||
+        (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||
         (rc = loop_signals(learner->loop, on_signal, learner, err)) != TD_OK ||
@@ -258,6 +261,9 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
 
 int learner_run(learner_t *learner)
 {
+    if (learner->dashboard != NULL)
+        log_info("dashboard", "address=http://%s/ token_file=%s", dashboard_address(learner->dashboard),
+                 dashboard_token_file(learner->dashboard));
     log_info("started", "dir=%s task=%s tasks=%d epoch=%u threads=%d lockstep=%d", learner->run.dir,
              config_tasks(&learner->run.config), learner->tasks.count, learner->run.epoch, learner->threads, learner->run.config.lockstep);
     if (learner->run.config.lockstep && !learner->env.exact_state)
@@ -289,6 +295,7 @@ void learner_destroy(learner_t **out)
     post_close(&learner->post, LINGER_MS);
     stats_close(&learner->stats);
     exporter_close(&learner->exporter);
+    dashboard_close(&learner->dashboard);
     guard_close(&learner->guard);
     compute_destroy(&learner->compute); /* before what its jobs point to */
     coordinator_destroy(&learner->coordinator);

@@ -18,6 +18,7 @@
 #include "learner/child.h"
 #include "learner/compute.h"
 #include "learner/coordinator.h"
+#include "learner/dashboard/dashboard.h"
 #include "learner/journal.h"
 #include "learner/learner.h"
 #include "learner/run.h"
@@ -54,6 +55,7 @@ struct learner {
     post_t *post;
     stats_t *stats;
     exporter_t *exporter;                /* or NULL */
+    dashboard_t *dashboard;              /* or NULL */
     char network[ADDRESS_MAX]; /* where other machines join, or "" */
     struct rundir_part record;
     bool recorded;

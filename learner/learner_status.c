@@ -206,6 +206,18 @@ static void tell_systemd(const struct coordinator_view *view, uint64_t now_ms)
     notify_beat(now_ms);
 }
 
+/* Who takes part, and all the metrics, for the page. */
+static void show(learner_t *learner, uint64_t now)
+{
+    struct coordinator_member members[DASHBOARD_PARTS];
+    int count;
+
+    if (learner->dashboard == NULL)
+        return;
+    count = coordinator_members(learner->coordinator, now, members, DASHBOARD_PARTS);
+    dashboard_update(learner->dashboard, learner->metrics, members, count, now);
+}
+
 void status_second(void *context)
 {
     learner_t *learner = context;
@@ -216,6 +228,7 @@ void status_second(void *context)
     take_sample(&learner->status, now, &view);
     set_present(learner, &view);
     set_estimates(learner, &view);
+    show(learner, now);
     if (!learner->exiting)
         tell_systemd(&view, now);
 }

@@ -27,6 +27,7 @@
 #define TOKEN_MIN 16
 #define SWEEP_MS  500
 #define BEARER    "Bearer "
+#define COOKIE    "tdmpc2"
 
 struct visitor {
     struct MHD_Connection *connection; /* NULL: a free place */
@@ -178,16 +179,23 @@ void http_unlisten(struct http_socket *socket)
 
 /* --- requests ---------------------------------------------------------------- */
 
-static enum MHD_Result reply(struct MHD_Connection *connection, int status, const char *type, char *body, size_t length)
+static enum MHD_Result reply(struct MHD_Connection *connection, const struct http_answer *answer)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(length, body, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response = MHD_create_response_from_buffer(answer->length, answer->body, MHD_RESPMEM_MUST_FREE);
+    int status = answer->status;
     enum MHD_Result result;
 
     if (response == NULL) {
-        free(body);
+        free(answer->body);
         return MHD_NO;
     }
-    MHD_add_response_header(response, "Content-Type", type);
+    MHD_add_response_header(response, "Content-Type", answer->type);
+    if (answer->policy != NULL) {
+        MHD_add_response_header(response, "Content-Security-Policy", answer->policy);
+        MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+    }
+    if (answer->content_range[0] != '\0')
+        MHD_add_response_header(response, "Content-Range", answer->content_range);
     MHD_add_response_header(response, "Cache-Control", "no-store");
     MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     MHD_add_response_header(response, "Connection", "close");
@@ -202,19 +210,47 @@ static enum MHD_Result reply(struct MHD_Connection *connection, int status, cons
 
 static enum MHD_Result reply_text(struct MHD_Connection *connection, int status, const char *text)
 {
-    char *copy = strdup(text);
+    struct http_answer answer = {.status = status, .type = "text/plain; charset=utf-8", .body = strdup(text), .length = strlen(text)};
 
-    return copy == NULL ? MHD_NO : reply(connection, status, "text/plain; charset=utf-8", copy, strlen(copy));
+    return answer.body == NULL ? MHD_NO : reply(connection, &answer);
 }
 
 /* In time that does not depend on how much of the token is right. */
+static bool token_is(const struct http *http, const char *shown)
+{
+    size_t length = strlen(http->socket.token);
+
+    return shown != NULL && strlen(shown) == length && CRYPTO_memcmp(shown, http->socket.token, length) == 0;
+}
+
 static bool token_shown(const struct http *http, struct MHD_Connection *connection)
 {
     const char *shown = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Authorization");
-    size_t length = strlen(http->socket.token);
 
-    return shown != NULL && strncasecmp(shown, BEARER, strlen(BEARER)) == 0 && strlen(shown) == strlen(BEARER) + length &&
-           CRYPTO_memcmp(shown + strlen(BEARER), http->socket.token, length) == 0;
+    if (shown != NULL && strncasecmp(shown, BEARER, strlen(BEARER)) == 0 && token_is(http, shown + strlen(BEARER)))
+        return true;
+    return http->socket.browser && token_is(http, MHD_lookup_connection_value(connection, MHD_COOKIE_KIND, COOKIE));
+}
+
+/* The token came in the address: take it out of there, out of the history, into a cookie no script can read. */
+static enum MHD_Result give_cookie(const struct http *http, struct MHD_Connection *connection)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
+    char cookie[HTTP_TOKEN_MAX + 64];
+    enum MHD_Result result;
+
+    if (response == NULL)
+        return MHD_NO;
+    snprintf(cookie, sizeof(cookie), COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict", http->socket.token);
+    MHD_add_response_header(response, "Set-Cookie", cookie);
+    OPENSSL_cleanse(cookie, sizeof(cookie));
+    MHD_add_response_header(response, "Location", "/");
+    MHD_add_response_header(response, "Cache-Control", "no-store");
+    MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
+    MHD_add_response_header(response, "Connection", "close");
+    result = MHD_queue_response(connection, MHD_HTTP_SEE_OTHER, response);
+    MHD_destroy_response(response);
+    return result;
 }
 
 /* A number or localhost, with or without a port; requests of HTTP/1.0 may name none. */
@@ -248,16 +284,20 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     http->answered++;
     if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0)
         return reply_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "GET and HEAD alone\n");
+    if (http->socket.browser && http->socket.token[0] != '\0' &&
+        token_is(http, MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "token")))
+        return give_cookie(http, connection);
     if (http->socket.token[0] != '\0' && !token_shown(http, connection))
         return reply_text(connection, MHD_HTTP_UNAUTHORIZED, "this address asks for its token: Authorization: Bearer TOKEN\n");
     if (http->socket.token[0] == '\0' && http->socket.loopback && !host_is_plain(connection))
         return reply_text(connection, MHD_HTTP_FORBIDDEN, "ask for 127.0.0.1 or localhost, not for a name\n");
+    answer.range = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Range");
     http->answer(http->context, path, &answer);
     if (answer.status == 0)
         return reply_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
     if (answer.body == NULL)
         return MHD_NO;
-    return reply(connection, answer.status, answer.type, answer.body, answer.length);
+    return reply(connection, &answer);
 }
 
 /* --- visitors ------------------------------------------------------------------ */

@@ -36,6 +36,7 @@ struct http_socket {
     char address[ADDRESS_MAX];  /* HOST:PORT as bound: where a picked port is known */
     bool loopback;
     char token[HTTP_TOKEN_MAX]; /* "": none is asked for */
+    bool browser;               /* the token may come once as ?token=, and then as a cookie that is given for it */
     unsigned deadline_ms;       /* of a connection */
 };
 
@@ -52,10 +53,13 @@ void http_unlisten(struct http_socket *socket);
 
 /* What an answer is made of; body is malloc'd and taken. A status of 0 means: there is no such page. */
 struct http_answer {
+    const char *range; /* in: the request's Range header, or NULL */
     int status;
-    const char *type; /* a literal */
+    const char *type;  /* a literal */
     char *body;
     size_t length;
+    const char *policy;     /* a literal for Content-Security-Policy, or NULL */
+    char content_range[80]; /* of a status 206 or 416, "" else */
 };
 
 typedef void http_answer_fn(void *context, const char *path, struct http_answer *out);

@@ -1,0 +1,49 @@
+/*
+ * dashboard.h - the run as a page for a browser, when `dashboard=` asks for it.
+ *
+ *   /             the page; its script, style, uPlot and the published curves beside it, all inside this program
+ *   /events       server-sent events: the newest snapshot, then the end; a browser asks again after a second.
+ *                 So no client holds a place, and a slow one is cut as any other (http.h).
+ *   /eval.csv, /train.csv   the run's curves, thinned to DASHBOARD_LINES
+ *   /config.yaml  the options
+ *   /video.mp4    the newest evaluation's, with ranges
+ *
+ * The loop leaves a snapshot once a second; everything else happens on the server's thread. No path is made
+ * from what a client says. Beyond loopback whoever asks must show the token of RUN/dashboard.token, which is
+ * made here, once as ?token= and then by a cookie.
+ *
+ * Owns:    the HTTP server, the snapshot.
+ * Borrows: the options' text, until dashboard_close.
+ * Thread:  the loop's.
+ */
+#ifndef TD_LEARNER_DASHBOARD_H
+#define TD_LEARNER_DASHBOARD_H
+
+#include "common/metrics/metrics.h"
+#include "common/util/config.h"
+#include "learner/coordinator.h"
+
+#define DASHBOARD_LINES 2000 /* of a curve */
+#define DASHBOARD_PARTS 256  /* told of one by one */
+
+typedef struct dashboard dashboard_t;
+
+/*
+ * Listen as config->dashboard says, before anything is given up (confine.h); *out NULL when it is empty.
+ * TD_OK; what http_listen says; TD_EIO when the token cannot be written into run_dir.
+ */
+int dashboard_open(dashboard_t **out, const struct config *config, const char *run_dir, struct error *err);
+
+/* Serve, with the options as text. With NULL nothing happens, here and below. TD_OK, TD_EIO, TD_ENOMEM. */
+int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, struct error *err);
+void dashboard_close(dashboard_t **dashboard);
+
+/* The next snapshot. */
+void dashboard_update(dashboard_t *dashboard, metrics_t *metrics, const struct coordinator_member *members, int count,
+                      uint64_t now_ms);
+
+/* HOST:PORT as bound; the file with the token, "" when none is asked for. */
+const char *dashboard_address(const dashboard_t *dashboard);
+const char *dashboard_token_file(const dashboard_t *dashboard);
+
+#endif
