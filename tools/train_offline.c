@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/env/tasks.h"
+#include "common/metrics/tensorboard.h"
 #include "common/model/dims.h"
 #include "common/tensor/gemm.h"
 #include "common/util/clock.h"
@@ -19,7 +20,7 @@
 #include "tools/evaluation.h"
 
 #define LOG_EVERY 10000u /* iterations, as the reference */
-#define EVAL_FRONT 5     /* columns of eval.csv before those of the tasks */
+#define EVAL_FRONT 6     /* columns of eval.csv before those of the tasks */
 #define NAME_BYTES (TASK_NAME_MAX + 24)
 
 struct offline {
@@ -36,6 +37,7 @@ struct offline {
     snapshot_t *numbers;
     struct progress *progress;
     csv_t *train, *eval;
+    tensorboard_t *events; /* or NULL */
     char (*names)[NAME_BYTES]; /* of eval.csv's columns */
     double *values;
     struct evaluation_episode *episodes;
@@ -192,23 +194,46 @@ static int save(struct offline *offline, bool final, struct error *err)
 
 /* --- what is written down --------------------------------------------------- */
 
+static const char *const train_columns[] = {"step", "elapsed_time",
+#define UPDATE_STAT(name) #name,
+                                            UPDATE_STATS(UPDATE_STAT)
+#undef UPDATE_STAT
+};
+
 static int open_train(struct offline *offline, struct error *err)
 {
-    static const char *const columns[] = {"step", "elapsed_time",
-#define UPDATE_STAT(name) #name,
-                                          UPDATE_STATS(UPDATE_STAT)
-#undef UPDATE_STAT
-    };
     char path[FS_PATH_MAX];
     int rc = run_path(&offline->run, "train.csv", path, err);
 
-    return rc != TD_OK ? rc : csv_open(&offline->train, path, columns, (int)TD_LEN(columns), offline->iteration - 1, NULL, err);
+    return rc != TD_OK ? rc : csv_open(&offline->train, path, train_columns, (int)TD_LEN(train_columns), offline->iteration - 1,
+                                       NULL, err);
+}
+
+/* What was written for this iteration and later ones, by a start that was killed, is void. */
+static int open_events(struct offline *offline, struct error *err)
+{
+    int rc = offline->run.config.tensorboard ? tensorboard_open(&offline->events, offline->run.dir, err) : TD_OK;
+
+    if (rc == TD_OK && offline->events != NULL && offline->iteration > 0)
+        rc = tensorboard_purge(offline->events, offline->iteration, err);
+    return rc;
+}
+
+/* Under the reference's keys: its category, and `iteration` where a csv file says step. */
+static int write_event(struct offline *offline, const char *name, double value, struct error *err)
+{
+    char tag[NAME_BYTES + 16];
+    struct tensorboard_scalar scalar = {tag, value};
+
+    snprintf(tag, sizeof(tag), "pretrain/%s", strcmp(name, "step") == 0 ? "iteration" : name);
+    return tensorboard_scalars(offline->events, offline->iteration, &scalar, 1, err);
 }
 
 static int open_eval(struct offline *offline, struct error *err)
 {
-    static const char *const front[EVAL_FRONT] = {"step", "episode_reward", "normalized_score", "avg_dmcontrol",
-                                                  "avg_metaworld"};
+    static const char *const front[EVAL_FRONT] = {"step", "episode_reward", "normalized_score",
+                                                  "episode_reward+avg_dmcontrol", "episode_reward+avg_metaworld",
+                                                  "episode_success+avg_metaworld"};
     int tasks = offline->tasks.count, count = EVAL_FRONT + 2 * tasks, rc;
     const char **columns = calloc((size_t)count, sizeof(*columns));
     char path[FS_PATH_MAX];
@@ -240,7 +265,9 @@ static int open_files(struct offline *offline, struct error *err)
 {
     int rc = offline->run.config.save_csv ? open_train(offline, err) : TD_OK;
 
-    return rc != TD_OK ? rc : open_eval(offline, err);
+    if (rc == TD_OK)
+        rc = open_eval(offline, err);
+    return rc == TD_OK ? open_events(offline, err) : rc;
 }
 
 static double seconds(const struct offline *offline)
@@ -255,11 +282,14 @@ static int log_losses(struct offline *offline, const struct update_stats *stats,
                        UPDATE_STATS(UPDATE_STAT)
 #undef UPDATE_STAT
     };
+    int rc = TD_OK;
 
     printf(" pretrain      I: %-10" PRIu64 "   loss: %-10.4g   T: %.0f s\n", offline->iteration, (double)stats->total_loss,
            seconds(offline));
     fflush(stdout);
-    return offline->train == NULL ? TD_OK : csv_append(offline->train, values, err);
+    for (size_t i = 0; i < TD_LEN(train_columns) && rc == TD_OK; i++)
+        rc = write_event(offline, train_columns[i], values[i], err);
+    return rc != TD_OK || offline->train == NULL ? rc : csv_append(offline->train, values, err);
 }
 
 /* --- evaluation ------------------------------------------------------------ */
@@ -296,7 +326,7 @@ static int evaluate_task(struct offline *offline, int index, double *reward, dou
 
 /* Means over the tasks that were evaluated; NaN of none. */
 struct means {
-    double reward, score, control, success;
+    double reward, score, control, manipulation, success;
     int tasks, controls, manipulations;
 };
 
@@ -309,6 +339,7 @@ static void add_task(struct means *means, const char *name, double reward, doubl
     means->reward += reward;
     means->score += manipulation ? 100 * success : reward / 10;
     means->control += manipulation ? 0 : reward;
+    means->manipulation += manipulation ? reward : 0;
     means->success += manipulation ? success : 0;
     means->controls += !manipulation;
     means->manipulations += manipulation;
@@ -319,7 +350,7 @@ static int evaluate(struct offline *offline, struct error *err)
 {
     struct means means = {0};
     double *values = offline->values;
-    int rc;
+    int rc = TD_OK;
 
     for (int i = 0; i < offline->tasks.count && !asked_to_stop; i++) {
         double *of = values + EVAL_FRONT + 2 * (size_t)i;
@@ -334,11 +365,14 @@ static int evaluate(struct offline *offline, struct error *err)
     values[1] = means.reward / means.tasks;
     values[2] = means.score / means.tasks;
     values[3] = means.controls > 0 ? means.control / means.controls : NAN;
-    values[4] = means.manipulations > 0 ? means.success / means.manipulations : NAN;
+    values[4] = means.manipulations > 0 ? means.manipulation / means.manipulations : NAN;
+    values[5] = means.manipulations > 0 ? means.success / means.manipulations : NAN;
     printf(" eval          I: %-10" PRIu64 "   R: %-10.1f   score: %.1f (%d tasks)\n", offline->iteration, values[1],
            values[2], means.tasks);
     fflush(stdout);
-    return offline->run.config.save_csv ? csv_append(offline->eval, values, err) : TD_OK;
+    for (int i = 1; i < EVAL_FRONT + 2 * offline->tasks.count && rc == TD_OK; i++)
+        rc = write_event(offline, offline->names[i], values[i], err);
+    return rc == TD_OK && offline->run.config.save_csv ? csv_append(offline->eval, values, err) : rc;
 }
 
 /* --- the loop -------------------------------------------------------------- */
@@ -416,6 +450,7 @@ static void release(struct offline *offline)
 {
     csv_close(&offline->train);
     csv_close(&offline->eval);
+    tensorboard_close(&offline->events);
     snapshot_destroy(&offline->numbers);
     update_destroy(&offline->update);
     world_model_destroy(&offline->model);
