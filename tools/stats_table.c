@@ -166,6 +166,23 @@ static void print_row(const struct stats_run *run, const int *columns, int count
     fputc('\n', out);
 }
 
+/* Of several tasks a line each: "; " divides what the learner says of them. */
+static void print_tasks(const char *title, char *said, FILE *out)
+{
+    char *rest = said, *end;
+
+    if (strstr(said, "; ") == NULL) {
+        fprintf(out, "%s has tasks: %s\n", title, said);
+        return;
+    }
+    fprintf(out, "%s has tasks:\n", title);
+    for (; rest != NULL; rest = end == NULL ? NULL : end + 2) {
+        if ((end = strstr(rest, "; ")) != NULL)
+            *end = '\0';
+        fprintf(out, "  %s\n", rest);
+    }
+}
+
 /* "actor-0 waits: for parameters", for every part that says something. */
 static void print_texts(const struct stats_run *run, FILE *out)
 {
@@ -173,7 +190,7 @@ static void print_texts(const struct stats_run *run, FILE *out)
         const char *name, *verb;
     } texts[] = {{"phase", "is"}, {"waiting", "waits for"}, {"bottleneck", "says"},
                {"damage", "met damage"}, {"tasks", "has tasks"}};
-    char title[64], said[METRICS_TEXT_MAX];
+    char title[64], said[METRICS_LONG_MAX];
 
     for (int i = 0; i < run->count; i++) {
         title_of(&run->parts[i], title, sizeof(title));
@@ -192,7 +209,10 @@ static void print_texts(const struct stats_run *run, FILE *out)
                 text += 12;
             snprintf(said, sizeof(said), "%s", text);
             stats_printable(said);
-            fprintf(out, "%s %s: %s\n", title, texts[t].verb, said);
+            if (strcmp(texts[t].name, "tasks") == 0)
+                print_tasks(title, said, out);
+            else
+                fprintf(out, "%s %s: %s\n", title, texts[t].verb, said);
         }
     }
 }

@@ -116,6 +116,11 @@ int metric_find(const char *name)
     return -1;
 }
 
+static size_t text_max(enum metric metric)
+{
+    return metric == METRIC_tasks ? METRICS_LONG_MAX : METRICS_TEXT_MAX;
+}
+
 /* --- life ------------------------------------------------------------------ */
 
 int metrics_create(metrics_t **out, const struct metrics_owner *owner)
@@ -138,7 +143,7 @@ int metrics_create(metrics_t **out, const struct metrics_owner *owner)
         if (table[i].kind == METRIC_HISTOGRAM)
             metrics->histograms[i] = calloc(1, sizeof(*metrics->histograms[i]));
         else if (table[i].kind == METRIC_TEXT)
-            metrics->texts[i] = calloc(1, METRICS_TEXT_MAX);
+            metrics->texts[i] = calloc(1, text_max((enum metric)i));
         else
             continue;
         if (metrics->histograms[i] == NULL && metrics->texts[i] == NULL) {
@@ -251,17 +256,17 @@ void metrics_record(metrics_t *metrics, enum metric metric, double value)
 
 void metrics_text(metrics_t *metrics, enum metric metric, const char *format, ...)
 {
-    char text[METRICS_TEXT_MAX];
+    char text[METRICS_LONG_MAX];
     va_list args;
 
     if (metrics == NULL)
         return;
     check(metrics, metric, METRIC_TEXT);
     va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
+    vsnprintf(text, text_max(metric), format, args);
     va_end(args);
     pthread_mutex_lock(&metrics->text_mutex);
-    memcpy(metrics->texts[metric], text, sizeof(text));
+    memcpy(metrics->texts[metric], text, strlen(text) + 1);
     pthread_mutex_unlock(&metrics->text_mutex);
 }
 
@@ -385,11 +390,11 @@ void metrics_recorded(metrics_t *metrics, enum metric metric, uint64_t *count, d
     *sum = (double)steps / RESOLUTION;
 }
 
-char *metrics_read_text(metrics_t *metrics, enum metric metric, char out[METRICS_TEXT_MAX])
+char *metrics_read_text(metrics_t *metrics, enum metric metric, char *out)
 {
     check(metrics, metric, METRIC_TEXT);
     pthread_mutex_lock(&metrics->text_mutex);
-    memcpy(out, metrics->texts[metric], METRICS_TEXT_MAX);
+    memcpy(out, metrics->texts[metric], strlen(metrics->texts[metric]) + 1);
     pthread_mutex_unlock(&metrics->text_mutex);
     return out;
 }
@@ -461,7 +466,7 @@ static void put_histogram(struct writer *writer, metrics_t *metrics, enum metric
 static void put_metric(struct writer *writer, metrics_t *metrics, enum metric metric, uint64_t now_ms)
 {
     const char *name = table[metric].name;
-    char text[METRICS_TEXT_MAX];
+    char text[METRICS_LONG_MAX];
     double value;
 
     switch (table[metric].kind) {

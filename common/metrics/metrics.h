@@ -18,7 +18,8 @@
 #include "common/util/error.h"
 
 #define METRICS_JSON_MAX 98304 /* no snapshot is longer */
-#define METRICS_TEXT_MAX 2048 /* many tasks take as much; others are a short sentence */
+#define METRICS_TEXT_MAX 2048  /* a short sentence */
+#define METRICS_LONG_MAX 24576 /* `tasks`: a phrase of each */
 
 enum metric {
 #define GROUP(title)
@@ -96,8 +97,8 @@ void metrics_summary(metrics_t *metrics, enum metric metric, struct metrics_summ
 /* All that was ever recorded: how many, and their sum. Neither falls. */
 void metrics_recorded(metrics_t *metrics, enum metric metric, uint64_t *count, double *sum);
 
-/* A text as it stands; returns out. */
-char *metrics_read_text(metrics_t *metrics, enum metric metric, char out[METRICS_TEXT_MAX]);
+/* A text as it stands; returns out [METRICS_TEXT_MAX], of the long one [METRICS_LONG_MAX]. */
+char *metrics_read_text(metrics_t *metrics, enum metric metric, char *out);
 
 /* Who reports, and since when (clock_ms). The loop's thread. */
 const struct metrics_owner *metrics_owner(const metrics_t *metrics);

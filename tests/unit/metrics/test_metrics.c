@@ -121,7 +121,7 @@ static void json_is_valid_and_follows_the_table(void **state)
 static void the_largest_snapshot_fits(void **state)
 {
     metrics_t *metrics = make(METRIC_EVERY);
-    char out[METRICS_JSON_MAX], quotes[METRICS_TEXT_MAX];
+    char out[METRICS_JSON_MAX], quotes[METRICS_LONG_MAX];
     cJSON *json;
 
     (void)state;

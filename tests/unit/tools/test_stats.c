@@ -1,10 +1,12 @@
 #include "tests/support/test.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
 
 #include "common/net/stats.h"
+#include "learner/learner_private.h"
 #include "tools/commands.h"
 #include "tools/stats.h"
 
@@ -39,6 +41,28 @@ static void serve(loop_t *loop, metrics_t **metrics, stats_t **stats, const char
     record(run_dir, role, 0, address);
 }
 
+/* Of all of mt80 what a learner says late in a run. */
+static void say_tasks(metrics_t *learner)
+{
+    struct coordinator_task tasks[80];
+    char text[METRICS_LONG_MAX];
+    struct config config;
+    struct task_set set;
+    double returns[80];
+    struct error err;
+
+    config_init(&config);
+    snprintf(config.task, sizeof(config.task), "mt80");
+    assert_ok(task_set_init(&set, &config, NULL, &err), err);
+    for (int i = 0; i < 80; i++) {
+        tasks[i] = (struct coordinator_task){.rows = 6812500, .episodes = 13625, .playing = 3};
+        returns[i] = 987.6;
+    }
+    assert_in_range(status_tasks(text, sizeof(text), &set, tasks, returns, 80), 4000, 8000);
+    metrics_text(learner, METRIC_tasks, "%s", text);
+    task_set_release(&set);
+}
+
 static void *run_parts(void *context)
 {
     struct parts *parts = context;
@@ -53,6 +77,7 @@ static void *run_parts(void *context)
     metrics_add(learner, METRIC_updates, 1234567);
     metrics_set(learner, METRIC_ratio, 0.98);
     metrics_text(learner, METRIC_waiting, "the actors");
+    say_tasks(learner);
     metrics_record(shard, METRIC_commit_ms, 3.5);
     metrics_set(shard, METRIC_replay_bytes, 12.5e6);
     atomic_store(&parts->ready, 1);
@@ -99,6 +124,41 @@ static void check_table(const struct stats_run *run)
     assert_non_null(strstr(text, "learner waits for: the actors"));
     assert_non_null(strstr(text, "actor-3 does not answer"));
     assert_null(strstr(text, "segments_bad")); /* nothing to say: left out */
+    assert_non_null(strstr(text, "learner has tasks:\n  walker-stand 6812500 rows 13625 episodes 3 playing R 987.6\n  walker-walk "));
+    assert_non_null(strstr(text, "\n  mw-hand-insert 6812500 rows 13625 episodes 3 playing R 987.6\n")); /* the last of 80 */
+    assert_null(strstr(text, "more tasks"));
+}
+
+/* The most that there may be, of names that are too long for all to be told: it says how many are missing. */
+static void what_is_cut_says_so(void **state)
+{
+    static const char name[] = "a-task-with-a-name-as-long-as-a-path-in-a-package/of.somebody:EnvironmentNumber";
+    struct task_set set = {.count = TASKS_MAX, .task = calloc(TASKS_MAX, sizeof(*set.task))};
+    struct coordinator_task tasks[TASKS_MAX];
+    char text[METRICS_LONG_MAX], end[64];
+    double returns[TASKS_MAX];
+    int told = 0;
+
+    (void)state;
+    for (int i = 0; i < TASKS_MAX; i++) {
+        snprintf(set.task[i].name, sizeof(set.task[i].name), "%s%d", name, i);
+        tasks[i] = (struct coordinator_task){UINT64_MAX, UINT64_MAX, UINT32_MAX};
+        returns[i] = i % 2 == 0 ? -1.23456789e-300 : NAN;
+    }
+    for (size_t size = 64; size <= sizeof(text); size += size < 2000 ? 1 : 997) {
+        size_t length = status_tasks(text, size, &set, tasks, returns, TASKS_MAX);
+
+        assert_int_equal(length, strlen(text));
+        assert_true(strlen(text) < size);
+        told = 0;
+        for (const char *at = text; (at = strstr(at, name)) != NULL; at++)
+            told++;
+        snprintf(end, sizeof(end), told == 0 ? "%d tasks" : "; and %d more tasks", TASKS_MAX - told);
+        assert_true(told < TASKS_MAX);
+        assert_string_equal(text + strlen(text) - strlen(end), end);
+    }
+    assert_true(told > 100);
+    free(set.task);
 }
 
 static void check_json(const struct stats_run *run)
@@ -112,6 +172,8 @@ static void check_json(const struct stats_run *run)
     assert_true(cJSON_IsFalse(cJSON_GetObjectItem(cJSON_GetArrayItem(parts, 2), "reachable")));
     assert_true(cJSON_GetNumberValue(cJSON_GetObjectItem(
                     cJSON_GetObjectItem(cJSON_GetArrayItem(parts, 0), "metrics"), "updates")) == 1234567);
+    assert_non_null(strstr(cJSON_GetStringValue(cJSON_GetObjectItem(
+                        cJSON_GetObjectItem(cJSON_GetArrayItem(parts, 0), "metrics"), "tasks")), "; mw-hand-insert "));
     cJSON_Delete(json);
 }
 
@@ -162,6 +224,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parts_are_asked_and_shown),
+        cmocka_unit_test(what_is_cut_says_so),
         cmocka_unit_test(bad_words_are_refused),
     };
 
