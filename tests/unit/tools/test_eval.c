@@ -108,10 +108,10 @@ static void what_is_not_finite_ends_it(void **state)
     world_model_destroy(&model);
 }
 
-/* Call the command with these words; what it prints goes to `printed`. */
-static int call(const char *const *words)
+/* Call a command with these words; what it prints goes to `printed`. */
+static int call_command(int (*command)(int, char **), const char *name, const char *const *words)
 {
-    char file[FS_PATH_MAX], *argv[16] = {"eval"}, *copies[16] = {0};
+    char file[FS_PATH_MAX], *argv[16] = {(char *)(uintptr_t)name}, *copies[16] = {0};
     int argc = 1, code, out = dup(STDOUT_FILENO), errors = dup(STDERR_FILENO);
     size_t length;
     FILE *sink;
@@ -124,7 +124,7 @@ static int call(const char *const *words)
     sink = fopen(file, "w+");
     dup2(fileno(sink), STDOUT_FILENO);
     dup2(fileno(sink), STDERR_FILENO);
-    code = cmd_eval(argc, argv);
+    code = command(argc, argv);
     fflush(stdout);
     fflush(stderr);
     dup2(out, STDOUT_FILENO);
@@ -140,6 +140,11 @@ static int call(const char *const *words)
     return code;
 }
 
+static int call(const char *const *words)
+{
+    return call_command(cmd_eval, "eval", words);
+}
+
 static void assert_says(const char *text)
 {
     if (strstr(printed, text) == NULL)
@@ -153,7 +158,7 @@ static void assert_refused(const char *text, const char *const *words)
     assert_ptr_equal(strchr(printed, '\n'), printed + strlen(printed) - 1); /* one sentence */
 }
 
-static void write_checkpoint_of(const char *name, const char *tasks)
+static void write_config(const char *name, const struct config *config)
 {
     struct update_config options;
     struct manifest manifest;
@@ -164,8 +169,7 @@ static void write_checkpoint_of(const char *name, const char *tasks)
     pool_t *pool;
 
     assert_int_equal(manifest_init(&manifest), TD_OK);
-    small(&manifest.config);
-    snprintf(manifest.config.tasks, sizeof(manifest.config.tasks), "%s", tasks);
+    manifest.config = *config;
     manifest.config.batch_size = 4;
     manifest.step = 1234;
     model = make_model(&manifest.config, true);
@@ -181,6 +185,15 @@ static void write_checkpoint_of(const char *name, const char *tasks)
     pool_destroy(&pool);
     world_model_destroy(&model);
     manifest_release(&manifest);
+}
+
+static void write_checkpoint_of(const char *name, const char *tasks)
+{
+    struct config config;
+
+    small(&config);
+    snprintf(config.tasks, sizeof(config.tasks), "%s", tasks);
+    write_config(name, &config);
 }
 
 static void write_checkpoint(const char *name)
@@ -260,6 +273,122 @@ static void several_tasks_are_told_one_by_one(void **state)
                    (const char *const[]){word(""), "task=toy:10", NULL});
 }
 
+/* --- files by themselves, as models are published ------------------------------ */
+
+/* A run's directory of that name with one checkpoint in it, and `export` of it as FILE. Returns checkpoint=FILE. */
+static const char *publish(const char *run, const struct config *config, const char *file)
+{
+    static char out[4][FS_PATH_MAX + 16];
+    static int next;
+    char dir[FS_PATH_MAX], path[FS_PATH_MAX];
+
+    next = (next + 1) % 4;
+    assert_int_equal(fs_join(dir, test_folder(), run, NULL), TD_OK);
+    assert_int_equal(fs_join(folder, dir, "checkpoints", NULL), TD_OK);
+    assert_int_equal(fs_join(path, test_folder(), file, NULL), TD_OK);
+    write_config("step-1", config);
+    assert_int_equal(call_command(cmd_checkpoint, "checkpoint", (const char *const[]){"export", dir, path, NULL}), TD_EXIT_OK);
+    snprintf(out[next], sizeof(out[next]), "checkpoint=%s", path);
+    return out[next];
+}
+
+/* What comes out of a run's directory is what comes out of its checkpoint, and acts the same as both. */
+static void a_run_is_published(void **state)
+{
+    static const char *const plan[] = {"num_samples=32", "num_elites=8", "num_pi_trajs=4", "eval_episodes=2"};
+    char other[FS_PATH_MAX], *one, *two, expected[4096];
+    struct config config;
+    struct error err = {0};
+    size_t length, length2;
+    const char *file;
+
+    (void)state;
+    small(&config);
+    file = publish("toys", &config, "toy.pt");
+    assert_int_equal(fs_join(other, test_folder(), "other.pt", NULL), TD_OK);
+    char step[FS_PATH_MAX + 16], ours[FS_PATH_MAX + 16], ours_word[FS_PATH_MAX + 32];
+    snprintf(step, sizeof(step), "%s/step-1", folder);
+    assert_int_equal(call_command(cmd_checkpoint, "checkpoint", (const char *const[]){"export", step, other, NULL}), TD_EXIT_OK);
+    assert_ok(fs_read_file(strchr(file, '=') + 1, 1 << 24, &one, &length, &err), err);
+    assert_ok(fs_read_file(other, 1 << 24, &two, &length2, &err), err);
+    assert_int_equal(length, length2);
+    assert_memory_equal(one, two, length);
+    free(one);
+    free(two);
+    snprintf(ours, sizeof(ours), "%s/toy.safetensors", test_folder());
+    assert_int_equal(call_command(cmd_checkpoint, "checkpoint", (const char *const[]){"import", other, ours, NULL}), TD_EXIT_OK);
+    snprintf(ours_word, sizeof(ours_word), "checkpoint=%s", ours);
+
+    assert_int_equal(call((const char *const[]){word(""), "--noisy", "--json", plan[3], NULL}), TD_EXIT_OK);
+    snprintf(expected, sizeof(expected), "%s", strstr(printed, "\"return_mean\""));
+    assert_int_equal(call((const char *const[]){"task=toy:20", file, "--json", plan[0], plan[1], plan[2], plan[3], NULL}), TD_EXIT_OK);
+    assert_says("\"policy\":\"noisy\"");
+    assert_string_equal(strstr(printed, "\"return_mean\""), expected);
+    assert_int_equal(call((const char *const[]){"task=toy:20", ours_word, "--noisy", "--json", plan[0], plan[1], plan[2], plan[3],
+                                                NULL}),
+                     TD_EXIT_OK);
+    assert_string_equal(strstr(printed, "\"return_mean\""), expected);
+}
+
+/* The reference's own file of a model on pixels: no word says that it is one. */
+static void a_file_of_pixels_says_so(void **state)
+{
+    (void)state;
+    if (!test_long()) /* 8 s of pictures */
+        return;
+    assert_int_equal(call((const char *const[]){"task=reacher-three-easy", "checkpoint=tests/golden/tiny-rgb.pt", "eval_episodes=1",
+                                                NULL}), TD_EXIT_OK);
+    assert_says("tiny-rgb.pt, with exploration noise");
+    assert_says("episode 1: return ");
+}
+
+/* The task and the file, nothing else: kind and sizes of the model are the file's. */
+static void two_words_are_enough(void **state)
+{
+    static const struct {
+        const char *task, *file, *words[2];
+        int64_t size; /* 0: small */
+        bool episodic;
+    } cases[] = {
+        {"dog-run", "dog-1.pt", {"eval_episodes=1", "mpc=false"}, 0, false}, /* 11 s with its plans */
+        {"toy:2", "one.pt", {NULL}, 1, false},
+        {"toy:3", "five.pt", {"eval_episodes=1", NULL}, 5, false},
+        {"toy-episodic:20", "fall.pt", {NULL}, 0, true},
+        {"toy:9,toy-oppose:7", "several.pt", {NULL}, 0, false},
+    };
+    char line[200];
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        bool several = strchr(cases[i].task, ',') != NULL;
+        struct config config;
+        const char *file;
+        char task[100];
+
+        small(&config);
+        if (cases[i].size > 0) {
+            config_init(&config);
+            snprintf(line, sizeof(line), "model_size=%d", (int)cases[i].size);
+            assert_int_equal(config_parse(&config, 1, (char *[]){line}, NULL, NULL), TD_OK);
+        }
+        config.episodic = cases[i].episodic;
+        snprintf(several ? config.tasks : config.task, sizeof(config.task), "%s", cases[i].task);
+        snprintf(task, sizeof(task), "task%s=%s", several ? "s" : "", cases[i].task);
+        file = publish(cases[i].file + 1, &config, cases[i].file);
+        assert_int_equal(call((const char *const[]){task, file, test_long() ? NULL : cases[i].words[0], cases[i].words[1], NULL}),
+                         TD_EXIT_OK);
+        snprintf(line, sizeof(line), "%s, with exploration noise", cases[i].file);
+        assert_says(line);
+        assert_says(several ? "2 tasks: mean return " : "mean return ");
+        assert_int_equal(call_command(cmd_checkpoint, "checkpoint", (const char *const[]){"show", strchr(file, '=') + 1, NULL}),
+                         TD_EXIT_OK);
+        snprintf(line, sizeof(line), cases[i].size > 0 ? "model_size=%d" : "mlp_dim=%d", cases[i].size > 0 ? (int)cases[i].size : 32);
+        assert_says(line);
+        assert_refused(several ? "was trained on 2 tasks, walker-walk names 1" : "does not fit task=walker-walk: it is of a task with",
+                       (const char *const[]){"task=walker-walk", file, NULL});
+    }
+}
+
 static void bad_input_is_one_sentence(void **state)
 {
     char path[FS_PATH_MAX + 64];
@@ -294,6 +423,9 @@ int main(void)
         cmocka_unit_test(what_is_not_finite_ends_it),
         cmocka_unit_test(a_checkpoint_brings_its_options),
         cmocka_unit_test(several_tasks_are_told_one_by_one),
+        cmocka_unit_test(a_run_is_published),
+        cmocka_unit_test(a_file_of_pixels_says_so),
+        cmocka_unit_test(two_words_are_enough),
         cmocka_unit_test(bad_input_is_one_sentence),
     };
 
