@@ -641,6 +641,8 @@ void coordinator_view(const coordinator_t *c, uint64_t now_ms, struct coordinato
         view->shards_known += c->seats[i].known;
         view->rows += status->rows;
         view->samplable += status->episodes;
+        view->drawable += status->episode_steps;
+        view->retired += status->sealed > status->episodes ? status->sealed - status->episodes : 0;
         view->bytes += status->bytes;
         view->streams += status->streams;
     }

@@ -210,6 +210,8 @@ struct coordinator_view {
     uint32_t phase;
     uint64_t steps, updates, target, rows, episodes, samplable, bytes;
     uint64_t steps_total; /* asked for */
+    uint64_t drawable;    /* agent steps that may be drawn */
+    uint64_t retired;     /* episodes stored that may not: evicted, or shorter than the horizon */
     uint64_t left;        /* updates still to be done in the whole run */
     int64_t cursor;       /* updates owed */
     uint64_t limit;       /* agent steps allowed in all; LIMIT_NONE */
@@ -238,9 +240,13 @@ int coordinator_tasks(const coordinator_t *coordinator, uint64_t now_ms, struct 
 struct coordinator_member {
     uint32_t role, slot, shard, waiting;
     uint64_t process, steps, version, heard_ms;
+    uint64_t since_ms; /* when it joined; 0: not known */
     bool live, local;
 };
 int coordinator_members(const coordinator_t *coordinator, uint64_t now_ms,
                         struct coordinator_member *members, int max);
+
+/* The shards that have said where they are, the same way; their version and what they wait for are not known. */
+int coordinator_shards(const coordinator_t *coordinator, uint64_t now_ms, struct coordinator_member *members, int max);
 
 #endif

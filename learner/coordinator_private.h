@@ -42,7 +42,7 @@ struct member {
     uint32_t role, slot, shard;
     uint64_t process;
     uint64_t seating; /* when it was seated: who shows a lower one spoke before that */
-    uint64_t heard_ms;
+    uint64_t heard_ms, seated_ms;
     uint32_t waiting, computing;
     uint64_t steps;
     uint32_t version_epoch;

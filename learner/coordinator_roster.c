@@ -315,6 +315,7 @@ static void receive_hello(struct coordinator *c, const struct peer *peer, const 
         coordinator_log(c, LOG_INFO, "%s joined with slot %u",
                         hello->role == ROLE_ACTOR ? "an actor" : "an evaluator", member->slot);
         member->seating = roster_seating(c);
+        member->seated_ms = c->now;
     }
     member->seated = true;
     member->gone_said = false;
@@ -534,6 +535,7 @@ int coordinator_members(const coordinator_t *c, uint64_t now_ms,
                 .steps = member->steps,
                 .version = member->version,
                 .heard_ms = member->heard_ms,
+                .since_ms = member->seated_ms,
                 .live = now_ms < member->heard_ms + coordinator_gone_ms(c),
                 .local = member->peer.local,
             };

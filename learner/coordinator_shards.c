@@ -651,3 +651,27 @@ void shards_tell_end(struct coordinator *c)
         snprintf(message->stop.text, sizeof(message->stop.text), "%s", c->why);
     }
 }
+
+int coordinator_shards(const coordinator_t *c, uint64_t now_ms, struct coordinator_member *members, int max)
+{
+    int count = 0;
+
+    for (uint32_t i = 0; i < c->config.shards; i++) {
+        const struct seat *seat = &c->seats[i];
+
+        if (!seat->known)
+            continue;
+        if (count < max)
+            members[count] = (struct coordinator_member){
+                .role = ROLE_SHARD,
+                .shard = i,
+                .process = seat->process,
+                .steps = seat->status.steps,
+                .heard_ms = seat->heard_ms,
+                .live = seat->welcomed && now_ms < seat->heard_ms + coordinator_gone_ms(c),
+                .local = seat->local,
+            };
+        count++;
+    }
+    return count;
+}

@@ -185,7 +185,7 @@ static int build(learner_t *learner, struct error *err)
         (rc = seed_replay(&learner->run, &learner->env, &learner->tasks, log_seeding, NULL, err)) != TD_OK ||
         (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK ||
-        (rc = dashboard_start(learner->dashboard, learner->options, learner->options_size, err)) != TD_OK ||
+        (rc = dashboard_start(learner->dashboard, learner->options, learner->options_size, learner->env.action_repeat, err)) != TD_OK ||
         (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||
@@ -262,7 +262,7 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
 int learner_run(learner_t *learner)
 {
     if (learner->dashboard != NULL)
-        log_info("dashboard", "address=http://%s/ token_file=%s", dashboard_address(learner->dashboard),
+        log_info("dashboard", "address=http://%s/ token_file=%s", learner->record.dashboard,
                  dashboard_token_file(learner->dashboard));
     log_info("started", "dir=%s task=%s tasks=%d epoch=%u threads=%d lockstep=%d", learner->run.dir,
              config_tasks(&learner->run.config), learner->tasks.count, learner->run.epoch, learner->threads, learner->run.config.lockstep);

@@ -105,6 +105,7 @@ static int record(learner_t *learner, struct error *err)
     exporter_target(learner->exporter, learner->run.config.advertise, part->metrics);
     if (part->metrics[0] != '\0')
         log_info("metrics", "address=http://%s/metrics", part->metrics);
+    dashboard_target(learner->dashboard, learner->run.config.advertise, part->dashboard);
     rc = rundir_record(learner->run.dir, part, err);
     learner->recorded = rc == TD_OK;
     return rc;

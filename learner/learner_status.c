@@ -136,6 +136,9 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
     metrics_set(metrics, METRIC_limiter_slack, learner->run.config.slack * view->streams);
     metrics_set(metrics, METRIC_replay_rows, (double)view->rows);
     metrics_set(metrics, METRIC_replay_episodes, (double)view->samplable);
+    metrics_set(metrics, METRIC_replay_steps, (double)view->drawable);
+    metrics_set(metrics, METRIC_replay_capacity, (double)learner->run.config.buffer_size);
+    metrics_set(metrics, METRIC_replay_retired, (double)view->retired);
     metrics_set(metrics, METRIC_actors_live, view->actors);
     metrics_set(metrics, METRIC_streams_live, view->streams);
     metrics_set(metrics, METRIC_shards_live, view->shards);
@@ -230,8 +233,9 @@ static void show(learner_t *learner, uint64_t now)
 
     if (learner->dashboard == NULL)
         return;
-    count = coordinator_members(learner->coordinator, now, members, DASHBOARD_PARTS);
-    dashboard_update(learner->dashboard, learner->metrics, members, count, now);
+    count = coordinator_shards(learner->coordinator, now, members, DASHBOARD_PARTS);
+    count += coordinator_members(learner->coordinator, now, members + count, DASHBOARD_PARTS - count);
+    dashboard_update(learner->dashboard, learner->metrics, members, count, now, journal_seconds(learner->journal));
 }
 
 void status_second(void *context)

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/net/address.h"
 #include "common/net/channel.h"
 #include "common/net/loop.h"
 #include "common/net/process.h"
@@ -65,6 +66,7 @@ struct supervisor {
     uint64_t asked_ms, answered_ms, said_ms;
     struct run_status status;
     bool have_status, estimated;
+    char dashboard[CHANNEL_ADDRESS_MAX]; /* as it was last said */
     char bottleneck[200];     /* as it was last said, and when */
     uint64_t bottleneck_ms;
     struct follow train, eval, trouble;
@@ -569,6 +571,22 @@ static void open_stats(supervisor_t *supervisor)
     supervisor->answered_ms = clock_ms();
 }
 
+/* Where a browser finds the run, once for each place. The token itself is for its file alone. */
+static void show_dashboard(supervisor_t *supervisor)
+{
+    const char *address = supervisor->record.dashboard;
+    char token[FS_PATH_MAX] = "", tcp[CHANNEL_ADDRESS_MAX + 8];
+
+    if (address[0] == '\0' || strcmp(address, supervisor->dashboard) == 0)
+        return;
+    snprintf(supervisor->dashboard, sizeof(supervisor->dashboard), "%s", address);
+    snprintf(tcp, sizeof(tcp), "tcp://%s", address);
+    if (!address_is_local(tcp) && fs_join(token, supervisor->options->run_dir, "dashboard.token", NULL) == TD_OK)
+        console_print(supervisor->options->console, "dashboard: http://%s/?token=... with the token in %s", address, token);
+    else
+        console_print(supervisor->options->console, "dashboard: http://%s/", address);
+}
+
 /* Has our learner bound its sockets and said where? */
 static void find_learner(supervisor_t *supervisor)
 {
@@ -582,6 +600,7 @@ static void find_learner(supervisor_t *supervisor)
     supervisor->found = true;
     open_stats(supervisor);
     start_actors(supervisor);
+    show_dashboard(supervisor);
 }
 
 static void ask_stats(supervisor_t *supervisor)

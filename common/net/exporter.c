@@ -132,18 +132,9 @@ const char *exporter_address(const exporter_t *exporter)
 
 void exporter_target(const exporter_t *exporter, const char *advertise, char out[ADDRESS_MAX])
 {
-    char tcp[ADDRESS_MAX + 8], told[ADDRESS_MAX], name[128] = "localhost";
-
     out[0] = '\0';
-    if (exporter == NULL)
-        return;
-    snprintf(tcp, sizeof(tcp), "tcp://%s", exporter->address);
-    if (advertise[0] == '\0' && address_is_wildcard(tcp) && gethostname(name, sizeof(name) - 1) == 0)
-        advertise = name;
-    if (advertise[0] != '\0' && !address_is_local(tcp) && address_with_host(told, tcp, advertise, NULL) == TD_OK)
-        snprintf(out, ADDRESS_MAX, "%s", told + strlen("tcp://"));
-    else
-        snprintf(out, ADDRESS_MAX, "%s", exporter->address);
+    if (exporter != NULL)
+        http_target(exporter->address, advertise, out);
 }
 
 void exporter_for_child(const char *metrics, char out[ADDRESS_MAX])

@@ -37,10 +37,7 @@ void exporter_update(exporter_t *exporter, metrics_t *metrics, uint64_t now_ms);
 /* HOST:PORT as bound, "" without. */
 const char *exporter_address(const exporter_t *exporter);
 
-/*
- * Where others find it, HOST:PORT: `advertise` in place of the host when that is given, this machine's name when
- * it listens everywhere; "" without.
- */
+/* Where others find it (http_target), "" without. */
 void exporter_target(const exporter_t *exporter, const char *advertise, char out[ADDRESS_MAX]);
 
 /* The `metrics=` of a part started beside one with this: the same host, a port of its own. "" for "". */

@@ -1,16 +1,14 @@
-#include "common/net/http.h"
+#include "common/net/http_private.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <microhttpd.h>
 #include <netdb.h>
 #include <openssl/crypto.h>
+#include <openssl/sha.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,27 +25,6 @@
 #define TOKEN_MIN 16
 #define SWEEP_MS  500
 #define BEARER    "Bearer "
-#define COOKIE    "tdmpc2"
-
-struct visitor {
-    struct MHD_Connection *connection; /* NULL: a free place */
-    uint64_t since_ms;
-    bool cut;
-};
-
-struct http {
-    struct http_socket socket;
-    http_answer_fn *answer;
-    void *context;
-    struct MHD_Daemon *daemon;
-    pthread_t thread;
-    bool running;
-    int stop; /* eventfd */
-    /* the thread's own */
-    struct visitor visitors[HTTP_CONNECTIONS + 1];
-    uint64_t second_ms;
-    int answered; /* since second_ms */
-};
 
 /* --- listening ------------------------------------------------------------- */
 
@@ -148,7 +125,7 @@ int http_listen(struct http_socket *out, const char *address, bool insecure, con
     struct addrinfo *found = NULL;
     int rc;
 
-    *out = (struct http_socket){.fd = -1, .deadline_ms = HTTP_DEADLINE_MS};
+    *out = (struct http_socket){.fd = -1, .deadline_ms = HTTP_DEADLINE_MS, .stream_ms = HTTP_STREAM_MS};
     if ((rc = to_tcp(tcp, address, err)) != TD_OK || (token_file[0] != '\0' && (rc = read_token(out->token, token_file, err)) != TD_OK))
         return rc;
     out->loopback = address_is_local(tcp);
@@ -177,21 +154,31 @@ void http_unlisten(struct http_socket *socket)
     *socket = (struct http_socket){.fd = -1};
 }
 
-/* --- requests ---------------------------------------------------------------- */
-
-static enum MHD_Result reply(struct MHD_Connection *connection, const struct http_answer *answer)
+void http_target(const char *address, const char *advertise, char out[ADDRESS_MAX])
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(answer->length, answer->body, MHD_RESPMEM_MUST_FREE);
+    char tcp[ADDRESS_MAX + 8], told[ADDRESS_MAX], name[128] = "localhost";
+
+    snprintf(tcp, sizeof(tcp), "tcp://%s", address);
+    if (advertise[0] == '\0' && address_is_wildcard(tcp) && gethostname(name, sizeof(name) - 1) == 0)
+        advertise = name;
+    if (advertise[0] != '\0' && !address_is_local(tcp) && address_with_host(told, tcp, advertise, NULL) == TD_OK)
+        snprintf(out, ADDRESS_MAX, "%s", told + strlen("tcp://"));
+    else
+        snprintf(out, ADDRESS_MAX, "%s", address);
+}
+
+/* --- answers ----------------------------------------------------------------- */
+
+/* Sends it with its headers; takes the response. */
+static enum MHD_Result queue(struct MHD_Connection *connection, struct MHD_Response *response, const struct http_answer *answer)
+{
     int status = answer->status;
     enum MHD_Result result;
 
-    if (response == NULL) {
-        free(answer->body);
-        return MHD_NO;
-    }
     MHD_add_response_header(response, "Content-Type", answer->type);
     if (answer->policy != NULL) {
         MHD_add_response_header(response, "Content-Security-Policy", answer->policy);
+        MHD_add_response_header(response, "Cross-Origin-Resource-Policy", "same-origin");
         MHD_add_response_header(response, "Referrer-Policy", "no-referrer");
     }
     if (answer->content_range[0] != '\0')
@@ -206,6 +193,16 @@ static enum MHD_Result reply(struct MHD_Connection *connection, const struct htt
     result = MHD_queue_response(connection, (unsigned)status, response);
     MHD_destroy_response(response);
     return result;
+}
+
+static enum MHD_Result reply(struct MHD_Connection *connection, const struct http_answer *answer)
+{
+    struct MHD_Response *response = MHD_create_response_from_buffer(answer->length, answer->body, MHD_RESPMEM_MUST_FREE);
+
+    if (response != NULL)
+        return queue(connection, response, answer);
+    free(answer->body);
+    return MHD_NO;
 }
 
 static enum MHD_Result reply_text(struct MHD_Connection *connection, int status, const char *text)
@@ -229,7 +226,7 @@ static bool token_shown(const struct http *http, struct MHD_Connection *connecti
 
     if (shown != NULL && strncasecmp(shown, BEARER, strlen(BEARER)) == 0 && token_is(http, shown + strlen(BEARER)))
         return true;
-    return http->socket.browser && token_is(http, MHD_lookup_connection_value(connection, MHD_COOKIE_KIND, COOKIE));
+    return http->socket.browser && token_is(http, MHD_lookup_connection_value(connection, MHD_COOKIE_KIND, http->cookie));
 }
 
 /* The token came in the address: take it out of there, out of the history, into a cookie no script can read. */
@@ -241,7 +238,8 @@ static enum MHD_Result give_cookie(const struct http *http, struct MHD_Connectio
 
     if (response == NULL)
         return MHD_NO;
-    snprintf(cookie, sizeof(cookie), COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict", http->socket.token);
+    /* Lax, that a link in a message may lead here: nothing here is changed by a request */
+    snprintf(cookie, sizeof(cookie), "%s=%s; Path=/; HttpOnly; SameSite=Lax", http->cookie, http->socket.token);
     MHD_add_response_header(response, "Set-Cookie", cookie);
     OPENSSL_cleanse(cookie, sizeof(cookie));
     MHD_add_response_header(response, "Location", "/");
@@ -252,6 +250,8 @@ static enum MHD_Result give_cookie(const struct http *http, struct MHD_Connectio
     MHD_destroy_response(response);
     return result;
 }
+
+/* --- what is asked ------------------------------------------------------------- */
 
 /* A number or localhost, with or without a port; requests of HTTP/1.0 may name none. */
 static bool host_is_plain(struct MHD_Connection *connection)
@@ -276,6 +276,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
 {
     struct http *http = context;
     struct http_answer answer = {0};
+    struct MHD_Response *response;
 
     (void)version;
     (void)body;
@@ -297,6 +298,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return reply_text(connection, MHD_HTTP_NOT_FOUND, "no such page\n");
     if (answer.body == NULL)
         return MHD_NO;
+    if (answer.stream && strcmp(method, "GET") == 0 && (response = http_stream_begin(http, connection, &answer)) != NULL)
+        return queue(connection, response, &answer);
     return reply(connection, &answer);
 }
 
@@ -332,7 +335,7 @@ static void sweep(struct http *http, uint64_t now)
         struct visitor *visitor = &http->visitors[i];
         const union MHD_ConnectionInfo *info;
 
-        if (visitor->connection == NULL || visitor->cut || now - visitor->since_ms < http->socket.deadline_ms)
+        if (visitor->connection == NULL || visitor->cut || visitor->streams || now - visitor->since_ms < http->socket.deadline_ms)
             continue;
         info = MHD_get_connection_info(visitor->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         if (info != NULL)
@@ -356,7 +359,8 @@ static void *serve(void *context)
 {
     struct http *http = context;
     const union MHD_DaemonInfo *info = MHD_get_daemon_info(http->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-    struct pollfd fds[2] = {{.fd = http->stop, .events = POLLIN}, {.fd = info->epoll_fd, .events = POLLIN}};
+    struct pollfd fds[2] = {{.fd = http->wake, .events = POLLIN}, {.fd = info->epoll_fd, .events = POLLIN}};
+    uint64_t woken;
 
     for (;;) {
         uint64_t now = clock_ms();
@@ -367,19 +371,24 @@ static void *serve(void *context)
             http->answered = 0;
         }
         tired = http->answered >= HTTP_RATE; /* the rest of this second belongs to others */
-        if (poll(fds, tired ? 1 : 2, tired ? (int)(1000 - (now - http->second_ms)) : next_wait(http)) > 0 &&
-            (fds[0].revents & POLLIN))
+        fds[0].revents = 0;
+        poll(fds, tired ? 1 : 2, tired ? (int)(1000 - (now - http->second_ms)) : next_wait(http));
+        if (atomic_load(&http->stop))
             return NULL;
+        if ((fds[0].revents & POLLIN) && read(http->wake, &woken, sizeof(woken)) < 0 && errno != EAGAIN)
+            return NULL;
+        http_streams_turn(http, clock_ms());
         if (!tired)
             MHD_run(http->daemon);
         sweep(http, clock_ms());
+        http_streams_sweep(http, clock_ms());
     }
 }
 
 static int start_daemon(struct http *http, struct error *err)
 {
     http->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL, 0, NULL, NULL, on_request, http,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, http,
         MHD_OPTION_LISTEN_SOCKET, http->socket.fd,
         MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS / 2,
@@ -410,6 +419,14 @@ static int start_thread(struct http *http, struct error *err)
     return TD_OK;
 }
 
+static void name_cookie(struct http *http)
+{
+    unsigned char hash[SHA256_DIGEST_LENGTH];
+
+    SHA256((const unsigned char *)http->socket.token, strlen(http->socket.token), hash);
+    snprintf(http->cookie, sizeof(http->cookie), "tdmpc2-%02x%02x%02x%02x", hash[0], hash[1], hash[2], hash[3]);
+}
+
 int http_start(http_t **out, struct http_socket *socket, http_answer_fn *answer, void *context, struct error *err)
 {
     http_t *http = calloc(1, sizeof(*http));
@@ -424,8 +441,10 @@ int http_start(http_t **out, struct http_socket *socket, http_answer_fn *answer,
     *socket = (struct http_socket){.fd = -1};
     http->answer = answer;
     http->context = context;
-    http->stop = eventfd(0, EFD_CLOEXEC);
-    rc = http->stop < 0 ? error_set_errno(err, TD_EIO, errno, "cannot make an event descriptor") : start_daemon(http, err);
+    pthread_mutex_init(&http->lock, NULL);
+    name_cookie(http);
+    http->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    rc = http->wake < 0 ? error_set_errno(err, TD_EIO, errno, "cannot make an event descriptor") : start_daemon(http, err);
     if (rc == TD_OK)
         rc = start_thread(http, err);
     if (rc != TD_OK)
@@ -442,17 +461,21 @@ void http_stop(http_t **out)
     if (http == NULL)
         return;
     if (http->running) {
-        while (write(http->stop, &one, sizeof(one)) < 0 && errno == EINTR)
+        atomic_store(&http->stop, true);
+        while (write(http->wake, &one, sizeof(one)) < 0 && errno == EINTR)
             ;
         pthread_join(http->thread, NULL);
     }
+    http_streams_resume(http); /* MHD does not end while one is suspended */
     if (http->daemon != NULL) {
         MHD_stop_daemon(http->daemon); /* closes the socket too */
         http->socket.fd = -1;
     }
     http_unlisten(&http->socket);
-    if (http->stop >= 0)
-        close(http->stop);
+    if (http->wake >= 0)
+        close(http->wake);
+    http_streams_release(http);
+    pthread_mutex_destroy(&http->lock);
     free(http);
     *out = NULL;
 }

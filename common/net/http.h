@@ -7,6 +7,12 @@
  * HTTP_DEADLINE_MS whatever it does; a request fits into HTTP_REQUEST_MAX; at most HTTP_RATE answers a second,
  * the others wait.
  *
+ * An answer may be a stream: it stays open, and what http_publish is given goes to all streams. At most
+ * HTTP_STREAMS at once, HTTP_STREAMS_EACH from one address, each for HTTP_STREAM_MS; whoever comes when all are
+ * taken is given the beginning and an end, and asks again. One that does not take what is published within the
+ * deadline is cut. It is sent the newest alone: all streams together hold no more than one copy for each, and
+ * most share one.
+ *
  * Secure by default: loopback alone. Another address needs a token (every request must carry it, `Authorization:
  * Bearer ...`) or insecure=true. On loopback without a token a request must name the host by a number or as
  * localhost, so that no web page can read it through a name of its own (DNS rebinding).
@@ -29,6 +35,9 @@
 #define HTTP_DEADLINE_MS 10000
 #define HTTP_RATE        200  /* answers a second */
 #define HTTP_TOKEN_MAX   256
+#define HTTP_STREAMS      12
+#define HTTP_STREAMS_EACH 4 /* a browser opens six connections to a place and needs some for the rest */
+#define HTTP_STREAM_MS    600000
 
 /* A socket that listens, not yet served. Made before a process gives up making sockets (confine.h). */
 struct http_socket {
@@ -37,7 +46,8 @@ struct http_socket {
     bool loopback;
     char token[HTTP_TOKEN_MAX]; /* "": none is asked for */
     bool browser;               /* the token may come once as ?token=, and then as a cookie that is given for it */
-    unsigned deadline_ms;       /* of a connection */
+    unsigned deadline_ms;       /* of a connection, and of a stream's reader */
+    unsigned stream_ms;         /* of a stream */
 };
 
 /*
@@ -47,6 +57,12 @@ struct http_socket {
  */
 int http_listen(struct http_socket *out, const char *address, bool insecure, const char *token_file,
                 struct error *err);
+
+/*
+ * Where others find it, HOST:PORT: `advertise` in place of the host when that is given, this machine's name when
+ * it listens everywhere.
+ */
+void http_target(const char *address, const char *advertise, char out[ADDRESS_MAX]);
 
 /* Let it go unserved; -1 is fine. */
 void http_unlisten(struct http_socket *socket);
@@ -60,6 +76,7 @@ struct http_answer {
     size_t length;
     const char *policy;     /* a literal for Content-Security-Policy, or NULL */
     char content_range[80]; /* of a status 206 or 416, "" else */
+    bool stream;            /* keep it open: body, then what is published */
 };
 
 typedef void http_answer_fn(void *context, const char *path, struct http_answer *out);
@@ -68,6 +85,15 @@ typedef struct http http_t;
 
 /* Serve; takes the socket. TD_OK, TD_EIO, TD_ENOMEM. */
 int http_start(http_t **out, struct http_socket *socket, http_answer_fn *answer, void *context, struct error *err);
+
+/*
+ * To all streams, from any thread: copied. Does nothing when there are none; bytes that nobody has begun to read
+ * give way to newer ones.
+ */
+void http_publish(http_t *http, const char *bytes, size_t length);
+
+/* Streams that are open; from any thread. */
+int http_streams(http_t *http);
 
 /* Cut what is open, end the thread. */
 void http_stop(http_t **http);

@@ -82,9 +82,9 @@ int rundir_record(const char *run_dir, const struct rundir_part *part, struct er
     /* Addresses were checked when they were bound: no quote or backslash is in them. */
     length = snprintf(text, sizeof(text),
                       "{\"role\":\"%s\",\"id\":%d,\"pid\":%d,\"process\":\"%016" PRIx64
-                      "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\",\"network\":\"%s\",\"host\":\"%s\"}\n",
+                      "\",\"run\":\"%016" PRIx64 "\",\"stats\":\"%s\",\"control\":\"%s\",\"network\":\"%s\",\"dashboard\":\"%s\",\"host\":\"%s\"}\n",
                       part->role, part->id, (int)part->pid, part->process, part->run_id, part->stats,
-                      part->control, part->network, rundir_here());
+                      part->control, part->network, part->dashboard, rundir_here());
     rc = fs_write_file(path, text, (size_t)length, err);
     return rc == TD_OK ? record_target(path, part, err) : rc;
 }
@@ -131,6 +131,7 @@ bool rundir_parse(const char *text, struct rundir_part *part)
     part->process = hex_of(json, "process");
     part->run_id = hex_of(json, "run");
     text_of(json, "network", part->network, sizeof(part->network));
+    text_of(json, "dashboard", part->dashboard, sizeof(part->dashboard));
     text_of(json, "host", part->host, sizeof(part->host));
     cJSON_Delete(json);
     return good;

@@ -32,6 +32,7 @@ struct rundir_part {
     char control[CHANNEL_ADDRESS_MAX];  /* of the learner, else "" */
     char network[CHANNEL_ADDRESS_MAX];  /* of the learner, where other machines join it, or "" */
     char host[RUNDIR_HOST_MAX];         /* the machine it runs on; rundir_record fills it */
+    char dashboard[CHANNEL_ADDRESS_MAX]; /* of the learner, HOST:PORT for a browser, or "" */
     char metrics[CHANNEL_ADDRESS_MAX];  /* HOST:PORT that Prometheus asks, or ""; not read back */
 };
 

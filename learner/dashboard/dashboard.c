@@ -15,12 +15,15 @@
 #include "common/util/clock.h"
 #include "common/util/fs.h"
 #include "learner/dashboard/assets.h"
+#include "learner/dashboard/curve.h"
+#include "learner/dashboard/history.h"
 
 #define POLICY    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; " \
                   "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-#define CSV_MAX   (16u << 20)
-#define VIDEO_MAX (4u << 20) /* bytes of a video in one answer; who wants more asks for the next range */
-#define PART_TEXT 256
+#define VIDEO_MAX (1u << 20) /* bytes of a video in one answer; who wants more asks for the next range */
+#define PART_TEXT 384
+#define EVENT_ROOM 64 /* for what stands around a state in an event */
+#define EVENT_END "}\n\n"
 #define STATE_MAX (METRICS_JSON_MAX + DASHBOARD_PARTS * PART_TEXT + 256)
 
 struct dashboard {
@@ -31,12 +34,16 @@ struct dashboard {
     size_t options_length;
     uint64_t silent_ms; /* a part not heard of for longer is told as silent */
     http_t *http;
-    char text[STATE_MAX]; /* the loop's, being written */
-    /* the snapshot, under the lock */
+    char text[STATE_MAX + EVENT_ROOM]; /* the loop's: the event being written */
+    /* the server's thread */
+    struct curve eval, train;
+    struct history copy;
+    /* under the lock */
     pthread_mutex_t lock;
     char state[STATE_MAX];
     size_t length;
-    uint64_t count, taken_ms;
+    uint64_t taken_ms;
+    struct history history;
 };
 
 /* --- the server's thread --------------------------------------------------------- */
@@ -52,60 +59,39 @@ static void give(struct http_answer *out, const char *type, const char *bytes, s
     out->length = length;
 }
 
-/* One event, then the end: `retry` tells when to ask again. */
+/* The newest snapshot; the next ones follow as they are made. `retry`: when to ask again after the end, in ms. */
 static void answer_events(dashboard_t *dashboard, struct http_answer *out)
 {
-    uint64_t now = clock_ms();
-
-    out->body = malloc(STATE_MAX + 128);
+    out->status = 200;
+    out->type = "text/event-stream";
+    out->stream = true;
+    out->body = malloc(STATE_MAX + EVENT_ROOM);
     if (out->body == NULL)
         return;
     pthread_mutex_lock(&dashboard->lock);
-    out->length = (size_t)sprintf(out->body, "retry: 1000\nid: %llu\ndata: {\"age_ms\":%llu,", (unsigned long long)dashboard->count,
-                                  (unsigned long long)(now - dashboard->taken_ms));
+    out->length = (size_t)sprintf(out->body, "retry: 2000\ndata: {\"age_ms\":%llu,",
+                                  (unsigned long long)(clock_ms() - dashboard->taken_ms));
     memcpy(out->body + out->length, dashboard->state, dashboard->length);
     out->length += dashboard->length;
     pthread_mutex_unlock(&dashboard->lock);
-    memcpy(out->body + out->length, "}\n\n", 3);
-    out->length += 3;
-    out->status = 200;
-    out->type = "text/event-stream";
+    memcpy(out->body + out->length, EVENT_END, strlen(EVENT_END));
+    out->length += strlen(EVENT_END);
 }
 
-/* Of the lines after the header keep every n-th and the last, so that DASHBOARD_LINES are left. In place. */
-static size_t thin(char *text, size_t length)
+static void answer_history(dashboard_t *dashboard, struct http_answer *out)
 {
-    size_t lines = 0, every, line = 0, used = 0, from = 0;
-
-    for (size_t i = 0; i < length; i++)
-        lines += text[i] == '\n';
-    every = lines / DASHBOARD_LINES + 1;
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] != '\n')
-            continue;
-        if (line == 0 || line % every == 0 || line == lines - 1) {
-            memmove(text + used, text + from, i + 1 - from);
-            used += i + 1 - from;
-        }
-        from = i + 1;
-        line++;
-    }
-    return used; /* a last line without its end is still being written */
+    pthread_mutex_lock(&dashboard->lock); /* for as long as copying takes, not writing it out */
+    dashboard->copy = dashboard->history;
+    pthread_mutex_unlock(&dashboard->lock);
+    out->status = 200;
+    out->type = "application/json";
+    out->body = history_json(&dashboard->copy, &out->length);
 }
 
-static void answer_csv(dashboard_t *dashboard, const char *name, struct http_answer *out)
+static void answer_curve(struct curve *curve, struct http_answer *out)
 {
-    char path[FS_PATH_MAX], *text;
-    size_t length;
-
-    if (fs_join(path, dashboard->run_dir, name, NULL) != TD_OK || fs_read_file(path, CSV_MAX, &text, &length, NULL) != TD_OK) {
-        give(out, "text/csv; charset=utf-8", "", 0); /* nothing yet */
-        return;
-    }
-    out->body = text;
-    out->length = thin(text, length);
-    out->status = 200;
-    out->type = "text/csv; charset=utf-8";
+    if (curve_read(curve))
+        give(out, "text/csv; charset=utf-8", curve->text, curve->used);
 }
 
 /* videos/eval-<step>.mp4 of the largest step; -1: none. */
@@ -214,8 +200,12 @@ static void answer(void *context, const char *path, struct http_answer *out)
         give(out, asset->type, asset->begin, (size_t)(asset->end - asset->begin));
     else if (strcmp(path, "/events") == 0)
         answer_events(dashboard, out);
-    else if (strcmp(path, "/eval.csv") == 0 || strcmp(path, "/train.csv") == 0)
-        answer_csv(dashboard, path + 1, out);
+    else if (strcmp(path, "/history.json") == 0)
+        answer_history(dashboard, out);
+    else if (strcmp(path, "/eval.csv") == 0)
+        answer_curve(&dashboard->eval, out);
+    else if (strcmp(path, "/train.csv") == 0)
+        answer_curve(&dashboard->train, out);
     else if (strcmp(path, "/config.yaml") == 0)
         give(out, "text/plain; charset=utf-8", dashboard->options, dashboard->options_length);
     else if (strcmp(path, "/video.mp4") == 0)
@@ -287,14 +277,26 @@ int dashboard_open(dashboard_t **out, const struct config *config, const char *r
     return TD_OK;
 }
 
-int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, struct error *err)
+int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, uint32_t action_repeat, struct error *err)
 {
+    char eval[FS_PATH_MAX], train[FS_PATH_MAX];
+    int rc;
+
     if (dashboard == NULL)
         return TD_OK;
+    if ((rc = fs_join(eval, dashboard->run_dir, "eval.csv", err)) != TD_OK ||
+        (rc = fs_join(train, dashboard->run_dir, "train.csv", err)) != TD_OK)
+        return rc;
     dashboard->options = options;
     dashboard->options_length = length;
     dashboard->taken_ms = clock_ms();
-    dashboard->length = (size_t)sprintf(dashboard->state, "\"parts\":[],\"stats\":null");
+    dashboard->length = (size_t)sprintf(dashboard->state, "\"run_s\":0,\"parts\":[],\"stats\":null");
+    history_init(&dashboard->history);
+    history_restore(&dashboard->history, train, action_repeat);
+    curve_init(&dashboard->eval, eval);
+    curve_init(&dashboard->train, train);
+    if (!curve_read(&dashboard->eval) || !curve_read(&dashboard->train)) /* what is long is read before anybody asks */
+        return error_set(err, TD_ENOMEM, "out of memory");
     return http_start(&dashboard->http, &dashboard->socket, answer, dashboard, err);
 }
 
@@ -306,6 +308,8 @@ void dashboard_close(dashboard_t **out)
         return;
     http_stop(&dashboard->http);
     http_unlisten(&dashboard->socket);
+    curve_release(&dashboard->eval);
+    curve_release(&dashboard->train);
     pthread_mutex_destroy(&dashboard->lock);
     free(dashboard);
     *out = NULL;
@@ -323,38 +327,62 @@ static size_t write_part(const dashboard_t *dashboard, char *out, const struct c
     static const char *const roles[] = {[ROLE_ACTOR] = "actor", [ROLE_EVALUATOR] = "evaluator", [ROLE_SHARD] = "replay"};
     uint64_t silent = now_ms > member->heard_ms ? now_ms - member->heard_ms : 0;
     const char *role = member->role < TD_LEN(roles) && roles[member->role] != NULL ? roles[member->role] : "part";
+    size_t used = (size_t)sprintf(out, "{\"role\":\"%s\",\"id\":%u,\"process\":\"%016llx\",\"health\":\"%s\","
+                                       "\"silent_ms\":%llu,\"steps\":%llu,\"local\":%s", role,
+                                  member->role == ROLE_SHARD ? member->shard : member->slot, (unsigned long long)member->process,
+                                  health(dashboard, member, silent), (unsigned long long)silent,
+                                  (unsigned long long)member->steps, member->local ? "true" : "false");
 
-    return (size_t)snprintf(out, PART_TEXT,
-                            "{\"role\":\"%s\",\"id\":%u,\"process\":\"%016llx\",\"health\":\"%s\",\"silent_ms\":%llu,\"steps\":%llu,"
-                            "\"version\":%llu,\"local\":%s},",
-                            role, member->role == ROLE_SHARD ? member->shard : member->slot, (unsigned long long)member->process,
-                            health(dashboard, member, silent), (unsigned long long)silent, (unsigned long long)member->steps,
-                            (unsigned long long)member->version, member->local ? "true" : "false");
+    if (member->role != ROLE_SHARD)
+        used += (size_t)sprintf(out + used, ",\"version\":%llu,\"waiting\":\"%s\",\"joined_ms\":%llu",
+                                (unsigned long long)member->version,
+                                member->waiting == WAITING_NOTHING ? "" : waiting_name(member->waiting),
+                                (unsigned long long)(now_ms > member->since_ms ? now_ms - member->since_ms : 0));
+    return used + (size_t)sprintf(out + used, "},");
+}
+
+/* What follows "data: {" and age_ms. */
+static size_t write_state(const dashboard_t *dashboard, char *text, metrics_t *metrics, const struct coordinator_member *members,
+                          int count, uint64_t now_ms, double run_s)
+{
+    size_t used = (size_t)sprintf(text, "\"run_s\":%.2f,\"parts\":[", run_s);
+
+    for (int i = 0; i < count && i < DASHBOARD_PARTS; i++)
+        used += write_part(dashboard, text + used, &members[i], now_ms);
+    used -= text[used - 1] == ',';
+    used += (size_t)sprintf(text + used, "],\"others\":%d,\"stats\":", count > DASHBOARD_PARTS ? count - DASHBOARD_PARTS : 0);
+    used += metrics_json(metrics, now_ms, text + used, METRICS_JSON_MAX);
+    while (text[used - 1] == '\n')
+        used--;
+    return used;
 }
 
 void dashboard_update(dashboard_t *dashboard, metrics_t *metrics, const struct coordinator_member *members, int count,
-                      uint64_t now_ms)
+                      uint64_t now_ms, double run_s)
 {
-    size_t used;
+    size_t head, length;
     char *text;
 
     if (dashboard == NULL)
         return;
     text = dashboard->text;
-    used = (size_t)sprintf(text, "\"parts\":[");
-    for (int i = 0; i < count && i < DASHBOARD_PARTS; i++)
-        used += write_part(dashboard, text + used, &members[i], now_ms);
-    used -= text[used - 1] == ',';
-    used += (size_t)sprintf(text + used, "],\"stats\":");
-    used += metrics_json(metrics, now_ms, text + used, METRICS_JSON_MAX);
-    while (text[used - 1] == '\n')
-        used--;
-    pthread_mutex_lock(&dashboard->lock); /* held by the other side for one memcpy */
-    memcpy(dashboard->state, text, used);
-    dashboard->length = used;
+    head = (size_t)sprintf(text, "data: {\"age_ms\":0,");
+    length = write_state(dashboard, text + head, metrics, members, count, now_ms, run_s);
+    pthread_mutex_lock(&dashboard->lock); /* the other side copies under it, no more */
+    memcpy(dashboard->state, text + head, length);
+    dashboard->length = length;
     dashboard->taken_ms = clock_ms();
-    dashboard->count++;
+    history_add(&dashboard->history, metrics, now_ms, run_s);
     pthread_mutex_unlock(&dashboard->lock);
+    memcpy(text + head + length, EVENT_END, strlen(EVENT_END));
+    http_publish(dashboard->http, text, head + length + strlen(EVENT_END));
+}
+
+void dashboard_target(const dashboard_t *dashboard, const char *advertise, char out[ADDRESS_MAX])
+{
+    out[0] = '\0';
+    if (dashboard != NULL)
+        http_target(dashboard->address, advertise, out);
 }
 
 const char *dashboard_address(const dashboard_t *dashboard)

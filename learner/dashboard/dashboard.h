@@ -2,9 +2,10 @@
  * dashboard.h - the run as a page for a browser, when `dashboard=` asks for it.
  *
  *   /             the page; its script, style, uPlot and the published curves beside it, all inside this program
- *   /events       server-sent events: the newest snapshot, then the end; a browser asks again after a second.
- *                 So no client holds a place, and a slow one is cut as any other (http.h).
- *   /eval.csv, /train.csv   the run's curves, thinned to DASHBOARD_LINES
+ *   /events       server-sent events, one a second: the metrics as the stats socket tells them, and the parts. A
+ *                 stream of http.h, with its bounds; who finds all of them taken is given one event and asks again.
+ *   /history.json how rates, lags and waits went since the run began (history.h)
+ *   /eval.csv, /train.csv   the run's curves (curve.h)
  *   /config.yaml  the options
  *   /video.mp4    the newest evaluation's, with ranges
  *
@@ -20,10 +21,10 @@
 #define TD_LEARNER_DASHBOARD_H
 
 #include "common/metrics/metrics.h"
+#include "common/net/address.h"
 #include "common/util/config.h"
 #include "learner/coordinator.h"
 
-#define DASHBOARD_LINES 2000 /* of a curve */
 #define DASHBOARD_PARTS 256  /* told of one by one */
 
 typedef struct dashboard dashboard_t;
@@ -34,13 +35,19 @@ typedef struct dashboard dashboard_t;
  */
 int dashboard_open(dashboard_t **out, const struct config *config, const char *run_dir, struct error *err);
 
-/* Serve, with the options as text. With NULL nothing happens, here and below. TD_OK, TD_EIO, TD_ENOMEM. */
-int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, struct error *err);
+/*
+ * Serve, with the options as text; history and curves begin with what an earlier life wrote. With NULL nothing
+ * happens, here and below. TD_OK, TD_EIO, TD_ENOMEM, TD_EINVAL.
+ */
+int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, uint32_t action_repeat, struct error *err);
 void dashboard_close(dashboard_t **dashboard);
 
-/* The next snapshot. */
+/* The next snapshot, at this second of the run. */
 void dashboard_update(dashboard_t *dashboard, metrics_t *metrics, const struct coordinator_member *members, int count,
-                      uint64_t now_ms);
+                      uint64_t now_ms, double run_s);
+
+/* Where others find it (http_target), "" without. */
+void dashboard_target(const dashboard_t *dashboard, const char *advertise, char out[ADDRESS_MAX]);
 
 /* HOST:PORT as bound; the file with the token, "" when none is asked for. */
 const char *dashboard_address(const dashboard_t *dashboard);
