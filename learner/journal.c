@@ -30,7 +30,7 @@ struct journal {
     struct file train, eval;
     const struct task_set *tasks; /* of a multi-task run, or NULL */
     const char **columns;         /* of eval.csv then; the names behind csv_eval_columns are owned */
-    uint32_t action_repeat;
+    double action_repeat;
     double seconds_before; /* of earlier lives */
     uint64_t start_ms;
     struct log_limit failed;
@@ -213,7 +213,7 @@ static void put_video(journal_t *journal, uint64_t step)
 
 /* --- life ------------------------------------------------------------------------ */
 
-int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, const struct task_set *tasks,
+int journal_open(journal_t **out, const struct run *run, double action_repeat, const struct task_set *tasks,
                  struct error *err)
 {
     journal_t *journal = calloc(1, sizeof(*journal));

@@ -15,11 +15,11 @@
 typedef struct journal journal_t;
 
 /*
- * action_repeat: environment steps per agent step. tasks: of a multi-task run their columns follow the usual ones of
+ * action_repeat: environment steps per agent step, of several tasks in the mean. tasks: of a multi-task run their columns follow the usual ones of
  * eval.csv, normalized_score, then episode_reward+TASK and episode_success+TASK of each; borrowed, or NULL. Opens or
  * creates the files when save_csv is on.
  */
-int journal_open(journal_t **out, const struct run *run, uint32_t action_repeat, const struct task_set *tasks,
+int journal_open(journal_t **out, const struct run *run, double action_repeat, const struct task_set *tasks,
                  struct error *err);
 
 /*

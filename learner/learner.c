@@ -96,7 +96,7 @@ static int open_files(learner_t *learner, struct error *err)
     if ((rc = run_path(&learner->run, "config.yaml", path, err)) != TD_OK ||
         (rc = fs_read_file(path, WIRE_OPTIONS_MAX, &learner->options, &learner->options_size, err)) != TD_OK)
         return rc;
-    return journal_open(&learner->journal, &learner->run, learner->env.action_repeat, &learner->tasks, err);
+    return journal_open(&learner->journal, &learner->run, learner->repeat, &learner->tasks, err);
 }
 
 static int open_loop(learner_t *learner, struct error *err)
@@ -195,6 +195,22 @@ static int build(learner_t *learner, struct error *err)
     return learner_start_children(learner, err);
 }
 
+/* Of one task what it is; of several how wide they are, and how many environment steps an agent step is in the mean. */
+static int ask_environments(learner_t *learner, const struct config *config, struct error *err)
+{
+    struct env_spec *specs;
+    int rc = env_task_set(&learner->tasks, config, err);
+
+    if (rc != TD_OK)
+        return rc;
+    if ((specs = calloc((size_t)learner->tasks.count, sizeof(*specs))) == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a list of tasks");
+    if ((rc = env_task_specs(specs, &learner->env, &learner->tasks, config, err)) == TD_OK)
+        learner->repeat = env_mean_repeat(specs, learner->tasks.count);
+    free(specs);
+    return rc;
+}
+
 /*
  * Whatever can be known to be wrong before the run directory is touched. The shard of a run that was
  * begun waits for its store by itself.
@@ -208,8 +224,7 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
 
     if ((rc = run_look(&look, config, given, NULL, err)) != TD_OK)
         return rc;
-    if ((rc = env_task_set(&learner->tasks, &look.config, err)) != TD_OK ||
-        (rc = env_task_specs(NULL, &learner->env, &learner->tasks, &look.config, err)) != TD_OK ||
+    if ((rc = ask_environments(learner, &look.config, err)) != TD_OK ||
         (rc = model_dims_init_tasks(&dims, &look.config, &learner->tasks, err)) != TD_OK || look.finished ||
         (rc = run_wait_unlocked(look.dir, RUN_LOCK_WAIT_MS, err)) != TD_OK ||
         (rc = preflight_address(&look.config, err)) != TD_OK || look.resumed)

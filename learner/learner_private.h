@@ -47,6 +47,7 @@ struct learner {
     struct run run;
     struct task_set tasks;
     struct env_spec env; /* of the only one; of several, their widest sizes */
+    double repeat;       /* environment steps per agent step, the mean over tasks */
     uint64_t process;
     int cores, threads;
     loop_t *loop;

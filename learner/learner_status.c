@@ -105,20 +105,21 @@ static const char *bottleneck(const learner_t *learner, const struct coordinator
 /* --- into the metrics ---------------------------------------------------------- */
 
 /* Totals that the coordinator keeps become counters here; after a rewind they stand still. */
-static void raise_counter(learner_t *learner, enum metric metric, uint64_t total, uint64_t last, uint64_t scale)
+static void raise_counter(learner_t *learner, enum metric metric, uint64_t total, uint64_t last)
 {
     if (total > last)
-        metrics_add(learner->metrics, metric, (total - last) * scale);
+        metrics_add(learner->metrics, metric, total - last);
 }
 
 static void set_counters(learner_t *learner, const struct coordinator_view *view)
 {
     const struct coordinator_view *last = &learner->status.last;
 
-    raise_counter(learner, METRIC_env_steps, view->steps, last->steps, learner->env.action_repeat);
-    raise_counter(learner, METRIC_wait_steps_ms, view->wait_ms[0], last->wait_ms[0], 1);
-    raise_counter(learner, METRIC_wait_samples_ms, view->wait_ms[1], last->wait_ms[1], 1);
-    raise_counter(learner, METRIC_wait_checkpoint_ms, view->wait_ms[2], last->wait_ms[2], 1);
+    raise_counter(learner, METRIC_env_steps, (uint64_t)((double)view->steps * learner->repeat),
+                  (uint64_t)((double)last->steps * learner->repeat));
+    raise_counter(learner, METRIC_wait_steps_ms, view->wait_ms[0], last->wait_ms[0]);
+    raise_counter(learner, METRIC_wait_samples_ms, view->wait_ms[1], last->wait_ms[1]);
+    raise_counter(learner, METRIC_wait_checkpoint_ms, view->wait_ms[2], last->wait_ms[2]);
 }
 
 static void set_gauges(learner_t *learner, const struct coordinator_view *view)

@@ -57,3 +57,12 @@ int env_task_specs(struct env_spec *specs, struct env_spec *wide, const struct t
     }
     return TD_OK;
 }
+
+double env_mean_repeat(const struct env_spec *specs, int count)
+{
+    double sum = 0;
+
+    for (int i = 0; i < count; i++)
+        sum += specs[i].action_repeat;
+    return sum / count;
+}

@@ -18,4 +18,7 @@ int env_task_set(struct task_set *set, const struct config *config, struct error
 int env_task_specs(struct env_spec *specs, struct env_spec *wide, const struct task_set *set,
                    const struct config *config, struct error *err);
 
+/* Environment steps per agent step of a run that gives each of these as many agent steps. */
+double env_mean_repeat(const struct env_spec *specs, int count);
+
 #endif

@@ -1,6 +1,7 @@
 /* The table of environments: names, steps, limits, saved states and what bad input gets. */
 #include "common/env/bridge.h"
 #include "common/env/env.h"
+#include "common/env/tasks.h"
 
 #include <math.h>
 
@@ -51,6 +52,29 @@ static void tasks_are_found_without_opening_anything(void **state)
     assert_ok(env_find("walker-run", &spec, &err), err);
     assert_int_equal(spec.obs_dim, 24);
     assert_int_equal(spec.action_dim, 6);
+}
+
+/* Several seen as one: the widest sizes, the longest episode, environment steps in the mean. */
+static void several_tasks_are_as_wide_as_the_widest(void **state)
+{
+    struct env_spec specs[3], wide;
+    struct config config;
+    struct task_set set;
+    struct error err;
+
+    (void)state;
+    config_init(&config);
+    snprintf(config.tasks, sizeof(config.tasks), "toy-copy:700,walker-walk,reacher-easy");
+    assert_ok(env_task_set(&set, &config, &err), err);
+    assert_ok(env_task_specs(specs, &wide, &set, &config, &err), err);
+    assert_true(wide.obs_dim == 24 && wide.action_dim == 6 && wide.episode_length == 700);
+    assert_true(specs[0].action_repeat == 1 && specs[1].action_repeat == 2 && specs[2].action_repeat == 2);
+    assert_float_equal(env_mean_repeat(specs, 3), 5.0 / 3, 1e-12);
+    assert_float_equal(env_mean_repeat(specs + 1, 2), 2, 0);
+    set.task[1].obs_dim = 23;
+    assert_int_equal(env_task_specs(specs, &wide, &set, &config, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "walker-walk has 24 observations and 6 actions here, 23 and 6 are written down"));
+    task_set_release(&set);
 }
 
 static void tasks_are_described(void **state)
@@ -360,6 +384,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tasks_are_found_without_opening_anything),
+        cmocka_unit_test(several_tasks_are_as_wide_as_the_widest),
         cmocka_unit_test(tasks_are_described),
         cmocka_unit_test(unknown_tasks_name_the_nearest_and_the_list),
         cmocka_unit_test(the_time_limit_truncates),

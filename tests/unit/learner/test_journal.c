@@ -144,7 +144,7 @@ static void every_task_has_its_columns(void **state)
 
     (void)state;
     for (int life = 0; life < 2; life++) { /* the second goes on in the same file */
-        assert_ok(journal_open(&journal, &run, 2, &set, &err), err);
+        assert_ok(journal_open(&journal, &run, 1.5, &set, &err), err);
         journal_eval(journal, &row);
         row.score_count = 0; /* an evaluator of an older build: nothing is known of the tasks */
         row.step = 200;
@@ -155,6 +155,7 @@ static void every_task_has_its_columns(void **state)
     assert_string_equal(data.names[0], "step");
     assert_string_equal(data.names[1], "episode_reward");
     assert_true(cell(&data, 0, 1) == 360);
+    assert_true(cell(&data, 0, csv_column(&data, "env_step")) == 150 && cell(&data, 1, csv_column(&data, "env_step")) == 300);
     assert_true(cell(&data, 0, csv_column(&data, "normalized_score")) == (70 + 50) / 2.0);
     assert_true(cell(&data, 0, csv_column(&data, "episode_reward+walker-walk")) == 700);
     assert_true(isnan(cell(&data, 0, csv_column(&data, "episode_success+walker-walk"))));
