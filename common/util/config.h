@@ -13,7 +13,7 @@
 
 #include "common/util/error.h"
 
-#define CONFIG_TEXT_MAX 512
+#define CONFIG_TEXT_MAX 2048 /* `tasks` may name all of mt80 */
 
 struct config {
 #define SECTION(title)

@@ -56,6 +56,46 @@ static void the_reference_lists_need_no_environment(void **state)
     task_set_release(&set);
 }
 
+static int small_task(const void *context, struct task *task, struct error *err)
+{
+    (void)context;
+    (void)err;
+    task->obs_dim = task->action_dim = 1;
+    task->episode_length = 10;
+    return TD_OK;
+}
+
+/* All of mt80 by their names: the list is taken, written down with the run and read again. */
+static void eighty_names_fit(void **state)
+{
+    const struct task_source source = {.ask = small_task};
+    struct config config, again;
+    struct task_set set, same;
+    char word[CONFIG_TEXT_MAX] = "tasks=", path[512];
+    struct error err;
+
+    (void)state;
+    options(&config, "mt80", "");
+    assert_ok(task_set_init(&set, &config, &nobody, &err), err);
+    for (int i = 0; i < set.count; i++) {
+        assert_true(strlen(word) + strlen(set.task[i].name) + 2 < sizeof(word));
+        sprintf(word + strlen(word), "%s%s", i > 0 ? "," : "", set.task[i].name);
+    }
+    config_init(&config);
+    assert_ok(config_parse(&config, 1, (char *[]){word}, NULL, &err), err);
+    snprintf(path, sizeof(path), "%s/config.yaml", test_folder());
+    assert_ok(config_save(&config, path, &err), err);
+    config_init(&again);
+    assert_ok(config_load(&again, path, NULL, &err), err);
+    assert_string_equal(again.tasks, word + 6);
+    assert_ok(task_set_init(&same, &again, &source, &err), err);
+    assert_int_equal(same.count, 80);
+    for (int i = 0; i < 80; i++)
+        assert_string_equal(same.task[i].name, set.task[i].name);
+    task_set_release(&set);
+    task_set_release(&same);
+}
+
 /* What is written down is what the environments say, for the 30 tasks that are built in. */
 static void mt30_is_as_its_environments_are(void **state)
 {
@@ -199,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reference_lists_need_no_environment),
+        cmocka_unit_test(eighty_names_fit),
         cmocka_unit_test(mt30_is_as_its_environments_are),
         cmocka_unit_test(own_lists_ask_the_environments),
         cmocka_unit_test(bad_lists_are_refused_in_a_sentence),
