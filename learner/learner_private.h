@@ -110,11 +110,4 @@ void status_second(void *learner);
 void status_episode(learner_t *learner, double reward, uint32_t task);
 double status_step_rate(const learner_t *learner);
 
-/*
- * "walker-walk 501 rows 1 episodes 2 playing R 31.4; ...": of each of `count` tasks, as many as there is room for and
- * then how many more; returns [count] are NAN where there are none. Returns the length.
- */
-size_t status_tasks(char *out, size_t size, const struct task_set *set, const struct coordinator_task *tasks,
-                    const double *returns, int count);
-
 #endif

@@ -4,6 +4,7 @@
 
 #include "common/net/notify.h"
 #include "learner/learner_private.h"
+#include "learner/task_line.h"
 
 #define ESTIMATE_AFTER 20 /* updates, before the time left is estimated */
 
@@ -151,37 +152,13 @@ static void set_gauges(learner_t *learner, const struct coordinator_view *view)
     metrics_text(metrics, METRIC_waiting, "%s", view->wait);
 }
 
-size_t status_tasks(char *out, size_t size, const struct task_set *set, const struct coordinator_task *tasks,
-                    const double *returns, int count)
-{
-    char phrase[TASK_NAME_MAX + 128], late[32];
-    size_t used = 0;
-
-    out[0] = '\0';
-    for (int i = 0; i < count && i < set->count; i++) {
-        size_t length, rest = i + 1 < count ? sizeof("; and 255 more tasks") : 1;
-
-        late[0] = '\0';
-        if (!isnan(returns[i]))
-            snprintf(late, sizeof(late), " R %.6g", returns[i]);
-        length = (size_t)snprintf(phrase, sizeof(phrase), "%s%s %llu rows %llu episodes %u playing%s", i > 0 ? "; " : "",
-                                  set->task[i].name, (unsigned long long)tasks[i].rows,
-                                  (unsigned long long)tasks[i].episodes, tasks[i].playing, late);
-        if (used + length + rest > size)
-            return used + (size_t)snprintf(out + used, size - used, i > 0 ? "; and %d more tasks" : "%d tasks", count - i);
-        memcpy(out + used, phrase, length + 1);
-        used += length;
-    }
-    return used;
-}
-
 static void set_tasks(learner_t *learner)
 {
     struct coordinator_task tasks[TASKS_MAX];
     char text[METRICS_LONG_MAX];
     int count = coordinator_tasks(learner->coordinator, loop_now_ms(learner->loop), tasks, TASKS_MAX);
 
-    (void)status_tasks(text, sizeof(text), &learner->tasks, tasks, learner->status.task_return, count);
+    (void)task_line(text, sizeof(text), &learner->tasks, tasks, learner->status.task_return, count);
     metrics_text(learner->metrics, METRIC_tasks, "%s", text);
 }
 

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "common/net/stats.h"
-#include "learner/learner_private.h"
+#include "learner/task_line.h"
 #include "tools/commands.h"
 #include "tools/stats.h"
 
@@ -58,7 +58,7 @@ static void say_tasks(metrics_t *learner)
         tasks[i] = (struct coordinator_task){.rows = 6812500, .episodes = 13625, .playing = 3};
         returns[i] = 987.6;
     }
-    assert_in_range(status_tasks(text, sizeof(text), &set, tasks, returns, 80), 4000, 8000);
+    assert_in_range(task_line(text, sizeof(text), &set, tasks, returns, 80), 4000, 8000);
     metrics_text(learner, METRIC_tasks, "%s", text);
     task_set_release(&set);
 }
@@ -146,7 +146,7 @@ static void what_is_cut_says_so(void **state)
         returns[i] = i % 2 == 0 ? -1.23456789e-300 : NAN;
     }
     for (size_t size = 64; size <= sizeof(text); size += size < 2000 ? 1 : 997) {
-        size_t length = status_tasks(text, size, &set, tasks, returns, TASKS_MAX);
+        size_t length = task_line(text, size, &set, tasks, returns, TASKS_MAX);
 
         assert_int_equal(length, strlen(text));
         assert_true(strlen(text) < size);
