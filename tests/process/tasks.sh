@@ -52,4 +52,18 @@ check 'it is refused naming both' says 'tasks=toy-copy:20,toy-oppose:10,toy:15, 
 timeout 20 "$bin/tdmpc2" eval checkpoint="$work/run" tasks=toy-oppose:10,toy:15 eval_episodes=1 >"$work/out" 2>&1
 check 'two of three are evaluated' says '2 tasks: mean return '
 
+# a made-up data set in the layout of mt80, from the command line: its rows, their number against the real one's, training
+"$bin/tdmpc2" data synth "$work/made" task=mt80 rows=20200 >"$work/out" 2>&1 &&
+    "$bin/tdmpc2" data import "$work/made" >>"$work/out" 2>&1
+check 'a made-up set is imported' says '20200 rows of 200 episodes from 4 chunks'
+check 'and its size compared with the real one' says 'warning: mt80 has 5450000 episodes, this is 0.00367 % of it'
+"$bin/tdmpc2" data import "$work/made" >"$work/out" 2>&1
+check 'an import that was done has nothing left to do' says '20200 rows of 200 episodes'
+"$bin/tdmpc2" data sample "$work/made" seconds=0.2 --json >"$work/out" 2>&1
+check 'it is drawn from' grep -Eq '^\{"episodes":200,"rows":20200,.*"slices_per_s":[1-9][0-9]{3,},"rss_anon_mb":[0-9.]+,' "$work/out"
+timeout 60 "$bin/tdmpc2" train task=mt80 data_dir="$work/made" work_dir="$work/offline" "${tiny[@]}" steps=3 evaluator=off >"$work/out" 2>&1
+check 'it is trained on' [ $? = 0 ]
+check 'which tells that most of it is missing' says 'warning: mt80 has 200 episodes of 5450000'
+check 'its losses are logged' grep -q '^0,' "$work/offline/train.csv"
+
 totals
