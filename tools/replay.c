@@ -142,7 +142,7 @@ static void print_info(store_t *store, const char *dir, bool json)
 {
     const struct store_identity *identity = store_identity(store);
     const struct store_counts *counts = store_counts(store);
-    uint64_t open_streams = 0, held = counts->sealed - counts->first;
+    uint64_t open_streams = 0, held = counts->sealed - counts->first, used = identity->map_bytes - store_room(store);
 
     for (size_t i = 0; i < store_stream_count(store); i++)
         open_streams += store_stream_at(store, i)->holder != 0;
@@ -151,13 +151,13 @@ static void print_info(store_t *store, const char *dir, bool json)
                "\"obs_dim\":%u,\"action_dim\":%u,\"row_bytes\":%zu,\"episodes\":%" PRIu64
                ",\"first_episode\":%" PRIu64 ",\"episodes_total\":%" PRIu64 ",\"rows\":%" PRIu64
                ",\"rows_total\":%" PRIu64 ",\"agent_steps_total\":%" PRIu64 ",\"open_rows\":%" PRIu64
-               ",\"bytes\":%" PRIu64 ",\"map_bytes\":%" PRIu64 ",\"room_bytes\":%" PRIu64
+               ",\"bytes\":%" PRIu64 ",\"used_bytes\":%" PRIu64 ",\"map_bytes\":%" PRIu64 ",\"room_bytes\":%" PRIu64
                ",\"streams\":%" PRIu64 ",\"streams_held\":%" PRIu64 ",\"aborted\":%" PRIu64
                ",\"quarantined\":%" PRIu64 ",\"learner_epoch\":%u,\"generation\":%" PRIu64 ",\"tasks\":[",
                identity->run_id, identity->store_id, identity->shard, identity->schema.obs_type,
                identity->schema.obs_dim, identity->schema.action_dim, row_stride(&identity->schema), held,
                counts->first, counts->sealed, counts->held_rows, counts->rows, counts->steps,
-               counts->open_rows, counts->bytes, identity->map_bytes, store_room(store), counts->streams,
+               counts->open_rows, counts->bytes, used, identity->map_bytes, store_room(store), counts->streams,
                open_streams, counts->aborted, counts->damaged, counts->learner_epoch, counts->generation);
         print_tasks(store, dir, true);
         printf("]}\n");
@@ -173,8 +173,8 @@ static void print_info(store_t *store, const char *dir, bool json)
     printf("rows         %" PRIu64 " kept, %" PRIu64 " in all (%" PRIu64 " agent steps), %" PRIu64
            " of episodes under way\n",
            counts->held_rows, counts->rows, counts->steps, counts->open_rows);
-    printf("bytes        %.1f MB of segments; map %.1f MB, %.1f MB free\n", (double)counts->bytes * 1e-6,
-           (double)identity->map_bytes * 1e-6, (double)store_room(store) * 1e-6);
+    printf("bytes        %.1f MB used, %.1f MB of rows as they are drawn; map %.1f MB, %.1f MB free\n", (double)used * 1e-6,
+           (double)counts->bytes * 1e-6, (double)identity->map_bytes * 1e-6, (double)store_room(store) * 1e-6);
     printf("streams      %" PRIu64 " known, %" PRIu64 " held\n", counts->streams, open_streams);
     printf("aborted      %" PRIu64 " episodes cut short\n", counts->aborted);
     printf("quarantined  %" PRIu64 " episodes; `tdmpc2 replay verify` reads them all\n", counts->damaged);
@@ -369,6 +369,12 @@ static int run_part(const char *part, const struct request *request)
     return code >= 0 ? code : error_exit_code(rc);
 }
 
+/* Of those that a process brings upon itself by what it reads; others come from outside. */
+static bool is_fault(int number)
+{
+    return number == SIGSEGV || number == SIGBUS || number == SIGABRT || number == SIGFPE || number == SIGILL;
+}
+
 /* LMDB trusts its file: one with a damaged tree may take the process down. So it is a child that looks. */
 static int run_in_child(const char *part, const struct request *request)
 {
@@ -389,6 +395,12 @@ static int run_in_child(const char *part, const struct request *request)
         ;
     if (WIFEXITED(status))
         return WEXITSTATUS(status);
+    if (WTERMSIG(status) == SIGPIPE) /* whoever read what is printed has seen enough */
+        return 128 + SIGPIPE;
+    if (!is_fault(WTERMSIG(status))) {
+        fprintf(stderr, "tdmpc2 replay %s: ended by signal %d (%s)\n", part, WTERMSIG(status), strsignal(WTERMSIG(status)));
+        return TD_EXIT_GAVE_UP;
+    }
     fprintf(stderr,
             "tdmpc2 replay %s: reading %s ended by signal %d (%s): its tree is damaged; "
             "`tdmpc2 replay salvage` saves rows without it\n",

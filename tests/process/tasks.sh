@@ -63,6 +63,12 @@ check 'an import that was done has nothing left to do' says '20200 rows of 200 e
 check 'it is drawn from' grep -Eq '^\{"episodes":200,"rows":20200,.*"slices_per_s":[1-9][0-9]{3,},"rss_anon_mb":[0-9.]+,' "$work/out"
 timeout 60 "$bin/tdmpc2" train task=mt80 data_dir="$work/made" work_dir="$work/offline" "${tiny[@]}" steps=3 evaluator=off >"$work/out" 2>&1
 check 'it is trained on' [ $? = 0 ]
+exec 3> >(:); sleep 0.05
+"$bin/tdmpc2" replay info "$work/made/store" >&3 2>"$work/closed"
+exec 3>&-
+check 'a reader that went away is no damage' [ ! -s "$work/closed" ]
+"$bin/tdmpc2" replay info "$work/made/store" >"$work/info" 2>&1
+check 'rows take less than as they are drawn' awk '/^bytes/ {ok = $2 > 1 && $2 < 0.8 * $5} END {exit !ok}' "$work/info"
 check 'which tells that most of it is missing' says 'warning: mt80 has 200 episodes of 5450000'
 check 'its losses are logged' grep -q '^0,' "$work/offline/train.csv"
 
