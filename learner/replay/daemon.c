@@ -201,7 +201,7 @@ static void refresh(void *context)
     metrics_set(daemon->metrics, METRIC_agent_steps, (double)view.counts->steps);
     metrics_set(daemon->metrics, METRIC_replay_rows, (double)view.episode_rows);
     metrics_set(daemon->metrics, METRIC_replay_episodes, (double)view.episodes);
-    metrics_set(daemon->metrics, METRIC_replay_bytes, (double)view.counts->bytes);
+    metrics_set(daemon->metrics, METRIC_replay_bytes, (double)view.used);
     metrics_set(daemon->metrics, METRIC_replay_room, view.room);
 }
 

@@ -694,6 +694,7 @@ void shard_view(const shard_t *shard, uint64_t now_ms, struct shard_view *view)
     view->counts = store_counts(shard->store);
     view->segments_bad = view->counts->bad;
     view->room = (double)store_room(shard->store) / (double)store_identity(shard->store)->map_bytes;
+    view->used = store_identity(shard->store)->map_bytes - store_room(shard->store);
     view->full = store_full(shard->store) || shard->now_ms < shard->full_until_ms;
     view->asks_checkpoint = sample_wants_checkpoint(shard);
 }

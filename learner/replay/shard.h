@@ -99,6 +99,7 @@ struct shard_view {
     uint32_t learner_epoch;
     uint64_t learner_heard_ms;
     double room; /* share of the map that is free */
+    uint64_t used; /* bytes of it that are not */
     bool full, asks_checkpoint, learner_away;
     char wait[OUTPUT_TEXT_MAX]; /* what is waited for, in words; empty: nothing */
 };
