@@ -21,17 +21,13 @@
 static const struct row_schema schema = {OBS_STATE, 6, 2};
 static const char *self;
 
-/* Streams are of three tasks: slot 0 has all columns, 1 but four and one, 2 five. */
+/* Of as many tasks as there are streams. */
 static void fill_row(void *row, const struct row_schema *of, uint32_t slot, uint64_t epoch, uint64_t sequence,
                      uint32_t flags)
 {
-    static const uint32_t obs[SLOTS] = {6, 4, 5}, action[SLOTS] = {2, 1, 2};
     struct test_row_id id = {slot, 0, epoch, sequence};
 
     test_row_fill(row, of, &id, flags);
-    memcpy((char *)row + offsetof(struct row_head, task), &slot, sizeof(slot)); /* rows are aligned to 4 bytes only */
-    memset((float *)row_obs(row) + obs[slot], 0, (of->obs_dim - obs[slot]) * sizeof(float));
-    memset(row_action(row, of) + action[slot], 0, (of->action_dim - action[slot]) * sizeof(float));
 }
 
 /* --- the life that is recorded: another process of this program -------------- */
@@ -261,6 +257,7 @@ int main(int argc, char **argv)
     };
     static char path[PATH_MAX];
 
+    test_row_tasks = SLOTS;
     if (argc == 4 && strcmp(argv[1], "record") == 0)
         return record(argv[2], atoi(argv[3]));
     if (access("/dev/shm", W_OK) == 0)

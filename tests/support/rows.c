@@ -14,6 +14,25 @@ static void put_float(char *at, size_t index, double value)
     memcpy(at + index * sizeof(f), &f, sizeof(f));
 }
 
+uint32_t test_row_tasks;
+
+/* Of `width` columns so many stay in rows of this task. */
+static uint32_t kept(uint32_t width, uint32_t task)
+{
+    return width - width * task / test_row_tasks;
+}
+
+static void narrow(void *row, const struct row_schema *schema, uint32_t task)
+{
+    uint32_t obs = kept(schema->obs_dim, task), action = kept(schema->action_dim, task);
+    char *at = (char *)row + sizeof(struct row_head);
+
+    obs = obs < 4 ? 4 : obs;
+    memcpy((char *)row + offsetof(struct row_head, task), &task, sizeof(task));
+    memset(at + obs * sizeof(float), 0, (schema->obs_dim - obs) * sizeof(float));
+    memset(at + row_obs_bytes(schema) + action * sizeof(float), 0, (schema->action_dim - action) * sizeof(float));
+}
+
 void test_row_fill(void *row, const struct row_schema *schema, const struct test_row_id *id,
                    uint32_t flags)
 {
@@ -38,6 +57,8 @@ void test_row_fill(void *row, const struct row_schema *schema, const struct test
         for (uint32_t i = 0; i < schema->obs_dim; i++)
             obs[i] = (char)(id->sequence * 31 + i * 7 + id->epoch);
     }
+    if (test_row_tasks > 0 && schema->obs_type == OBS_STATE)
+        narrow(row, schema, id->slot % test_row_tasks);
 }
 
 void test_row_expect(const void *row, const struct row_schema *schema, const struct test_row_id *id,

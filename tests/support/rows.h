@@ -13,6 +13,12 @@ struct test_row_id {
     uint64_t epoch, sequence;
 };
 
+/*
+ * 0, or of how many tasks rows are: those of task slot % tasks have zeros in the last columns, the more the later the
+ * task; at least four observations stay.
+ */
+extern uint32_t test_row_tasks;
+
 /* Write the row with this identity and these flags; finite, in range, zeros in a first row. */
 void test_row_fill(void *row, const struct row_schema *schema, const struct test_row_id *id,
                    uint32_t flags);

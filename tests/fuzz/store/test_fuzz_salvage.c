@@ -14,9 +14,10 @@
 struct kind {
     struct row_schema schema;
     bool packed;
+    uint32_t tasks; /* of states: 0, or rows of the later ones are stored narrow */
 };
-static struct kind states = {{OBS_STATE, 4, 1}, false}, frames = {{OBS_RGB, 27, 1}, false},
-                   packed = {{OBS_RGB, 700, 1}, true};
+static struct kind states = {{OBS_STATE, 4, 1}, false, 0}, frames = {{OBS_RGB, 27, 1}, false, 0},
+                   packed = {{OBS_RGB, 700, 1}, true, 0}, narrow = {{OBS_STATE, 9, 3}, true, 2};
 static struct row_schema schema; /* of the test under way */
 static packer_t *packer;
 #define STRIDE row_stride(&schema)
@@ -96,9 +97,10 @@ static long read_all(const char *bytes, size_t length, bool genuine)
 static void segments_never_fault(void **state)
 {
     const struct kind *kind = *state;
-    long rounds = test_long() ? 2000000 : kind->packed ? 10000 : 60000, opened = 0, honest = 0;
+    long rounds = test_long() ? 2000000 : kind->packed ? 10000 : 50000, opened = 0, honest = 0;
 
     schema = kind->schema;
+    test_row_tasks = kind->tasks;
     for (long round = 0; round < rounds; round++) {
         uint32_t rows = 1 + below(60);
         struct segment_head head = {.schema = schema, .rows = rows, .episode_rows = rows, .slot = 1,
@@ -115,7 +117,7 @@ static void segments_never_fault(void **state)
         if (kind->packed) {
             char *room = malloc(SEGMENT_BYTES_MAX);
 
-            length = segment_pack(room, &head, at, packer);
+            length = schema.obs_type == OBS_RGB ? segment_pack(room, &head, at, packer) : segment_narrow(room, &head, at);
             assert_true(length > 0 && length < capacity);
             memcpy(bytes, room, length);
             free(room);
@@ -137,7 +139,7 @@ static void segments_never_fault(void **state)
 static void fill(const char *dir, bool compress)
 {
     struct store_config config = {.dir = dir, .schema = schema, .run_id = 3, .rows = 20000,
-                                  .compress_frames = compress};
+                                  .compress_frames = compress, .narrow = compress};
     struct error err = {0};
     char *rows = malloc(7000 * STRIDE);
     store_t *store;
@@ -164,13 +166,14 @@ static void salvage_never_faults(void **state)
 {
     char dir[512], out[600], path[600];
     const struct kind *kind = *state;
-    int rounds = test_long() ? 1500 : kind->packed ? 25 : 60, saved = 0;
+    int rounds = test_long() ? 1500 : kind->packed ? 25 : 50, saved = 0;
     size_t length, capacity;
     struct stat info;
     char *whole, *bytes;
     int fd;
 
     schema = kind->schema;
+    test_row_tasks = kind->tasks;
     snprintf(dir, sizeof(dir), "%s/fuzz%u", test_folder(), schema.obs_dim);
     snprintf(path, sizeof(path), "%s/data.mdb", dir);
     snprintf(out, sizeof(out), "%s/out", test_folder());
@@ -227,6 +230,8 @@ int main(void)
         cmocka_unit_test_prestate(salvage_never_faults, &frames),
         cmocka_unit_test_prestate(segments_never_fault, &packed),
         cmocka_unit_test_prestate(salvage_never_faults, &packed),
+        cmocka_unit_test_prestate(segments_never_fault, &narrow),
+        cmocka_unit_test_prestate(salvage_never_faults, &narrow),
     };
 
     if (access("/dev/shm", W_OK) == 0) /* what a crash of the machine leaves is not the question here */
