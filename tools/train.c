@@ -129,9 +129,14 @@ static void print_result(const struct run *run)
         return;
     if (eval.rows > 0 && eval.columns > CSV_EVAL_EPISODES) {
         last = eval.values + (size_t)(eval.rows - 1) * (size_t)eval.columns;
-        printf("last evaluation, at step %s: return %.1f, the mean of %.0f episodes\n",
-               console_format_count(steps, sizeof(steps), last[CSV_EVAL_STEP]), last[CSV_EVAL_REWARD],
-               last[CSV_EVAL_EPISODES]);
+        printf("last evaluation, at step %s: return %.1f, the mean of ",
+               console_format_count(steps, sizeof(steps), last[CSV_EVAL_STEP]), last[CSV_EVAL_REWARD]);
+        if (eval.columns > CSV_EVAL_COUNT)
+            printf("%d tasks with ", (eval.columns - CSV_EVAL_COUNT) / 2);
+        printf("%.0f episode%s", last[CSV_EVAL_EPISODES], last[CSV_EVAL_EPISODES] == 1 ? "" : "s");
+        if (eval.columns > CSV_EVAL_COUNT)
+            printf("%s, normalised score %.1f", last[CSV_EVAL_EPISODES] == 1 ? "" : " each", last[CSV_EVAL_COUNT]);
+        putchar('\n');
     }
     csv_release(&eval);
 }

@@ -24,6 +24,7 @@ learner=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$work/run/run/learner-0.addr" 2>
 wait $pid
 check 'a run whose learner was killed ends well' [ $? = 0 ]
 check 'the run says that it is finished' says 'is finished: 401 agent steps'
+check 'its result is the mean over tasks' grep -Eq 'last evaluation, at step 400: return [-0-9.]+, the mean of 3 tasks with 1 episode, normalised score [-0-9.]+$' "$work/out"
 head=$(head -1 "$work/run/eval.csv")
 check 'eval.csv begins as the reference' [ "${head:0:20}" = step,episode_reward, ]
 check 'eval.csv has the score and every task' [ "${head##*elapsed_time,}" = \
