@@ -134,6 +134,54 @@ static void rows_of_the_task_come_in_its_widths(void **state)
     }
 }
 
+/* A run of both tasks: each row is stored at its own task's widths and comes back padded. */
+static void rows_of_several_tasks_are_stored_unpadded(void **state)
+{
+    struct task both[2] = {{.name = "cartpole-balance", .obs_dim = 5, .action_dim = 1, .episode_length = 100},
+                           {.name = "hopper-hop", .obs_dim = 7, .action_dim = 3, .episode_length = 100}};
+    char dir[FS_PATH_MAX], replay[FS_PATH_MAX];
+    struct fixture f;
+    struct error err = {0};
+    store_t *store;
+    int lines = 0;
+
+    (void)state;
+    make_source(dir, 2, 0);
+    open_fixture(&f, dir, "cartpole-balance,hopper-hop");
+    f.tasks = (struct task_set){.count = 2, .task = both, .obs_dim = 7, .action_dim = 3, .multitask = true};
+    f.env.obs_dim = 7;
+    f.env.action_dim = 3;
+    assert_ok(seed_replay(&f.run, &f.env, &f.tasks, count_lines, &lines, &err), err);
+    store = open_replay(&f, replay);
+    assert_int_equal(store_committed(store), 12);
+    for (uint64_t id = 0; id < 12; id++) {
+        uint32_t task = (uint32_t)(id % 2), count = 8;
+        struct row_schema schema = {OBS_STATE, 7, 3};
+        struct segment_head head;
+        size_t length;
+        const void *bytes = store_segment(store, id, 0, &length);
+        const char *rows;
+
+        assert_non_null(bytes);
+        assert_int_equal(segment_open(&head, bytes, length), TD_OK);
+        assert_int_equal(head.packing, task == 0 ? SEGMENT_NARROW : SEGMENT_PLAIN);
+        rows = store_rows(store, id, 0, &count);
+        assert_non_null(rows);
+        for (uint32_t i = 0; i < count; i++) {
+            char row[80];
+
+            memcpy(row, rows + i * row_stride(&schema), row_stride(&schema));
+            assert_int_equal(row_head(row)->task, task);
+            for (int j = 0; j < 7; j++)
+                assert_true((((float *)row_obs(row))[j] == 0) == (task == 0 && j >= 5) || (id == 0 && i + (uint32_t)j == 0));
+            for (int j = 0; j < 3; j++)
+                assert_true(row_action(row, &schema)[j] == (i == 0 || (task == 0 && j > 0) ? 0 : 0.25f * (float)(j + 1)));
+        }
+        store_rows_end(store);
+    }
+    store_close(&store);
+}
+
 /* Killed after some of them were synced: the same plan goes on behind those. */
 static void a_killed_start_goes_on(void **state)
 {
@@ -241,6 +289,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_of_the_task_come_in_its_widths),
+        cmocka_unit_test(rows_of_several_tasks_are_stored_unpadded),
         cmocka_unit_test(a_killed_start_goes_on),
         cmocka_unit_test(the_newest_fit),
         cmocka_unit_test(what_does_not_fit_is_refused),
