@@ -17,6 +17,7 @@
 #include "learner/dataset.h"
 #include "learner/replay/sampler.h"
 #include "learner/resume.h"
+#include "tools/console.h"
 #include "tools/evaluation.h"
 
 #define LOG_EVERY 10000u /* iterations, as the reference */
@@ -231,9 +232,9 @@ static int write_event(struct offline *offline, const char *name, double value, 
 
 static int open_eval(struct offline *offline, struct error *err)
 {
-    static const char *const front[EVAL_FRONT] = {"step", "episode_reward", "normalized_score",
-                                                  "episode_reward+avg_dmcontrol", "episode_reward+avg_metaworld",
-                                                  "episode_success+avg_metaworld"};
+    static const char *const front[EVAL_FRONT] = {"step", "episode_reward", "episode_reward+avg_dmcontrol",
+                                                  "episode_reward+avg_metaworld", "episode_success+avg_metaworld",
+                                                  "normalized_score"}; /* the last as online: the tasks follow it */
     int tasks = offline->tasks.count, count = EVAL_FRONT + 2 * tasks, rc;
     const char **columns = calloc((size_t)count, sizeof(*columns));
     char path[FS_PATH_MAX];
@@ -350,6 +351,7 @@ static int evaluate(struct offline *offline, struct error *err)
 {
     struct means means = {0};
     double *values = offline->values;
+    char line[CONSOLE_LINE_MAX];
     int rc = TD_OK;
 
     for (int i = 0; i < offline->tasks.count && !asked_to_stop; i++) {
@@ -363,12 +365,12 @@ static int evaluate(struct offline *offline, struct error *err)
         return TD_OK;
     values[0] = (double)offline->iteration;
     values[1] = means.reward / means.tasks;
-    values[2] = means.score / means.tasks;
-    values[3] = means.controls > 0 ? means.control / means.controls : NAN;
-    values[4] = means.manipulations > 0 ? means.manipulation / means.manipulations : NAN;
-    values[5] = means.manipulations > 0 ? means.success / means.manipulations : NAN;
-    printf(" eval          I: %-10" PRIu64 "   R: %-10.1f   score: %.1f (%d tasks)\n", offline->iteration, values[1],
-           values[2], means.tasks);
+    values[2] = means.controls > 0 ? means.control / means.controls : NAN;
+    values[3] = means.manipulations > 0 ? means.manipulation / means.manipulations : NAN;
+    values[4] = means.manipulations > 0 ? means.success / means.manipulations : NAN;
+    values[5] = means.score / means.tasks;
+    printf(" eval          I: %-10" PRIu64 "   R: %-10.1f   %d of %d tasks evaluated\n%s\n", offline->iteration, values[1],
+           means.tasks, offline->tasks.count, console_format_tasks(line, &offline->tasks, values + EVAL_FRONT - 1));
     fflush(stdout);
     for (int i = 1; i < EVAL_FRONT + 2 * offline->tasks.count && rc == TD_OK; i++)
         rc = write_event(offline, offline->names[i], values[i], err);

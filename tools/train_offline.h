@@ -6,9 +6,9 @@
  * from the store, which is only read.
  *
  *   train.csv  step (the iteration), elapsed_time, the statistics of that update
- *   eval.csv   step, episode_reward (mean), normalized_score, the reference's means episode_reward+avg_dmcontrol,
- *              episode_reward+avg_metaworld and episode_success+avg_metaworld, then episode_reward+TASK and
- *              episode_success+TASK of each; empty where a task's environment is not here
+ *   eval.csv   step, episode_reward (mean), the reference's means episode_reward+avg_dmcontrol,
+ *              episode_reward+avg_metaworld and episode_success+avg_metaworld, normalized_score, then
+ *              episode_reward+TASK and episode_success+TASK of each; empty where a task's environment is not here
  *
  * Event files for TensorBoard have the same under the reference's keys, pretrain/iteration, pretrain/reward_loss,
  * pretrain/episode_reward+TASK, ...

@@ -279,8 +279,8 @@ static void expect_events(const char *work)
 
 static void what_a_set_teaches_is_known(void **state)
 {
-    const char *header = "step,episode_reward,normalized_score,episode_reward+avg_dmcontrol,episode_reward+avg_metaworld,"
-                         "episode_success+avg_metaworld,episode_reward+toy-copy:10,episode_success+toy-copy:10,"
+    const char *header = "step,episode_reward,episode_reward+avg_dmcontrol,episode_reward+avg_metaworld,"
+                         "episode_success+avg_metaworld,normalized_score,episode_reward+toy-copy:10,episode_success+toy-copy:10,"
                          "episode_reward+toy-oppose:50,episode_success+toy-oppose:50";
     char work[512], path[600];
     double eval[COLUMNS];
@@ -295,8 +295,8 @@ static void what_a_set_teaches_is_known(void **state)
     print_message("returns %.2f of 10, %.2f of 50\n", eval[6], eval[8]);
     assert_true(eval[0] == 1200);
     assert_true(eval[6] > 9 && eval[6] <= 10 && eval[8] > 45 && eval[8] <= 50);
-    assert_true(fabs(eval[1] - (eval[6] + eval[8]) / 2) < 1e-3 && fabs(eval[2] - eval[1] / 10) < 1e-3);
-    assert_true(eval[3] == eval[1] && isnan(eval[4]) && isnan(eval[5]));
+    assert_true(fabs(eval[1] - (eval[6] + eval[8]) / 2) < 1e-3 && fabs(eval[5] - eval[1] / 10) < 1e-3);
+    assert_true(eval[2] == eval[1] && isnan(eval[3]) && isnan(eval[4]));
     expect_events(work);
     open_known(&known, work);
     for (uint32_t task = 0; task < TASKS; task++) {
