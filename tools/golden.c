@@ -276,22 +276,32 @@ static int read_recorded(const struct golden_case *recorded, world_model_t *mode
     return rc;
 }
 
-/* A checkpoint's sizes are those of the recording, or it cannot be used for it. */
+/* A checkpoint's sizes are those of the recording, or it cannot be used for it: named are those that differ. */
 static int check_given(const struct golden_case *recorded, struct error *err)
 {
     const struct model_dims *dims = &recorded->dims;
     struct model_dims given = *dims;
     int rc = weights_dims(recorded->weights, &given, err);
+    const struct {
+        const char *name;
+        int has, wants;
+    } sizes[] = {
+        {"obs", given.obs_dim, dims->obs_dim}, {"action", given.action_dim, dims->action_dim},
+        {"latent_dim", given.latent_dim, dims->latent_dim}, {"mlp_dim", given.mlp_dim, dims->mlp_dim},
+        {"num_q", given.num_q, dims->num_q}, {"tasks", given.num_tasks, dims->num_tasks},
+        {"episodic", given.episodic, dims->episodic}, {"rgb", given.rgb, dims->rgb},
+    };
+    char differ[300] = "";
 
-    if (rc == TD_OK && (given.obs_dim != dims->obs_dim || given.action_dim != dims->action_dim ||
-                        given.latent_dim != dims->latent_dim || given.mlp_dim != dims->mlp_dim ||
-                        given.num_q != dims->num_q || given.num_tasks != dims->num_tasks ||
-                        given.episodic != dims->episodic || given.rgb != dims->rgb))
-        rc = error_set(err, TD_EINVAL, "the checkpoint does not have the sizes of %s: obs %d for %d, action %d for %d, "
-                       "latent_dim %d for %d, mlp_dim %d for %d, num_q %d for %d, tasks %d for %d",
-                       recorded->path, given.obs_dim, dims->obs_dim, given.action_dim, dims->action_dim,
-                       given.latent_dim, dims->latent_dim, given.mlp_dim, dims->mlp_dim, given.num_q, dims->num_q,
-                       given.num_tasks, dims->num_tasks);
+    for (size_t i = 0; i < TD_LEN(sizes); i++) {
+        size_t used = strlen(differ);
+
+        if (sizes[i].has != sizes[i].wants)
+            snprintf(differ + used, sizeof(differ) - used, "%s%s %d for %d", used > 0 ? ", " : "", sizes[i].name, sizes[i].has,
+                     sizes[i].wants);
+    }
+    if (rc == TD_OK && differ[0] != '\0')
+        rc = error_set(err, TD_EINVAL, "the checkpoint does not have the sizes of %s: %s", recorded->path, differ);
     return rc;
 }
 

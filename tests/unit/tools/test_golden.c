@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "common/ckpt/weights.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/isa.h"
 #include "tools/golden.h"
@@ -165,6 +166,65 @@ static void unusable_files_are_refused(void **state)
     }
 }
 
+/* --- a checkpoint in place of the recorded parameters --- */
+
+static int replay_with(const char *path, const char *checkpoint, struct error *err)
+{
+    struct golden_options options = {.checkpoint = checkpoint, .threads = 1};
+    FILE *out = tmpfile();
+    int rc = golden_file(path, &options, out, err);
+
+    fclose(out);
+    return rc;
+}
+
+/* Number `which` of the model is moved by half: the file is a good one, its plans are others. */
+static void spoil(const char *from, const char *to, size_t which)
+{
+    struct model_dims dims = {.simnorm_dim = 8, .vmin = -10, .vmax = 10, .log_std_min = -10, .log_std_max = 2};
+    static struct model_layout layout;
+    int actions[TASKS_MAX];
+    weights_t *weights;
+    struct error err;
+    float *numbers;
+
+    assert_ok(weights_open(&weights, from, &err), err);
+    assert_ok(weights_dims(weights, &dims, &err), err);
+    model_layout_init(&layout, &dims);
+    numbers = calloc(model_all_floats(&layout), sizeof(float));
+    assert_ok(weights_read(weights, &layout, true, numbers, &err), err);
+    for (int i = 0; i < dims.num_tasks; i++)
+        actions[i] = weights_task_action(weights, i);
+    numbers[which] += 0.5f;
+    assert_ok(weights_write_pt(to, &layout, numbers, actions, &err), err);
+    free(numbers);
+    weights_close(&weights);
+}
+
+static void the_official_files_plan_as_recorded(void **state)
+{
+    static const char *const kinds[] = {"tiny-state", "tiny-state.old-format", "tiny-episodic", "tiny-multitask", "tiny-rgb"};
+    char plan[200], file[200], other[700];
+    struct error err;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(kinds); i++) {
+        snprintf(plan, sizeof(plan), "tests/golden/%.*s.plan.safetensors", (int)strcspn(kinds[i], "."), kinds[i]);
+        snprintf(file, sizeof(file), "tests/golden/%s.pt", kinds[i]);
+        if (replay_with(plan, file, &err) != TD_OK)
+            fail_msg("%s with %s: %s", plan, file, err.text);
+        snprintf(other, sizeof(other), "%s/%s.pt", test_folder(), kinds[i]);
+        spoil(file, other, 7);
+        assert_int_equal(replay_with(plan, other, &err), GOLDEN_DIFFERS); /* its numbers are used, not the recorded ones */
+        if (i != 2) {
+            assert_int_equal(replay_with(plan, "tests/golden/tiny-episodic.pt", &err), TD_EINVAL);
+            assert_non_null(strstr(err.text, "episodic 1 for 0"));
+        }
+    }
+    assert_int_equal(replay_with("tests/golden/tiny-state.plan.safetensors", "tests/golden/tiny-multitask.pt", &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "sizes of tests/golden/tiny-state.plan.safetensors: action 6 for 3, tasks 3 for 0"));
+}
+
 /* --- plans from bfloat16 --- */
 
 enum { ITERATIONS_MAX = 16, SAMPLES_MAX = 1024 };
@@ -281,6 +341,7 @@ int main(void)
         cmocka_unit_test(every_vector_is_within_tolerance),
         cmocka_unit_test(changed_numbers_are_noticed),
         cmocka_unit_test(unusable_files_are_refused),
+        cmocka_unit_test(the_official_files_plan_as_recorded),
         cmocka_unit_test(bfloat16_plans_stay_close),
         cmocka_unit_test(non_finite_numbers_are_equal_only_to_themselves),
     };
