@@ -115,9 +115,10 @@ static void raise_counter(learner_t *learner, enum metric metric, uint64_t total
 static void set_counters(learner_t *learner, const struct coordinator_view *view)
 {
     const struct coordinator_view *last = &learner->status.last;
+    bool found = learner->run.resumed && last->steps == 0; /* steps of earlier lives, all at once: no rate */
 
     raise_counter(learner, METRIC_env_steps, (uint64_t)((double)view->steps * learner->repeat),
-                  (uint64_t)((double)last->steps * learner->repeat));
+                  (uint64_t)((double)(found ? view->steps : last->steps) * learner->repeat));
     raise_counter(learner, METRIC_wait_steps_ms, view->wait_ms[0], last->wait_ms[0]);
     raise_counter(learner, METRIC_wait_samples_ms, view->wait_ms[1], last->wait_ms[1]);
     raise_counter(learner, METRIC_wait_checkpoint_ms, view->wait_ms[2], last->wait_ms[2]);

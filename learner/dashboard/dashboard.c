@@ -15,7 +15,7 @@
 #include "common/util/clock.h"
 #include "common/util/fs.h"
 #include "learner/dashboard/assets.h"
-#include "learner/dashboard/curve.h"
+#include "learner/dashboard/tail.h"
 #include "learner/dashboard/history.h"
 
 #define POLICY    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src 'self'; " \
@@ -36,7 +36,7 @@ struct dashboard {
     http_t *http;
     char text[STATE_MAX + EVENT_ROOM]; /* the loop's: the event being written */
     /* the server's thread */
-    struct curve eval, train;
+    struct tail eval, train;
     struct history copy;
     /* under the lock */
     pthread_mutex_t lock;
@@ -88,10 +88,10 @@ static void answer_history(dashboard_t *dashboard, struct http_answer *out)
     out->body = history_json(&dashboard->copy, &out->length);
 }
 
-static void answer_curve(struct curve *curve, struct http_answer *out)
+static void answer_curve(struct tail *tail, struct http_answer *out)
 {
-    if (curve_read(curve))
-        give(out, "text/csv; charset=utf-8", curve->text, curve->used);
+    if (tail_read(tail))
+        give(out, "text/csv; charset=utf-8", tail->text, tail->used);
 }
 
 /* videos/eval-<step>.mp4 of the largest step; -1: none. */
@@ -293,9 +293,9 @@ int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, 
     dashboard->length = (size_t)sprintf(dashboard->state, "\"run_s\":0,\"parts\":[],\"stats\":null");
     history_init(&dashboard->history);
     history_restore(&dashboard->history, train, action_repeat);
-    curve_init(&dashboard->eval, eval);
-    curve_init(&dashboard->train, train);
-    if (!curve_read(&dashboard->eval) || !curve_read(&dashboard->train)) /* what is long is read before anybody asks */
+    tail_init(&dashboard->eval, eval);
+    tail_init(&dashboard->train, train);
+    if (!tail_read(&dashboard->eval) || !tail_read(&dashboard->train)) /* what is long is read before anybody asks */
         return error_set(err, TD_ENOMEM, "out of memory");
     return http_start(&dashboard->http, &dashboard->socket, answer, dashboard, err);
 }
@@ -308,8 +308,8 @@ void dashboard_close(dashboard_t **out)
         return;
     http_stop(&dashboard->http);
     http_unlisten(&dashboard->socket);
-    curve_release(&dashboard->eval);
-    curve_release(&dashboard->train);
+    tail_release(&dashboard->eval);
+    tail_release(&dashboard->train);
     pthread_mutex_destroy(&dashboard->lock);
     free(dashboard);
     *out = NULL;

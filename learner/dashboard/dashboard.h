@@ -5,7 +5,7 @@
  *   /events       server-sent events, one a second: the metrics as the stats socket tells them, and the parts. A
  *                 stream of http.h, with its bounds; who finds all of them taken is given one event and asks again.
  *   /history.json how rates, lags and waits went since the run began (history.h)
- *   /eval.csv, /train.csv   the run's curves (curve.h)
+ *   /eval.csv, /train.csv   the run's curves (tail.h)
  *   /config.yaml  the options
  *   /video.mp4    the newest evaluation's, with ranges
  *

@@ -46,9 +46,9 @@ class Chart {
         const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink");
         const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
         const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line } };
-        const hours = { ...axis, values: (plot, marks) => marks.map(clock), incrs: [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800] };
+        const hours = { ...axis, space: 75, values: (plot, marks) => marks.map(clock), incrs: [1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 604800] };
         const series = this.names.map((name, i) => ({
-            label: name, stroke: COLOURS[i % COLOURS.length], width: 1.5, spanGaps: true,
+            label: name, stroke: COLOURS[i % COLOURS.length], width: 1.5, spanGaps: !this.options.stacked,
             dash: name.startsWith("published") ? [6, 4] : undefined,
             fill: this.options.stacked ? COLOURS[i % COLOURS.length] + "66" : undefined,
             value: (plot, value, s, at) => number(at == null || !this.data ? null : this.data[s][at]),
@@ -59,7 +59,6 @@ class Chart {
             scales: { x: { time: false }, y: { range: (plot, low, high) => [Math.min(0, low ?? 0), Math.max(this.options.top ?? 0, (high ?? 1) > 0 ? (high ?? 1) * 1.05 : 1)] } },
             axes: [this.options.steps ? axis : hours, { ...axis, size: 60 }],
             bands: this.options.stacked ? this.names.slice(1).map((name, i) => ({ series: [i + 2, i + 1] })) : undefined, // each area down to the one below
-            legend: { live: this.data != null },
             series: [{ label: this.options.steps || TIME, value: (plot, value) => this.options.steps ? number(value) : clock(value) }, ...series],
         }, this.drawn(), this.box);
     }
@@ -68,7 +67,7 @@ class Chart {
         if (!this.data) return [[], ...this.names.map(() => [])];
         if (!this.options.stacked) return this.data;
         const sums = this.data[0].map(() => 0);
-        return [this.data[0], ...this.data.slice(1).map(values => values.map((value, i) => sums[i] += value || 0))];
+        return [this.data[0], ...this.data.slice(1).map(values => values.map((value, i) => value == null ? null : sums[i] += value))];
     }
 
     show(names, data) {
@@ -151,7 +150,7 @@ function tell(state) {
 function tellTiles(m) {
     const hours = m.time_left == null ? "–" : m.time_left > 5400 ? `${(m.time_left / 3600).toFixed(1)} h` : `${Math.ceil(m.time_left / 60)} min`;
     const tiles = {
-        phase: m.phase, "agent steps": `${number(m.agent_steps)} of ${number(m.target_steps)}`, updates: number(m.updates), "time left": hours,
+        phase: m.phase, "agent steps": `${number(m.agent_steps)} of ${number(m.target_steps)}`, updates: number(m.parameter_version), "time left": hours,
         "return (training)": number(m.episode_return), "return (evaluation)": number(m.eval_return), ratio: `${number(m.ratio)} of ${number(m.target_ratio)}`,
         replay: m.replay_capacity ? `${number(m.replay_steps)} of ${number(m.replay_capacity)}` : null,
         actors: number(m.actors_live), "waiting for": m.waiting || "nothing",

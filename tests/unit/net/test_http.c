@@ -17,12 +17,22 @@
 
 #define TOKEN "0123456789abcdef0123456789abcdef"
 #define DEADLINE_MS 1000
+#define SHORT_MS    300 /* of streams' readers */
 #define BIG   (4u << 20)
 
 static void answer(void *context, const char *path, struct http_answer *out)
 {
     (void)context;
-    if (strcmp(path, "/page") != 0 && strcmp(path, "/big") != 0)
+    if (strcmp(path, "/range") == 0 && out->range != NULL) {
+        out->status = 206;
+        out->type = "text/plain";
+        out->body = strdup(out->range);
+        out->length = strlen(out->range);
+        strcpy(out->content_range, "bytes 0-1/9");
+        out->policy = "default-src 'none'";
+    }
+    out->stream = strcmp(path, "/stream") == 0;
+    if (strcmp(path, "/page") != 0 && strcmp(path, "/big") != 0 && !out->stream)
         return;
     out->status = 200;
     out->type = "text/plain";
@@ -31,7 +41,7 @@ static void answer(void *context, const char *path, struct http_answer *out)
     memcpy(out->body, "words\n", 6);
 }
 
-static http_t *serve(struct http_socket *socket)
+static http_t *serve_for(struct http_socket *socket, unsigned deadline_ms)
 {
     struct http_socket copy;
     struct error err = {0};
@@ -39,11 +49,16 @@ static http_t *serve(struct http_socket *socket)
 
     assert_ok(http_listen(socket, "0", false, "", &err), err);
     assert_true(strncmp(socket->address, "127.0.0.1:", 10) == 0 && atoi(socket->address + 10) > 0);
-    socket->deadline_ms = DEADLINE_MS;
+    socket->deadline_ms = deadline_ms;
     copy = *socket;
     assert_ok(http_start(&http, &copy, answer, NULL, &err), err);
     assert_int_equal(copy.fd, -1);
     return http;
+}
+
+static http_t *serve(struct http_socket *socket)
+{
+    return serve_for(socket, DEADLINE_MS);
 }
 
 static int dial(const char *address)
@@ -169,6 +184,212 @@ static void a_token_is_asked_for(void **state)
     http_stop(&http);
 }
 
+/* A browser is given a cookie for the token in the address, once, and is sent on without it. */
+static void a_browser_shows_its_token_once(void **state)
+{
+    struct http_socket socket, copy;
+    char path[FS_PATH_MAX], request[512], cookie[128];
+    struct error err = {0};
+    const char *text, *from;
+    http_t *http;
+
+    (void)state;
+    write_token(path, "browser", TOKEN "\n", 0600);
+    assert_ok(http_listen(&socket, "0", false, path, &err), err);
+    copy = socket;
+    assert_ok(http_start(&http, &copy, answer, NULL, &err), err); /* not for browsers */
+    assert_true(starts(ask(socket.address, "GET /page?token=" TOKEN " HTTP/1.1\r\nHost: h\r\n\r\n"), "HTTP/1.1 401"));
+    http_stop(&http);
+
+    assert_ok(http_listen(&socket, "0", false, path, &err), err);
+    socket.browser = true;
+    copy = socket;
+    assert_ok(http_start(&http, &copy, answer, NULL, &err), err);
+    assert_true(starts(ask(socket.address, "GET /page?token=" TOKEN "0 HTTP/1.1\r\nHost: h\r\n\r\n"), "HTTP/1.1 401"));
+    assert_true(starts(ask(socket.address, "GET /page?token= HTTP/1.1\r\nHost: h\r\n\r\n"), "HTTP/1.1 401"));
+    assert_true(starts(ask(socket.address, "GET /page?token HTTP/1.1\r\nHost: h\r\n\r\n"), "HTTP/1.1 401"));
+    text = ask(socket.address, "GET /page?token=" TOKEN " HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert_true(starts(text, "HTTP/1.1 303"));
+    assert_non_null(strstr(text, "\r\nLocation: /\r\n"));
+    assert_non_null(strstr(text, "; HttpOnly; SameSite=Lax\r\n"));
+    assert_non_null(from = strstr(text, "Set-Cookie: tdmpc2-"));
+    snprintf(cookie, sizeof(cookie), "%.*s", (int)strcspn(from + 12, ";"), from + 12);
+    snprintf(request, sizeof(request), "GET /page HTTP/1.1\r\nHost: h\r\nCookie: other=1; %s\r\n\r\n", cookie);
+    assert_true(starts(ask(socket.address, request), "HTTP/1.1 200"));
+    snprintf(request, sizeof(request), "GET /page HTTP/1.1\r\nHost: h\r\nCookie: %s0\r\n\r\n", cookie);
+    assert_true(starts(ask(socket.address, request), "HTTP/1.1 401"));
+    http_stop(&http);
+}
+
+static void ranges_and_policies_are_passed_on(void **state)
+{
+    struct http_socket socket;
+    http_t *http = serve(&socket);
+    const char *text = ask(socket.address, "GET /range HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-1\r\n\r\n");
+
+    (void)state;
+    assert_true(starts(text, "HTTP/1.1 206"));
+    assert_non_null(strstr(text, "\r\n\r\nbytes=0-1"));
+    assert_non_null(strstr(text, "\r\nContent-Range: bytes 0-1/9\r\n"));
+    assert_non_null(strstr(text, "\r\nContent-Security-Policy: default-src 'none'\r\n"));
+    assert_non_null(strstr(text, "\r\nCross-Origin-Resource-Policy: same-origin\r\n"));
+    http_stop(&http);
+}
+
+static int count_fds(void)
+{
+    int count = 0;
+
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* --- streams --------------------------------------------------------------------- */
+
+static const char ask_stream[] = "GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+static int open_stream(const char *address)
+{
+    int fd = dial(address);
+
+    assert_int_equal(send(fd, ask_stream, sizeof(ask_stream) - 1, MSG_NOSIGNAL), sizeof(ask_stream) - 1);
+    return fd;
+}
+
+/* What comes, until it holds `words`, the other side closes, or a while has passed. */
+static bool comes(int fd, const char *words)
+{
+    static char text[65536];
+    size_t used = 0;
+    uint64_t end = clock_ms() + 3000;
+    struct pollfd poller = {.fd = fd, .events = POLLIN};
+    ssize_t got;
+
+    text[0] = '\0';
+    while (strstr(text, words) == NULL && clock_ms() < end && used < sizeof(text) - 1) {
+        if (poll(&poller, 1, 100) <= 0)
+            continue;
+        if ((got = read(fd, text + used, sizeof(text) - 1 - used)) <= 0)
+            break;
+        used += (size_t)got;
+        text[used] = '\0';
+    }
+    return strstr(text, words) != NULL;
+}
+
+static void await_streams(http_t *http, int count)
+{
+    uint64_t end = clock_ms() + 5000;
+
+    while (http_streams(http) != count && clock_ms() < end)
+        usleep(2000);
+    assert_int_equal(http_streams(http), count);
+}
+
+static void a_stream_is_told_what_is_published(void **state)
+{
+    struct http_socket socket;
+    http_t *http = serve_for(&socket, SHORT_MS);
+    int first, second;
+
+    (void)state;
+    http_publish(http, "lost", 4); /* nobody is there */
+    first = open_stream(socket.address);
+    second = open_stream(socket.address);
+    assert_true(comes(first, "words\n"));
+    assert_true(comes(second, "words\n"));
+    await_streams(http, 2);
+    http_publish(http, "news one\n", 9);
+    assert_true(comes(first, "news one\n"));
+    assert_true(comes(second, "news one\n"));
+    usleep((SHORT_MS + 700) * 1000); /* it outlives the deadline of a connection */
+    http_publish(http, "news two\n", 9);
+    assert_true(comes(first, "news two\n"));
+    close(second);
+    for (int i = 0; i < 20 && http_streams(http) > 1; i++) {
+        http_publish(http, "more\n", 5);
+        usleep(50000);
+    }
+    await_streams(http, 1);
+    http_stop(&http); /* while one waits */
+    close(first);
+}
+
+/* Who finds no place gets the beginning and an end; the rest is served as ever. */
+static void streams_are_bounded(void **state)
+{
+    struct http_socket socket;
+    http_t *http = serve(&socket);
+    int fds[HTTP_STREAMS_EACH];
+    const char *text;
+
+    (void)state;
+    for (int i = 0; i < HTTP_STREAMS_EACH; i++) {
+        fds[i] = open_stream(socket.address);
+        assert_true(comes(fds[i], "words\n"));
+    }
+    await_streams(http, HTTP_STREAMS_EACH);
+    text = ask(socket.address, ask_stream); /* ends */
+    assert_true(starts(text, "HTTP/1.1 200"));
+    assert_non_null(strstr(text, "words\n"));
+    assert_int_equal(http_streams(http), HTTP_STREAMS_EACH);
+    assert_true(starts(ask(socket.address, "HEAD /stream HTTP/1.1\r\nHost: localhost\r\n\r\n"), "HTTP/1.1 200"));
+    assert_true(starts(ask(socket.address, "GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"), "HTTP/1.1 200"));
+    for (int i = 0; i < HTTP_STREAMS_EACH; i++)
+        close(fds[i]);
+    for (int i = 0; i < 40 && http_streams(http) > 0; i++) {
+        http_publish(http, "x", 1);
+        usleep(20000);
+    }
+    await_streams(http, 0);
+    http_stop(&http);
+}
+
+/* One that reads nothing is cut by the deadline; meanwhile no more than the newest is kept for it. */
+static void a_deaf_stream_is_cut(void **state)
+{
+    struct http_socket socket;
+    http_t *http = serve_for(&socket, SHORT_MS);
+    int deaf = dial(socket.address), small = 4096;
+    char *much = calloc(1, BIG);
+    uint64_t start, took;
+
+    (void)state;
+    setsockopt(deaf, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+    assert_true(send(deaf, ask_stream, sizeof(ask_stream) - 1, MSG_NOSIGNAL) > 0);
+    await_streams(http, 1);
+    start = clock_ms();
+    while (http_streams(http) > 0 && clock_ms() - start < 5000) {
+        http_publish(http, much, BIG);
+        usleep(20000);
+    }
+    took = clock_ms() - start;
+    assert_int_equal(http_streams(http), 0);
+    assert_true(took >= SHORT_MS / 2 && took < 4000);
+    free(much);
+    close(deaf);
+    http_stop(&http);
+}
+
+static void a_stream_ends_in_its_time(void **state)
+{
+    struct http_socket socket, copy;
+    struct error err = {0};
+    http_t *http;
+    int fd;
+
+    (void)state;
+    assert_ok(http_listen(&socket, "0", false, "", &err), err);
+    socket.stream_ms = 300;
+    copy = socket;
+    assert_ok(http_start(&http, &copy, answer, NULL, &err), err);
+    fd = open_stream(socket.address);
+    assert_non_null(strstr(hear(fd), "words\n")); /* comes to an end though nothing is published */
+    assert_int_equal(http_streams(http), 0);
+    http_stop(&http);
+}
+
 static void refused(const char *address, bool insecure, const char *token, const char *words)
 {
     struct http_socket socket;
@@ -207,15 +428,6 @@ static void secure_by_default(void **state)
     assert_non_null(strstr(err.text, port));
     http_unlisten(&socket);
     http_unlisten(&socket);
-}
-
-static int count_fds(void)
-{
-    int count = 0;
-
-    for (int fd = 0; fd < 1024; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
 }
 
 /*
@@ -352,7 +564,13 @@ int main(void)
         cmocka_unit_test(pages_are_told_and_nothing_else),
         cmocka_unit_test(names_are_refused_on_loopback),
         cmocka_unit_test(a_token_is_asked_for),
+        cmocka_unit_test(a_browser_shows_its_token_once),
+        cmocka_unit_test(ranges_and_policies_are_passed_on),
         cmocka_unit_test(secure_by_default),
+        cmocka_unit_test(a_stream_is_told_what_is_published),
+        cmocka_unit_test(streams_are_bounded),
+        cmocka_unit_test(a_deaf_stream_is_cut),
+        cmocka_unit_test(a_stream_ends_in_its_time),
         cmocka_unit_test(slow_clients_are_cut),
         cmocka_unit_test(nonsense_is_survived),
         cmocka_unit_test(questions_are_bounded_in_rate),
