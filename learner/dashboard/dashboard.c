@@ -124,32 +124,43 @@ static int open_newest_video(const dashboard_t *dashboard, struct stat *info)
     return fd;
 }
 
+/* Digits alone; past the last of them in *text. One too large is as large as can be. */
+static bool parse_count(const char **text, uint64_t *count)
+{
+    char *end;
+
+    if (**text < '0' || **text > '9')
+        return false;
+    *count = strtoull(*text, &end, 10);
+    *text = end;
+    return true;
+}
+
 /* bytes=A-B, bytes=A-, bytes=-N of `size` bytes; no Range at all means all of it. False: none of them. */
 static bool parse_range(const char *text, uint64_t size, uint64_t *first, uint64_t *last)
 {
-    char *end;
+    uint64_t given;
 
     *first = 0;
     *last = size - 1;
     if (text == NULL)
         return true;
-    if (strncmp(text, "bytes=", 6) != 0 || strspn(text + 6, "0123456789-") != strlen(text + 6))
+    if (strncmp(text, "bytes=", 6) != 0)
         return false;
     text += 6;
-    if (text[0] == '-') {
-        uint64_t tail = strtoull(text + 1, &end, 10);
-
-        *first = tail < size ? size - tail : 0;
-        return *end == '\0' && tail > 0;
+    if (*text == '-') {
+        text++;
+        if (!parse_count(&text, &given) || *text != '\0' || given == 0)
+            return false;
+        *first = given < size ? size - given : 0;
+        return true;
     }
-    *first = strtoull(text, &end, 10);
-    if (end == text || *end != '-')
+    if (!parse_count(&text, first) || *text++ != '-')
         return false;
-    if (end[1] != '\0') {
-        uint64_t given = strtoull(end + 1, &end, 10);
-
+    if (*text != '\0') {
+        if (!parse_count(&text, &given) || *text != '\0')
+            return false;
         *last = given < *last ? given : *last;
-        return *end == '\0' && *first <= *last;
     }
     return *first <= *last;
 }
