@@ -180,12 +180,12 @@ static int build(learner_t *learner, struct error *err)
     learner->cores = cores_available();
     learner->threads = learner->run.config.threads > 0 ? (int)learner->run.config.threads : learner->cores;
     confine_learner(&keep, &learner->run.config, learner->run.dir);
-    if ((rc = dashboard_open(&learner->dashboard, &learner->run.config, learner->run.dir, err)) != TD_OK ||
-        (rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
+    if ((rc = confine_files(&keep, &learner->run.config, err)) != TD_OK ||
         (rc = seed_replay(&learner->run, &learner->env, &learner->tasks, log_seeding, NULL, err)) != TD_OK ||
         (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK ||
-        (rc = dashboard_start(learner->dashboard, learner->options, learner->options_size, learner->env.action_repeat, err)) != TD_OK ||
+        (rc = dashboard_start(learner->dashboard, learner->run.dir, learner->options, learner->options_size,
+                              learner->env.action_repeat, err)) != TD_OK ||
         (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||
@@ -250,7 +250,8 @@ int learner_create(learner_t **out, const struct config *config, const bool *giv
     learner->run.lock = -1;
     for (int i = 0; i < TASKS_MAX; i++)
         learner->status.task_return[i] = NAN;
-    if ((rc = exporter_open(&learner->exporter, config, err)) == TD_OK && (rc = check(learner, config, given, err)) == TD_OK)
+    if ((rc = exporter_open(&learner->exporter, config, err)) == TD_OK &&
+        (rc = dashboard_open(&learner->dashboard, config, err)) == TD_OK && (rc = check(learner, config, given, err)) == TD_OK)
         rc = run_open(&learner->run, config, given, RUN_LOCK_WAIT_MS, stderr, err);
     if (rc == TD_OK && learner->run.finished) {
         fprintf(stderr, "%s is finished: %llu agent steps; give more steps= to extend it, or another exp_name=\n",

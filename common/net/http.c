@@ -146,6 +146,11 @@ int http_listen(struct http_socket *out, const char *address, bool insecure, con
     return TD_OK;
 }
 
+int http_ask_token(struct http_socket *socket, const char *token_file, struct error *err)
+{
+    return read_token(socket->token, token_file, err);
+}
+
 void http_unlisten(struct http_socket *socket)
 {
     if (socket->fd >= 0)

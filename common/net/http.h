@@ -58,6 +58,9 @@ struct http_socket {
 int http_listen(struct http_socket *out, const char *address, bool insecure, const char *token_file,
                 struct error *err);
 
+/* Ask for the token in this file from now on, not yet served. TD_OK; TD_EINVAL, TD_ENOTFOUND, TD_EIO. */
+int http_ask_token(struct http_socket *socket, const char *token_file, struct error *err);
+
 /*
  * Where others find it, HOST:PORT: `advertise` in place of the host when that is given, this machine's name when
  * it listens everywhere.

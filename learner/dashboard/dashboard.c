@@ -251,18 +251,10 @@ static int make_token(dashboard_t *dashboard, struct error *err)
     return rc;
 }
 
-static bool on_loopback(const char *address)
-{
-    char tcp[ADDRESS_MAX + 8];
-
-    snprintf(tcp, sizeof(tcp), "tcp://%.*s", ADDRESS_MAX - 1, address);
-    return strspn(address, "0123456789") == strlen(address) || address_is_local(tcp);
-}
-
-int dashboard_open(dashboard_t **out, const struct config *config, const char *run_dir, struct error *err)
+int dashboard_open(dashboard_t **out, const struct config *config, struct error *err)
 {
     dashboard_t *dashboard;
-    int rc = TD_OK;
+    int rc;
 
     *out = NULL;
     if (config->dashboard[0] == '\0')
@@ -270,15 +262,10 @@ int dashboard_open(dashboard_t **out, const struct config *config, const char *r
     dashboard = calloc(1, sizeof(*dashboard));
     if (dashboard == NULL)
         return error_set(err, TD_ENOMEM, "out of memory");
-    dashboard->socket.fd = -1;
     pthread_mutex_init(&dashboard->lock, NULL);
-    snprintf(dashboard->run_dir, sizeof(dashboard->run_dir), "%s", run_dir);
     dashboard->silent_ms = (uint64_t)(1500 * config->heartbeat);
-    if (!on_loopback(config->dashboard))
-        rc = make_token(dashboard, err);
-    if (rc == TD_OK)
-        rc = http_listen(&dashboard->socket, config->dashboard, false, dashboard->token_file, err);
-    if (rc != TD_OK) {
+    /* beyond loopback too: before anything is served there, dashboard_start has it ask for the token */
+    if ((rc = http_listen(&dashboard->socket, config->dashboard, true, "", err)) != TD_OK) {
         dashboard_close(&dashboard);
         return rc;
     }
@@ -288,13 +275,18 @@ int dashboard_open(dashboard_t **out, const struct config *config, const char *r
     return TD_OK;
 }
 
-int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, uint32_t action_repeat, struct error *err)
+int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, uint32_t action_repeat,
+                    struct error *err)
 {
     char eval[FS_PATH_MAX], train[FS_PATH_MAX];
     int rc;
 
     if (dashboard == NULL)
         return TD_OK;
+    snprintf(dashboard->run_dir, sizeof(dashboard->run_dir), "%s", run_dir);
+    if (!dashboard->socket.loopback && ((rc = make_token(dashboard, err)) != TD_OK ||
+                                        (rc = http_ask_token(&dashboard->socket, dashboard->token_file, err)) != TD_OK))
+        return rc;
     if ((rc = fs_join(eval, dashboard->run_dir, "eval.csv", err)) != TD_OK ||
         (rc = fs_join(train, dashboard->run_dir, "train.csv", err)) != TD_OK)
         return rc;

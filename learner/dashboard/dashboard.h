@@ -30,16 +30,18 @@
 typedef struct dashboard dashboard_t;
 
 /*
- * Listen as config->dashboard says, before anything is given up (confine.h); *out NULL when it is empty.
- * TD_OK; what http_listen says; TD_EIO when the token cannot be written into run_dir.
+ * Listen as config->dashboard says, before anything is given up (confine.h) and before anything else has begun;
+ * *out NULL when it is empty. TD_OK; what http_listen says.
  */
-int dashboard_open(dashboard_t **out, const struct config *config, const char *run_dir, struct error *err);
+int dashboard_open(dashboard_t **out, const struct config *config, struct error *err);
 
 /*
- * Serve, with the options as text; history and curves begin with what an earlier life wrote. With NULL nothing
- * happens, here and below. TD_OK, TD_EIO, TD_ENOMEM, TD_EINVAL.
+ * Serve what is in run_dir, with the options as text; history and curves begin with what an earlier life wrote. With NULL nothing
+ * happens, here and below. TD_OK, TD_ENOMEM; TD_EIO, TD_EINVAL: also when the token cannot be
+ * written there, or others may read it.
  */
-int dashboard_start(dashboard_t *dashboard, const char *options, size_t length, uint32_t action_repeat, struct error *err);
+int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, uint32_t action_repeat,
+                    struct error *err);
 void dashboard_close(dashboard_t **dashboard);
 
 /* The next snapshot, at this second of the run. */
