@@ -77,7 +77,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 
 # --- targets ---------------------------------------------------------------
 
-.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-slurm
+.PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-dashboard test-slurm
 .PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench install uninstall deb test-deb test-systemd test-deploy clean help programs tests
 all: programs
 
@@ -98,6 +98,8 @@ help:
 	@echo '                Meta-World, MyoSuite, ManiSkill2, Gymnasium: set up, stepped, briefly trained'
 	@echo 'make test-monitoring'
 	@echo '                a real Prometheus and the tensorboard package read what a run shows'
+	@echo 'make test-dashboard'
+	@echo '                the dashboard of a real run in a real Chromium; PICTURES=DIR keeps what it looked like'
 	@echo 'make test-slurm    launch on a real Slurm of this machine'
 	@echo 'make docs       the documents as a small site in build/docs (MkDocs from PyPI into third_party/)'
 	@echo 'make man        manual pages of the programs in build/man'
@@ -183,6 +185,12 @@ test-monitoring:
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
 	@TD_BUILD=$(B) bash tests/suites/monitoring.sh
+
+# The dashboard in Chromium (installs chromium, nodejs; playwright-core from npm into third_party/).
+test-dashboard:
+	@deploy/setup
+	@$(MAKE) --no-print-directory programs
+	@TD_BUILD=$(B) bash tests/suites/dashboard.sh
 
 # `tdmpc2 launch` on a real Slurm of this machine (installs slurm-wlm, munge; needs root).
 test-slurm:

@@ -185,7 +185,7 @@ static int build(learner_t *learner, struct error *err)
         (rc = open_loop(learner, err)) != TD_OK || (rc = learner_bind(learner, err)) != TD_OK ||
         (rc = open_files(learner, err)) != TD_OK ||
         (rc = dashboard_start(learner->dashboard, learner->run.dir, learner->options, learner->options_size,
-                              learner->env.action_repeat, err)) != TD_OK ||
+                              learner->repeat, err)) != TD_OK ||
         (rc = open_coordinator(learner, err)) != TD_OK ||
         (rc = compute_create(&learner->compute, &learner->run, learner->threads, loop_wake_send,
                              learner->computed, err)) != TD_OK ||

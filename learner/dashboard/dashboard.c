@@ -275,7 +275,7 @@ int dashboard_open(dashboard_t **out, const struct config *config, struct error 
     return TD_OK;
 }
 
-int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, uint32_t action_repeat,
+int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, double repeat,
                     struct error *err)
 {
     char eval[FS_PATH_MAX], train[FS_PATH_MAX];
@@ -295,7 +295,7 @@ int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *opt
     dashboard->taken_ms = clock_ms();
     dashboard->length = (size_t)sprintf(dashboard->state, "\"run_s\":0,\"parts\":[],\"stats\":null");
     history_init(&dashboard->history);
-    history_restore(&dashboard->history, train, action_repeat);
+    history_restore(&dashboard->history, train, repeat);
     tail_init(&dashboard->eval, eval);
     tail_init(&dashboard->train, train);
     if (!tail_read(&dashboard->eval) || !tail_read(&dashboard->train)) /* what is long is read before anybody asks */

@@ -40,7 +40,7 @@ int dashboard_open(dashboard_t **out, const struct config *config, struct error 
  * happens, here and below. TD_OK, TD_ENOMEM; TD_EIO, TD_EINVAL: also when the token cannot be
  * written there, or others may read it.
  */
-int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, uint32_t action_repeat,
+int dashboard_start(dashboard_t *dashboard, const char *run_dir, const char *options, size_t length, double repeat,
                     struct error *err);
 void dashboard_close(dashboard_t **dashboard);
 

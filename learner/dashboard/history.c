@@ -122,7 +122,7 @@ void history_add(struct history *history, metrics_t *metrics, uint64_t now_ms, d
     history_push(history, &row, true);
 }
 
-void history_restore(struct history *history, const char *train_csv, uint32_t action_repeat)
+void history_restore(struct history *history, const char *train_csv, double repeat)
 {
     const double *before = NULL;
     struct csv_data data;
@@ -140,7 +140,7 @@ void history_restore(struct history *history, const char *train_csv, uint32_t ac
             continue; /* several episodes at once say little each */
         for (int column = 0; column < HISTORY_COUNT; column++)
             row.value[column] = NAN;
-        row.value[HISTORY_env_steps] = (float)(line[CSV_TRAIN_RATE] * action_repeat);
+        row.value[HISTORY_env_steps] = (float)(line[CSV_TRAIN_RATE] * repeat);
         if (seconds > 0 && updates >= 0)
             row.value[HISTORY_updates] = (float)(updates / seconds);
         if (steps > 0 && updates >= 0)

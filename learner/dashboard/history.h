@@ -58,10 +58,10 @@ void history_add(struct history *history, metrics_t *metrics, uint64_t now_ms, d
 void history_push(struct history *history, const struct history_row *row, bool recent);
 
 /*
- * What an earlier life of the run wrote into train.csv: rates and the update ratio. action_repeat: environment
+ * What an earlier life of the run wrote into train.csv: rates and the update ratio. repeat: environment
  * steps per agent step. Nothing happens when there is no such file.
  */
-void history_restore(struct history *history, const char *train_csv, uint32_t action_repeat);
+void history_restore(struct history *history, const char *train_csv, double repeat);
 
 /* {"columns":["time",...],"rows":[[...],...]}, malloc'd, oldest row first; NULL: out of memory. */
 char *history_json(const struct history *history, size_t *length);
