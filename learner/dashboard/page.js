@@ -9,7 +9,7 @@ const HEIGHT = 220, TIME = "time of the run";
 const COLOURS = ["#3b82f6", "#e8590c", "#2f9e44", "#ae3ec9", "#d6336c", "#0c8599", "#b08900", "#868e96"];
 const byId = id => document.getElementById(id);
 const history = { time: [], rows: [] };
-let charts = [], heardMs = 0, video = "", episodes = null, published = {}, task = "";
+let charts = [], heardMs = 0, video = "", published = {}, task = "";
 
 const number = value => value == null || Number.isNaN(value) ? "–"
     : Math.abs(value) >= 1e5 || Number.isInteger(value) ? Math.round(value).toLocaleString("en") : value.toPrecision(4);
@@ -56,11 +56,19 @@ class Chart {
         if (this.plot) this.plot.destroy();
         this.plot = new uPlot({
             width: this.box.clientWidth || 320, height: HEIGHT,
-            scales: { x: { time: false }, y: { range: (plot, low, high) => [Math.min(0, low ?? 0), Math.max(this.options.top ?? 0, (high ?? 1) > 0 ? (high ?? 1) * 1.05 : 1)] } },
+            scales: { x: { time: false }, y: { range: (plot, low, high) => this.range(low, high) } },
             axes: [this.options.steps ? axis : hours, { ...axis, size: 60 }],
             bands: this.options.stacked ? this.names.slice(1).map((name, i) => ({ series: [i + 2, i + 1] })) : undefined, // each area down to the one below
             series: [{ label: this.options.steps || TIME, value: (plot, value) => this.options.steps ? number(value) : clock(value) }, ...series],
         }, this.drawn(), this.box);
+    }
+
+    // From 0 to the largest, but a short spike (a start, a replay that is found again) does not flatten the rest.
+    range(low, high) {
+        const values = this.drawn().slice(1).flat().filter(Number.isFinite).sort((a, b) => a - b);
+        const most = values[Math.floor(values.length * 0.95)] ?? 0;
+        if (values.length > 40 && most > 0 && high > 4 * most) high = 1.5 * most;
+        return [Math.min(0, low ?? 0), Math.max(this.options.top ?? 0, (high ?? 1) > 0 ? (high ?? 1) * 1.05 : 1)];
     }
 
     drawn() {
@@ -267,12 +275,9 @@ async function begin() {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.forEach(chart => chart.draw()));
 }
 
-// Every ten seconds, when an episode has ended since.
 async function readAgain() {
-    const now = history.rows.at(-1)?.episodes;
     try {
-        if (episodes === null || now !== episodes) await read();
-        episodes = now ?? null;
+        await read();
     } catch (error) { /* the learner is away: the header says so */ }
     setTimeout(readAgain, 10000);
 }

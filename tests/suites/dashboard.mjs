@@ -21,6 +21,14 @@ function is(found, wanted, what) {
 function holds(condition, what) {
     if (!condition) throw new Error(what);
 }
+// The page's own policy forbids what waitForFunction does.
+async function until(page, predicate, ms) {
+    const end = Date.now() + ms;
+    while (!await page.evaluate(predicate)) {
+        holds(Date.now() < end, `not within ${ms} ms: ${predicate}`);
+        await sleep(50);
+    }
+}
 const sleep = ms => new Promise(done => setTimeout(done, ms));
 const stats = () => JSON.parse(execFileSync(TOOL, ["stats", RUN, "--json"])).parts.find(part => part.role === "learner");
 
@@ -32,7 +40,7 @@ async function open(options) {
     page.on("pageerror", error => troubles.push(error.message));
     page.on("request", request => { if (!request.url().startsWith(ADDRESS) && !/^(data|blob):/.test(request.url())) foreign.push(request.url()); });
     await page.goto(ADDRESS);
-    await page.waitForFunction(() => document.getElementById("link").textContent === "live" && document.documentElement.dataset.told, null, { timeout: 15000 });
+    await until(page, () => document.getElementById("link").textContent === "live" && document.documentElement.dataset.told, 15000);
     return page;
 }
 const picture = (page, name, more = {}) => PICTURES ? page.screenshot({ path: `${PICTURES}/${name}.png`, ...more }) : null;
@@ -47,7 +55,7 @@ async function table(page, title) {
 const page = await open({ viewport: { width: 1280, height: 900 } });
 
 await check("charts are drawn, with something in them", async () => {
-    await page.waitForFunction(() => document.querySelectorAll("#charts figure:not([hidden]) canvas").length >= 10, null, { timeout: 15000 });
+    await until(page, () => document.querySelectorAll("#charts figure:not([hidden]) canvas").length >= 10, 15000);
     await sleep(3500);
     const inked = await page.locator("#charts figure:not([hidden])").evaluateAll(figures => figures.map(figure => {
         const canvas = figure.querySelector("canvas"), pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
@@ -103,7 +111,7 @@ await check("curves are those of eval.csv", async () => {
 });
 
 await check("the latest evaluation plays", async () => {
-    await page.waitForFunction(() => !document.getElementById("video").hidden, null, { timeout: 30000 });
+    await until(page, () => !document.getElementById("video").hidden, 30000);
     const length = await page.locator("video").evaluate(async video => {
         await video.play();
         await new Promise(done => setTimeout(done, 1200));
@@ -123,11 +131,12 @@ await check("options are text, whatever they look like", async () => {
 await picture(page, "dashboard", { clip: { x: 0, y: 0, width: 1280, height: 1500 }, fullPage: true });
 
 await check("everything can be reached by keyboard, in order, and is seen to be", async () => {
-    await page.evaluate(() => { document.activeElement.blur(); scrollTo(0, 0); });
+    const keys = await open({ viewport: { width: 1280, height: 900 } });
+    await until(keys, () => !document.getElementById("video").hidden && document.querySelectorAll("#charts figure:not([hidden]) canvas").length >= 10, 15000);
     const reached = [];
     for (let i = 0; i < 60; i++) {
-        await page.keyboard.press("Tab");
-        const at = await page.evaluate(() => {
+        await keys.keyboard.press("Tab");
+        const at = await keys.evaluate(() => {
             const element = document.activeElement;
             return element === document.body ? null : { name: element.tagName === "VIDEO" ? "VIDEO" : element.textContent.slice(0, 40), outline: getComputedStyle(element).outlineStyle,
                 tag: element.tagName };
@@ -136,15 +145,15 @@ await check("everything can be reached by keyboard, in order, and is seen to be"
         reached.push(at);
     }
     is(reached[0].name, "To the charts", "the first stop");
-    const summaries = await page.locator("figure:not([hidden]) summary, main > details > summary").count();
+    const summaries = await keys.locator("figure:not([hidden]) summary, main > details > summary").count();
     is(reached.filter(at => at.tag === "SUMMARY").length, summaries, "summaries reached");
     holds(reached.some(at => at.tag === "VIDEO"), "the video is not reached");
     for (const at of reached.filter(one => one.tag !== "VIDEO")) holds(at.outline !== "none", `${at.name} has no outline`);
     // opened by Enter
-    const summary = page.locator("summary", { hasText: "Rates as a table" });
-    await summary.focus();
-    await page.keyboard.press("Enter");
-    holds((await table(page, "Rates")).length > 2, "Enter does not open the table");
+    await keys.locator("summary", { hasText: "Rates as a table" }).focus();
+    await keys.keyboard.press("Enter");
+    holds((await table(keys, "Rates")).length > 2, "Enter does not open the table");
+    await keys.context().close();
 });
 
 await check("a screen reader finds names, a language, headings and live regions", async () => {
@@ -202,7 +211,7 @@ await check("a killed actor shows within 5 s", async () => {
     is(await part(page, "actor 1").locator("td").first().textContent(), "live", "before");
     const begin = Date.now();
     process.kill(ACTOR, "SIGKILL");
-    await page.waitForFunction(() => document.querySelector('[data-part="actor 1"] td')?.textContent !== "live", null, { timeout: 8000, polling: 100 });
+    await until(page, () => document.querySelector('[data-part="actor 1"] td')?.textContent !== "live", 8000);
     const took = Date.now() - begin;
     holds(took < 5000, `after ${took} ms`);
     console.log(`      after ${took} ms`);
@@ -229,20 +238,20 @@ await check("when the learner is gone the page says so and stays readable; when 
     const { pid, process: before } = stats();
     const steps = await text(page, '[data-name="agent steps"]');
     process.kill(pid, "SIGSTOP"); // hung, then gone
-    await page.waitForFunction(() => /nothing heard of the learner since/.test(document.getElementById("link").textContent), null, { timeout: 9000 });
+    await until(page, () => /nothing heard of the learner since/.test(document.getElementById("link").textContent), 9000);
     process.kill(TRAIN, "SIGSTOP"); // else it would start the learner again at once
     process.kill(pid, "SIGKILL");
     await sleep(3000);
     holds(/nothing heard of the learner since \d/.test(await text(page, "#link")), "it does not say so");
     holds((await text(page, '[data-name="agent steps"]')).length >= steps.length, "numbers are gone");
-    holds((await table(page, "Rates")).length > 2, "tables are gone");
+    holds((await text(page, ".plot")).length > 0, "charts are gone");
     await page.locator("summary", { hasText: "Limiter as a table" }).click();
     holds((await table(page, "Limiter")).length > 2, "a table cannot be opened any more");
     await picture(page, "dashboard-gone");
     is(await page.locator("canvas").count() >= 10, true, "charts");
     process.kill(TRAIN, "SIGCONT");
-    await page.waitForFunction(() => document.getElementById("link").textContent === "live", null, { timeout: 40000 }).catch(() => {});
-    console.log(`      ${await text(page, "#link")}; learner ${before === stats().process ? "the same" : "another"}`);
+    await until(page, () => document.getElementById("link").textContent === "live", 40000);
+    holds(before !== stats().process, "the same learner");
 });
 
 await browser.close();

@@ -6,7 +6,9 @@ set -uo pipefail
 bin=$PWD/$TD_BUILD/bin
 work=$(mktemp -d) run=$work/run pids=()
 leave() {
-    for pid in "${pids[@]}"; do kill -CONT "$pid" 2>/dev/null; kill "$pid" 2>/dev/null; done
+    # a check that failed may have left the learner stopped
+    for pid in "${pids[@]}" $(grep -ho '"pid":[0-9]*' "$run"/run/*.addr 2>/dev/null | cut -d: -f2); do kill -CONT "$pid" 2>/dev/null; done
+    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
     wait
     rm -rf "$work"
 }
@@ -31,8 +33,10 @@ if [ ! -f $playwright/index.mjs ]; then
     rm -rf $playwright && mkdir -p $playwright && tar -xzf "$work/playwright-core-1.49.1.tgz" -C $playwright --strip-components=1 || exit 2
 fi
 
-"$bin/tdmpc2" train task=cartpole-balance steps=100000 seed_steps=600 model_size=1 batch_size=64 actors=1 eval_freq=500 eval_episodes=1 \
-    save_video=true dashboard=0 buffer_size=3000 exp_name='<img src=x onerror=document.title="broken">' work_dir="$run" \
+# a learner that is started again is found again where it was
+port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+"$bin/tdmpc2" train task=cartpole-balance steps=100000 seed_steps=600 model_size=1 batch_size=64 utd=0.25 actors=1 eval_freq=500 eval_episodes=1 \
+    save_video=true dashboard=$port buffer_size=3000 exp_name='<img src=x onerror=document.title="broken">' work_dir="$run" \
     >"$work/train.log" 2>&1 </dev/null &
 train=$!; pids+=($train)
 for (( i = 0; i < 300; i++ )); do grep -q '^dashboard: ' "$work/train.log" && break; sleep 0.1; done
@@ -42,7 +46,7 @@ address=$(sed -n 's|^dashboard: \(http://.*/\)$|\1|p' "$work/train.log")
 "$bin/tdmpc2-actor" learner="@$run" actor=1 work_dir="$run" >"$work/actor.log" 2>&1 </dev/null &
 actor=$!; pids+=($actor)
 # enough for a few evaluations and videos
-for (( i = 0; i < 1800; i++ )); do ls "$run"/videos/eval-1[05]00.mp4 >/dev/null 2>&1 && break; sleep 0.1; done
+for (( i = 0; i < 1800; i++ )); do [ "$(wc -l <"$run/eval.csv" 2>/dev/null || echo 0)" -ge 3 ] && break; sleep 0.1; done
 
 NODE_OPTIONS= PLAYWRIGHT=$PWD/$playwright/index.mjs ADDRESS=$address RUN=$run TOOL=$bin/tdmpc2 ACTOR=$actor TRAIN=$train PICTURES=${PICTURES:-} \
     CHROMIUM=$(command -v chromium) node tests/suites/dashboard.mjs
