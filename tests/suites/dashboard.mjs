@@ -49,7 +49,7 @@ const part = (page, name) => page.locator(`[data-part="${name}"]`);
 // The line of a chart as its table tells it, newest first.
 async function table(page, title) {
     const figure = page.locator("figure", { has: page.locator("figcaption", { hasText: title }) });
-    return figure.locator("tr").evaluateAll(rows => rows.map(row => [...row.children].map(cell => cell.textContent)));
+    return figure.locator("details tr").evaluateAll(rows => rows.map(row => [...row.children].map(cell => cell.textContent)));
 }
 
 const page = await open({ viewport: { width: 1280, height: 900 } });
@@ -247,6 +247,7 @@ await check("when the learner is gone the page says so and stays readable; when 
     holds((await text(page, ".plot")).length > 0, "charts are gone");
     await page.locator("summary", { hasText: "Limiter as a table" }).click();
     holds((await table(page, "Limiter")).length > 2, "a table cannot be opened any more");
+    await page.evaluate(() => scrollTo(0, 0));
     await picture(page, "dashboard-gone");
     is(await page.locator("canvas").count() >= 10, true, "charts");
     process.kill(TRAIN, "SIGCONT");
