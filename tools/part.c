@@ -3,7 +3,9 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,7 @@
 
 #define PARTS_MAX       4200
 #define LOOK_MS         20u
+#define NOTED_MS 10000 /* for keepers to note their parts */
 #define INPUT_LIMIT     (1u << 22)
 #define LEARNER_STOP_MS 600000u /* a large checkpoint */
 #define ACTOR_STOP_MS   15000u  /* it hands over rows for ten seconds at most */
@@ -66,11 +69,11 @@ static char *fill_word(const char *word, const char *dir, int number)
     return out;
 }
 
-/* `here`: be its keeper; *code is its end. */
-static int start_one(const char *dir, const char *program, const char *name, int count, char **words, bool here, int *code,
+/* `ready` -1: be its keeper; *code is its end. Else that is closed once the part is noted. */
+static int start_one(const char *dir, const char *program, const char *name, int count, char **words, int ready, int *code,
                      struct error *err)
 {
-    struct part_order order = {.dir = dir, .program = program};
+    struct part_order order = {.dir = dir, .program = program, .ready = ready};
     const char *dash = strchr(name, '-');
     struct part_note note;
     char **filled;
@@ -92,7 +95,7 @@ static int start_one(const char *dir, const char *program, const char *name, int
     if (filled == NULL || rc != TD_OK)
         return error_set(err, TD_ENOMEM, "out of memory");
     order.words = (const char *const *)filled;
-    if (here)
+    if (ready < 0)
         *code = part_run(&order);
     else if ((rc = part_keep(&order, err)) == TD_OK)
         printf("started %s\n", name);
@@ -112,15 +115,38 @@ static int make_dir(const char *dir, char out[FS_PATH_MAX], struct error *err)
     return TD_OK;
 }
 
+/* Until every keeper holding the other end has closed it: who looks next reads its note, not that of an earlier part. */
+static void await_notes(int ready)
+{
+    struct pollfd look = {.fd = ready, .events = POLLIN};
+    uint64_t end = clock_ms() + NOTED_MS;
+    int events = 0;
+
+    while (events == 0 || (events < 0 && errno == EINTR)) {
+        uint64_t now = clock_ms();
+
+        if (now >= end)
+            return;
+        events = poll(&look, 1, (int)(end - now));
+    }
+}
+
 static int start(const char *dir, int argc, char **argv, bool here, int *code, struct error *err)
 {
+    int ready[2] = {-1, -1}, rc = TD_OK;
     char *name, *rest = NULL;
-    int rc = TD_OK;
 
     if (argc < 2)
         return error_set(err, TD_EINVAL, "start takes a program and names of parts");
+    if (!here && pipe2(ready, O_CLOEXEC) != 0)
+        return error_set_errno(err, TD_EIO, errno, "cannot make a pipe");
     for (name = strtok_r(argv[1], ",", &rest); name != NULL && rc == TD_OK; name = strtok_r(NULL, ",", &rest))
-        rc = start_one(dir, argv[0], name, argc - 2, argv + 2, here, code, err);
+        rc = start_one(dir, argv[0], name, argc - 2, argv + 2, ready[1], code, err);
+    if (!here) {
+        close(ready[1]);
+        await_notes(ready[0]);
+        close(ready[0]);
+    }
     return rc;
 }
 

@@ -121,6 +121,8 @@ int part_run(const struct part_order *order)
     log_init("keeper", order->number, 0, STDERR_FILENO);
     if ((rc = loop_create(&keeper.loop, &err)) == TD_OK && (rc = loop_signals(keeper.loop, told_to_stop, &keeper, &err)) == TD_OK) {
         start(&keeper);
+        if (order->ready >= 0)
+            close(order->ready);
         if (keeper.note.code < 0)
             loop_run(keeper.loop);
     } else {
@@ -149,6 +151,7 @@ static int open_log(const struct part_order *order, struct error *err)
 /* The keeper is its own session; when the process that started it ends, init takes it over. */
 int part_keep(const struct part_order *order, struct error *err)
 {
+    struct part_order own = *order;
     int log = open_log(order, err), null;
     pid_t pid;
 
@@ -169,6 +172,10 @@ int part_keep(const struct part_order *order, struct error *err)
         dup2(null, STDIN_FILENO);
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
-    closefrom(3);
-    _exit(part_run(order));
+    if (own.ready >= 0) {
+        dup2(own.ready, STDERR_FILENO + 1);
+        fcntl(own.ready = STDERR_FILENO + 1, F_SETFD, FD_CLOEXEC);
+    }
+    closefrom(own.ready >= 0 ? STDERR_FILENO + 2 : STDERR_FILENO + 1);
+    _exit(part_run(&own));
 }

@@ -13,11 +13,13 @@ struct part_order {
     const char *program;      /* "tdmpc2-actor", beside this one */
     const char *const *words; /* key=value, NULL-terminated */
     uint64_t patience_ms;     /* from SIGTERM to SIGKILL */
+    int ready;                /* closed once the part is noted; -1: nobody waits for that */
 };
 
 /*
  * Start a keeper in a session of its own, which outlives this process; its part's log is DIR/NAME.log.
- * Returns TD_OK at once; what becomes of it is noted in DIR/run/NAME.pid.
+ * Returns TD_OK at once; what becomes of it is noted in DIR/run/NAME.pid. Until order->ready is closed, which the
+ * keeper does, that file may still tell of an earlier part of the name. The caller keeps its own descriptor.
  */
 int part_keep(const struct part_order *order, struct error *err);
 
