@@ -12,27 +12,30 @@
 #include "tools/keys.h"
 #include "tools/options.h"
 
-#define LOCK_WAIT_MS 5000
+#define LOCK_WAIT_MS     5000
+#define REVOKED          "revoked"
+#define REVOKED_FILE_MAX (KEYS_ALLOWED_MAX * IDENTITY_NAME_MAX * 4u)
 
 /* What was asked for. Counts and numbers are -1 where nothing was said. */
 struct order {
     const char *dir;
     long actors, shards, actor, shard;
-    struct identity revoked;
-    bool revoke, quiet;
+    struct identity revoked, made;
+    bool revoke, make, list, quiet;
 };
 
 static void usage(FILE *out)
 {
     fputs("usage: tdmpc2 keys DIR [actors=N] [shards=N]     make what is missing: learner, evaluator, viewer,\n"
           "                                               shard-0..N-1 (default 1), actor-0..N-1 (default 2)\n"
-          "       tdmpc2 keys DIR actor=N | shard=N        make this one\n"
+          "       tdmpc2 keys DIR actor=N | shard=N        make this one, even if it was revoked\n"
+          "       tdmpc2 keys DIR make=NAME                the same of any name\n"
           "       tdmpc2 keys DIR revoke=NAME              take NAME off the list and remove its key\n"
           "       tdmpc2 keys DIR list                     who is on the list, and whose key is here\n\n"
           "DIR/NAME.key (mode 0600, in the form of CZMQ's certificates) is the secret of that part; DIR/allowed is\n"
           "the public list of who may join. Every part is started with keys=DIR, and needs in its DIR its own .key\n"
           "and `allowed` alone: copy these two to another host (scp keeps a secret), nothing else. Keys that exist\n"
-          "are never overwritten. Running parts read `allowed` again by themselves when it changes.\n", out);
+          "are never overwritten, and what was revoked (DIR/revoked) is not made again unless it is named. Running parts read `allowed` again by themselves when it changes.\n", out);
 }
 
 /* --- words ------------------------------------------------------------------- */
@@ -52,8 +55,10 @@ static int take_word(struct order *order, const char *word, struct error *err)
 {
     const char *value = strchr(word, '=');
 
-    if (strcmp(word, "list") == 0)
+    if (strcmp(word, "list") == 0) {
+        order->list = true;
         return TD_OK;
+    }
     if (value == NULL)
         return error_set(err, TD_EINVAL, "one directory at a time: %.100s or %.100s?", order->dir, word);
     value++;
@@ -65,12 +70,89 @@ static int take_word(struct order *order, const char *word, struct error *err)
         return parse_number(word, value, 0, WIRE_SLOT_MAX, &order->actor, err);
     if (strncmp(word, "shard=", 6) == 0)
         return parse_number(word, value, 0, WIRE_SHARDS_MAX - 1, &order->shard, err);
-    if (strncmp(word, "revoke=", 7) != 0)
-        return error_set(err, TD_EINVAL, "%.60s: expected actors=, shards=, actor=, shard=, revoke= or list", word);
-    order->revoke = true;
-    if (!identity_parse(&order->revoked, value))
+    if (strncmp(word, "revoke=", 7) == 0)
+        order->revoke = true;
+    else if (strncmp(word, "make=", 5) == 0)
+        order->make = true;
+    else
+        return error_set(err, TD_EINVAL, "%.60s: expected actors=, shards=, actor=, shard=, make=, revoke= or list", word);
+    if (!identity_parse(value == word + 7 ? &order->revoked : &order->made, value))
         return error_set(err, TD_EINVAL, "%.60s: a key is called learner, evaluator, viewer, shard-N or actor-N", word);
     return TD_OK;
+}
+
+/* One thing at a time: nothing that was asked for is left out in silence. */
+static int check_order(const struct order *order, int words, struct error *err)
+{
+    bool many = order->actors >= 0 || order->shards >= 0;
+    bool one = order->actor >= 0 || order->shard >= 0 || order->make;
+
+    if ((order->revoke || order->list) && words > 1)
+        return error_set(err, TD_EINVAL, "%s stands alone: give the other words to a second `tdmpc2 keys %.300s`",
+                         order->revoke ? "revoke=" : "list", order->dir);
+    if (many && one)
+        return error_set(err, TD_EINVAL, "actors= and shards= make all that is missing, actor=, shard= and make= one: use "
+                                         "two commands");
+    return TD_OK;
+}
+
+/* --- what was revoked ---------------------------------------------------------- */
+
+/* DIR/revoked: a name a line. Fills seen with those that are valid; TD_OK also without the file. */
+static int read_revoked(const char *dir, struct identity **out, int *count, struct error *err)
+{
+    char path[FS_PATH_MAX], *text, *line, *rest = NULL;
+    size_t length;
+    int rc = fs_join(path, dir, REVOKED, err);
+
+    *out = NULL;
+    *count = 0;
+    if (rc != TD_OK || access(path, F_OK) != 0)
+        return rc;
+    if ((rc = fs_read_file(path, REVOKED_FILE_MAX, &text, &length, err)) != TD_OK)
+        return rc;
+    *out = calloc(length / 2 + 1, sizeof(**out)); /* a name and its end are two bytes at least */
+    if (*out == NULL)
+        rc = error_set(err, TD_ENOMEM, "out of memory");
+    for (line = *out == NULL ? NULL : strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
+        *count += identity_parse(&(*out)[*count], line);
+    free(text);
+    return rc;
+}
+
+static bool contains(const struct identity *list, int count, const struct identity *who)
+{
+    for (int i = 0; i < count; i++)
+        if (identity_same(&list[i], who))
+            return true;
+    return false;
+}
+
+/* Note that `who` is revoked, or not any more. */
+static int note_revoked(const char *dir, const struct identity *who, bool revoked, struct error *err)
+{
+    char path[FS_PATH_MAX], name[IDENTITY_NAME_MAX], *text;
+    struct identity *list;
+    size_t size, used = 0;
+    int count, rc = read_revoked(dir, &list, &count, err);
+
+    if (rc != TD_OK || contains(list, count, who) == revoked) {
+        free(list);
+        return rc;
+    }
+    size = ((size_t)count + 1) * (IDENTITY_NAME_MAX + 1) + 1;
+    if ((text = malloc(size)) == NULL)
+        rc = error_set(err, TD_ENOMEM, "out of memory");
+    for (int i = 0; rc == TD_OK && i < count; i++)
+        if (!identity_same(&list[i], who))
+            used += (size_t)snprintf(text + used, size - used, "%s\n", identity_name(name, &list[i]));
+    if (rc == TD_OK && revoked)
+        used += (size_t)snprintf(text + used, size - used, "%s\n", identity_name(name, who));
+    if (rc == TD_OK && (rc = fs_join(path, dir, REVOKED, err)) == TD_OK)
+        rc = fs_write_file(path, text, used, err);
+    free(text);
+    free(list);
+    return rc;
 }
 
 /* --- making -------------------------------------------------------------------- */
@@ -99,35 +181,71 @@ static int make_one(struct allowed_keys *allowed, const struct order *order, uin
     return rc;
 }
 
+/* One of many: not where it was revoked. */
+static int make_missing(struct allowed_keys *allowed, const struct order *order, const struct identity *who,
+                        const struct identity *revoked, int count, struct error *err)
+{
+    char name[IDENTITY_NAME_MAX];
+
+    if (allowed_by_name(allowed, who) != NULL || !contains(revoked, count, who))
+        return make_one(allowed, order, who->role, who->number, err);
+    if (!order->quiet)
+        printf("%s was revoked and is left out: `tdmpc2 keys %s make=%s` makes a new key for it\n",
+               identity_name(name, who), order->dir, name);
+    return TD_OK;
+}
+
 static int make_all(struct allowed_keys *allowed, const struct order *order, struct error *err)
 {
-    static const uint32_t single[] = {ROLE_LEARNER, ROLE_EVALUATOR, ROLE_TOOL};
-    long actors = order->actors < 0 ? 2 : order->actors, shards = order->shards < 0 ? 1 : order->shards;
-    int rc = TD_OK;
+    const struct { uint32_t role; long count; } wanted[] = {
+        {ROLE_LEARNER, 1}, {ROLE_EVALUATOR, 1}, {ROLE_TOOL, 1},
+        {ROLE_SHARD, order->shards < 0 ? 1 : order->shards}, {ROLE_ACTOR, order->actors < 0 ? 2 : order->actors},
+    };
+    struct identity *revoked;
+    int count, rc = read_revoked(order->dir, &revoked, &count, err);
 
-    for (size_t i = 0; rc == TD_OK && i < TD_LEN(single); i++)
-        rc = make_one(allowed, order, single[i], 0, err);
-    for (long i = 0; rc == TD_OK && i < shards; i++)
-        rc = make_one(allowed, order, ROLE_SHARD, i, err);
-    for (long i = 0; rc == TD_OK && i < actors; i++)
-        rc = make_one(allowed, order, ROLE_ACTOR, i, err);
+    for (size_t i = 0; i < TD_LEN(wanted); i++)
+        for (long k = 0; rc == TD_OK && k < wanted[i].count; k++) {
+            struct identity who = {wanted[i].role, (uint32_t)k};
+
+            rc = make_missing(allowed, order, &who, revoked, count, err);
+        }
+    free(revoked);
+    return rc;
+}
+
+/* Those that were named, revoked or not. */
+static int make_named(struct allowed_keys *allowed, const struct order *order, struct error *err)
+{
+    struct identity named[3];
+    int count = 0, rc = TD_OK;
+
+    if (order->actor >= 0)
+        named[count++] = (struct identity){ROLE_ACTOR, (uint32_t)order->actor};
+    if (order->shard >= 0)
+        named[count++] = (struct identity){ROLE_SHARD, (uint32_t)order->shard};
+    if (order->make)
+        named[count++] = order->made;
+    for (int i = 0; rc == TD_OK && i < count; i++)
+        rc = make_one(allowed, order, named[i].role, named[i].number, err);
+    if (rc == TD_OK)
+        rc = allowed_save(allowed, order->dir, err);
+    for (int i = 0; rc == TD_OK && i < count; i++)
+        rc = note_revoked(order->dir, &named[i], false, err);
     return rc;
 }
 
 static int make(struct allowed_keys *allowed, const struct order *order, struct error *err)
 {
-    int rc = TD_OK;
+    int rc;
 
-    if (order->actor >= 0)
-        rc = make_one(allowed, order, ROLE_ACTOR, order->actor, err);
-    if (rc == TD_OK && order->shard >= 0)
-        rc = make_one(allowed, order, ROLE_SHARD, order->shard, err);
-    if (rc == TD_OK && order->actor < 0 && order->shard < 0)
-        rc = make_all(allowed, order, err);
+    if (order->actor >= 0 || order->shard >= 0 || order->make)
+        return make_named(allowed, order, err);
+    rc = make_all(allowed, order, err);
     return rc == TD_OK ? allowed_save(allowed, order->dir, err) : rc;
 }
 
-/* The list first: from then on the key opens nothing. */
+/* The list before the file: from then on the key opens nothing. The note before both: it harms nobody who is listed. */
 static int revoke_one(struct allowed_keys *allowed, const struct order *order, struct error *err)
 {
     struct allowed_keys left = {0};
@@ -141,6 +259,8 @@ static int revoke_one(struct allowed_keys *allowed, const struct order *order, s
         if (!identity_same(&allowed->entries[i].who, &order->revoked))
             rc = allowed_add(&left, &allowed->entries[i].who, allowed->entries[i].public_key, err);
     if (rc == TD_OK)
+        rc = note_revoked(order->dir, &order->revoked, true, err);
+    if (rc == TD_OK)
         rc = allowed_save(&left, order->dir, err);
     allowed_release(&left);
     if (rc == TD_OK && (rc = keys_path(path, order->dir, &order->revoked, err)) == TD_OK)
@@ -150,17 +270,32 @@ static int revoke_one(struct allowed_keys *allowed, const struct order *order, s
     return rc;
 }
 
+/* What there is to say of the key file of one on the list. */
+static const char *file_state(const char *dir, const struct allowed_key *key)
+{
+    char path[FS_PATH_MAX];
+    struct key_pair pair;
+    struct stat info;
+    bool same;
+
+    if (keys_path(path, dir, &key->who, NULL) != TD_OK || stat(path, &info) != 0)
+        return "";
+    if ((info.st_mode & 077) != 0)
+        return "UNSAFE: others may read or write its key here; make a new one (revoke=, then make=)";
+    if (keys_load(&pair, dir, &key->who, NULL) != TD_OK)
+        return "UNUSABLE: the key here is damaged, or belongs to someone else";
+    same = strcmp(pair.public_key, key->public_key) == 0;
+    explicit_bzero(&pair, sizeof(pair));
+    return same ? "key here" : "ANOTHER key than the listed one is here";
+}
+
 static void list(const struct allowed_keys *allowed, const char *dir)
 {
     const struct allowed_key **keys = allowed_in_order(allowed);
-    char path[FS_PATH_MAX], name[IDENTITY_NAME_MAX];
+    char name[IDENTITY_NAME_MAX];
 
-    for (int i = 0; keys != NULL && i < allowed->count; i++) {
-        const struct allowed_key *key = keys[i];
-        bool here = keys_path(path, dir, &key->who, NULL) == TD_OK && access(path, F_OK) == 0;
-
-        printf("%-12s %s  %s\n", identity_name(name, &key->who), key->public_key, here ? "key here" : "");
-    }
+    for (int i = 0; keys != NULL && i < allowed->count; i++)
+        printf("%-12s %s  %s\n", identity_name(name, &keys[i]->who), keys[i]->public_key, file_state(dir, keys[i]));
     free(keys);
 }
 
@@ -177,8 +312,9 @@ static int open_list(struct allowed_keys *allowed, const struct order *order, bo
     return rc;
 }
 
-static int carry_out(const struct order *order, bool reading, struct error *err)
+static int carry_out(const struct order *order, struct error *err)
 {
+    bool reading = order->list;
     struct allowed_keys allowed = {0};
     char lock[FS_PATH_MAX];
     int fd = -1, rc;
@@ -204,7 +340,7 @@ int keys_ensure(const char *dir, int actors, int shards, struct error *err)
 {
     struct order order = {.dir = dir, .actors = actors, .shards = shards, .actor = -1, .shard = -1, .quiet = true};
 
-    return carry_out(&order, false, err);
+    return carry_out(&order, err);
 }
 
 int cmd_keys(int argc, char **argv)
@@ -223,7 +359,9 @@ int cmd_keys(int argc, char **argv)
     for (int i = 2; rc == TD_OK && i < argc; i++)
         rc = take_word(&order, argv[i], &err);
     if (rc == TD_OK)
-        rc = carry_out(&order, argc > 2 && strcmp(argv[2], "list") == 0, &err);
+        rc = check_order(&order, argc - 2, &err);
+    if (rc == TD_OK)
+        rc = carry_out(&order, &err);
     if (rc == TD_OK)
         return TD_EXIT_OK;
     fprintf(stderr, "tdmpc2 keys: %s\n", err.text);
