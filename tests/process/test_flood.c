@@ -340,16 +340,16 @@ static double memory_of(pid_t pid)
     return kilobytes * 1024;
 }
 
-static double median(double *values)
+static double median(double *values, int count)
 {
-    for (int i = 1; i < PAIRS; i++)
+    for (int i = 1; i < count; i++)
         for (int j = i; j > 0 && values[j - 1] > values[j]; j--) {
             double swap = values[j];
 
             values[j] = values[j - 1];
             values[j - 1] = swap;
         }
-    return values[PAIRS / 2];
+    return values[count / 2];
 }
 
 struct watch {
@@ -363,13 +363,18 @@ static void look(struct watch *watch)
         watch->most[i] = fmax(watch->most[i], memory_of(watch->pids[i]) - watch->before[i]);
 }
 
-/* The part of its rate that the attack costs the honest one, the median over some pairs of windows. */
+/*
+ * The part of its rate that the attack costs the honest one, the median over some pairs of windows. Once most of
+ * the pairs are within the bound it is kept, and the rest cannot change that: returns 0.
+ */
 static double cost_of(struct scene *scene, struct honest *honest, struct watch *watch, size_t which)
 {
     double quiet[PAIRS], attacked[PAIRS];
+    int pairs = 0, within = 0;
 
-    for (int pair = 0; pair < PAIRS; pair++) {
+    while (pairs < PAIRS && within < (PAIRS + 1) / 2) {
         pid_t child;
+        int pair = pairs++;
 
         quiet[pair] = rate(scene, honest);
         child = begin_attack(scene, which);
@@ -380,11 +385,12 @@ static double cost_of(struct scene *scene, struct honest *honest, struct watch *
         attacked[pair] = rate(scene, honest);
         look(watch);
         end_attack(child);
+        within += attacked[pair] >= quiet[pair] * (1 - COST_MAX);
     }
     printf("  %-22s %5.1f turns/s, attacked %5.1f; learner %+5.1f MiB, shard %+5.1f MiB\n", attacks[which].name,
-           median(quiet), median(attacked), watch->most[0] / (1 << 20), watch->most[1] / (1 << 20));
-    live_check(&scene->live, median(quiet) > 10, "the honest actor does not get on by itself");
-    return 1 - median(attacked) / median(quiet);
+           median(quiet, pairs), median(attacked, pairs), watch->most[0] / (1 << 20), watch->most[1] / (1 << 20));
+    live_check(&scene->live, median(quiet, pairs) > 10, "the honest actor does not get on by itself");
+    return within >= (PAIRS + 1) / 2 ? 0 : 1 - median(attacked, pairs) / median(quiet, pairs);
 }
 
 /* Measured again when something else may have kept the machine busy: a missing cap shows every time. */
