@@ -237,72 +237,6 @@ static void on_signal(void *context, int signum, int count)
 
 /* --- parts that died --- */
 
-/* The text between quotes behind key in a log line. */
-static bool quoted(const char *line, const char *end, const char *key, char *out, size_t size)
-{
-    const char *at = memmem(line, (size_t)(end - line), key, strlen(key)), *close;
-
-    if (at == NULL)
-        return false;
-    at += strlen(key);
-    close = memchr(at, '"', (size_t)(end - at));
-    if (close == NULL || close == at)
-        return false;
-    snprintf(out, size, "%.*s", (int)(close - at), at);
-    return true;
-}
-
-char *supervisor_reason(const char *lines, char *out, size_t size)
-{
-    static const char level[] = "level=error", program[] = "tdmpc2-";
-
-    out[0] = '\0';
-    while (*lines != '\0') {
-        const char *end = strchrnul(lines, '\n'), *error = memmem(lines, (size_t)(end - lines), level, sizeof(level) - 1);
-        const char *colon = memmem(lines, (size_t)(end - lines), ": ", 2);
-
-        if (error != NULL && (quoted(error, end, " why=\"", out, size) || quoted(error, end, " msg=\"", out, size)))
-            break;
-        if (strncmp(lines, program, sizeof(program) - 1) == 0 && colon != NULL) {
-            snprintf(out, size, "%.*s", (int)(end - colon - 2), colon + 2);
-            break;
-        }
-        lines = *end == '\n' ? end + 1 : end;
-    }
-    return out;
-}
-
-/* Where a quoted text ends that may hold quotes itself, and may be cut off. */
-static const char *last_quote(const char *text, const char *stop)
-{
-    return stop > text && stop[-1] == '"' ? stop - 1 : stop;
-}
-
-char *supervisor_trouble(const char *line, const char *stop, char *out, size_t size)
-{
-    static const char level[] = "level=error", died[] = "msg=\"part died\"", tail[] = "msg=\"from its log\"", key[] = " line=\"";
-    size_t length = (size_t)(stop - line);
-    char part[24], how[200];
-    const char *at;
-
-    out[0] = '\0';
-    if (memmem(line, length, tail, sizeof(tail) - 1) != NULL) {
-        at = memmem(line, length, key, sizeof(key) - 1);
-        if (at != NULL)
-            snprintf(out, size, "  | %.*s", (int)(last_quote(at + sizeof(key) - 1, stop) - at - (long)sizeof(key) + 1), at + sizeof(key) - 1);
-    } else if ((at = memmem(line, length, died, sizeof(died) - 1)) != NULL) {
-        at = memmem(at, (size_t)(stop - at), " part=", 6);
-        if (at != NULL && sscanf(at, " part=%23[a-z-]", part) == 1 && quoted(at, stop, " how=\"", how, sizeof(how)))
-            snprintf(out, size, "%s: %s; the learner starts it again", part, how);
-    } else if (memmem(line, length, level, sizeof(level) - 1) != NULL && memmem(line, length, "msg=\"leaving\"", 13) == NULL &&
-               quoted(line, stop, " msg=\"", how, sizeof(how))) {
-        snprintf(out, size, "learner: %s", how);
-        if (quoted(line, stop, " why=\"", how, sizeof(how)))
-            snprintf(out + strlen(out), size - strlen(out), ": %s", how);
-    }
-    return out;
-}
-
 /* The end of what this start of the part has logged; "" when there is nothing. */
 static char *read_last_lines(const struct part *part, char *out, size_t size)
 {
@@ -318,7 +252,7 @@ static char *read_last_lines(const struct part *part, char *out, size_t size)
         close(fd);
     }
     out[got > 0 ? got : 0] = '\0';
-    return out;
+    return supervisor_plain(out);
 }
 
 /* A part that knows why it ended says it in its log, in the last lines of this start. */
@@ -496,7 +430,7 @@ static void say(supervisor_t *supervisor)
     char one[64], line[CONSOLE_LINE_MAX];
     uint64_t now = clock_ms();
 
-    if (!supervisor->estimated && status->updates >= ESTIMATE_AFTER && !isnan(status->time_left_s)) {
+    if (!supervisor->estimated && status->updates >= ESTIMATE_AFTER && status->time_left_s >= 1) { /* not NAN, nor the end */
         supervisor->estimated = true;
         console_print(console, "estimate: %s to the end of the run (%.1f updates/s)",
                       console_format_time(one, sizeof(one), status->time_left_s),

@@ -32,6 +32,9 @@ struct supervisor_result {
 /* Are the programs beside this one? TD_OK, or TD_ESETUP naming what is missing. */
 int supervisor_check_programs(struct error *err);
 
+/* Log lines in the plain form, in place: those of log=json are rewritten, others stay. Returns lines. */
+char *supervisor_plain(char *lines);
+
 /*
  * The reason in the last lines of a part's log: of the first line at level error its why, else its msg,
  * or what follows "tdmpc2-...: ". Returns out, "" when there is none.

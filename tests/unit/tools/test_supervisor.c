@@ -18,6 +18,10 @@ static void the_reason_is_found_in_the_last_lines(void **state)
         {"x level=error msg=\"", ""},
         {"x level=error why=\"\" msg=\"empty why\"", "empty why"},
         {"tdmpc2-learner: ", ""},
+        {"{\"level\":\"info\",\"msg\":\"fine\"}\n{\"level\":\"error\",\"msg\":\"leaving\",\"code\":2,\"why\":\"it broke\"}\n", "it broke"},
+        {"{\"level\":\"warn\",\"msg\":\"from its log\",\"line\":\"{\\\"level\\\":\\\"error\\\",\\\"why\\\":\\\"no folder\\\"}\"}\n", "no folder"},
+        {"{\"level\":\"error\",\"why\":\"cut o", ""},
+        {"{}\n[]\n{\"level\":[{}],\"why\":1}\n", ""},
     };
 
     (void)state;
@@ -48,6 +52,11 @@ static void trouble_of_the_learner_and_its_parts_is_shown(void **state)
         {"x level=warn msg=\"from its log\" part=replay line=\"cut of", "  | cut of"},
         {"x level=warn msg=\"from its log\" part=replay line=\"", "  | "},
         {"x level=warn msg=\"part died\" part=", ""},
+        {"{\"level\":\"warn\",\"msg\":\"part died\",\"part\":\"replay\",\"how\":\"exit code 1\",\"again_ms\":250}",
+         "replay: exit code 1; the learner starts it again"},
+        {"{\"level\":\"error\",\"msg\":\"a row is lost\",\"why\":\"no space left\"}", "learner: a row is lost: no space left"},
+        {"{\"level\":\"warn\",\"msg\":\"from its log\",\"part\":\"replay\",\"line\":\"plain words\"}", "  | plain words"},
+        {"{\"level\":\"error\",\"msg\":\"leaving\",\"code\":1,\"why\":\"said at the end\"}", ""},
     };
 
     (void)state;
