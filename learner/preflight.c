@@ -7,6 +7,7 @@
 #include "common/net/channel.h"
 #include "common/util/runtime.h"
 #include "learner/coordinator.h"
+#include "learner/resume.h"
 
 static int check_words(const struct config *config, struct error *err)
 {
@@ -83,6 +84,26 @@ int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const str
     return TD_OK;
 }
 
+/* Rows that a lock-step run has used cannot be had again: refused before anything is said or made. */
+static int check_rows(const struct preflight_replay *replay, const struct run *look, struct error *err)
+{
+    checkpoint_t *checkpoint;
+    struct progress progress;
+    int rc;
+
+    if (!look->resumed || !look->config.lockstep || replay->outlook.exists)
+        return TD_OK;
+    if ((rc = resume_open(&checkpoint, look, err)) != TD_OK || checkpoint == NULL)
+        return rc;
+    rc = progress_from_json(&progress, checkpoint_manifest(checkpoint)->progress, err);
+    checkpoint_close(&checkpoint);
+    if (rc != TD_OK || progress.rows == 0)
+        return rc;
+    return error_set(err, TD_EINVAL,
+                     "the %" PRIu64 " rows in %.300s are gone, and a lock-step run goes on exactly or not at all: put "
+                     "them back, or start a new run; its checkpoints can still be evaluated", progress.rows, replay->dir);
+}
+
 int preflight_replay(struct preflight_replay *replay, const struct run *look, const struct env_spec *env,
                      uint64_t lock_wait_ms, struct error *err)
 {
@@ -99,5 +120,7 @@ int preflight_replay(struct preflight_replay *replay, const struct run *look, co
     rc = store_look(&replay->outlook, &store, err);
     if (rc == TD_EFULL) /* nothing has grown full: what was asked for does not fit */
         return TD_EINVAL;
-    return rc != TD_OK ? rc : check_owner(replay, look, err);
+    if (rc == TD_OK)
+        rc = check_owner(replay, look, err);
+    return rc == TD_OK ? check_rows(replay, look, err) : rc;
 }

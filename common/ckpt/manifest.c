@@ -314,6 +314,8 @@ static int read_options(const struct reader *reader, struct config *config)
 
     if (!cJSON_IsObject(object))
         return corrupt(reader, "\"options\" is not an object");
+    if (object->child == NULL)
+        return corrupt(reader, "\"options\" is empty");
     cJSON_ArrayForEach(item, object)
     {
         int rc = read_option(reader, item, config);
@@ -350,6 +352,8 @@ static int read_files(const struct reader *reader, struct manifest *manifest)
 
     if (!cJSON_IsArray(array) || cJSON_GetArraySize(array) > MANIFEST_FILES_MAX)
         return corrupt(reader, "\"files\" is not an array of a few files");
+    if (cJSON_GetArraySize(array) == 0)
+        return corrupt(reader, "\"files\" names none");
     cJSON_ArrayForEach(item, array)
     {
         int rc = read_file(reader, item, manifest);

@@ -48,6 +48,14 @@ for program in "tdmpc2 train" tdmpc2-learner; do
 done
 refused "missing set-up" "run \`make setup\`" env TDMPC2_ASSETS="$work/empty" "$bin/tdmpc2" train task=walker-walk work_dir="$work/new"
 
+# lock-step without the rows that it has used: refused before anything is made or said
+lock="$tiny lockstep=true steps=400 seed_steps=200 checkpoint_steps=300 work_dir=$work/lock"
+"$bin/tdmpc2" train $lock >"$work/out" 2>&1 || { failed=$((failed + 1)); echo "the lock-step run failed:"; tail -5 "$work/out"; }
+rm -r "$work/lock/replay"
+refused "lock-step with its rows gone" "rows in $work/lock/replay are gone" "$bin/tdmpc2" train ${lock/steps=400/steps=800}
+refused "lock-step with its rows gone, the learner" "rows in $work/lock/replay are gone" "$bin/tdmpc2-learner" ${lock/steps=400/steps=800}
+[ ! -e "$work/lock/replay" ] && passed=$((passed + 1)) || { failed=$((failed + 1)); echo "it began an empty replay"; }
+
 # checkpoints: missing, no checkpoint, damaged
 eval="$bin/tdmpc2 eval $tiny"
 refused "no checkpoint" "no checkpoint at $work/none" $eval checkpoint="$work/none"

@@ -135,6 +135,8 @@ static void bad_manifests_are_refused(void **state)
     assert_refused("\"parameters.safetensors\"", "\"\"", TD_ECORRUPT, "file name");
     assert_refused("\"sha256\":\t\"2d7", "\"sha256\":\t\"2dX", TD_ECORRUPT, "hash");
     assert_refused("\"files\":\t[", "\"files\":\t[{}, ", TD_ECORRUPT, "name");
+    assert_refused("\"files\":\t[", "\"files\":\t[], \"were\":\t[", TD_ECORRUPT, "names none");
+    assert_refused("\"options\":\t{", "\"options\":\t{}, \"were\":\t{", TD_ECORRUPT, "is empty");
 }
 
 /* No byte of a manifest, cut or flipped, makes the parser do worse than refuse. */
