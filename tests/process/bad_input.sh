@@ -52,8 +52,9 @@ refused "missing set-up" "run \`make setup\`" env TDMPC2_ASSETS="$work/empty" "$
 lock="$tiny lockstep=true steps=400 seed_steps=200 checkpoint_steps=300 work_dir=$work/lock"
 "$bin/tdmpc2" train $lock >"$work/out" 2>&1 || { failed=$((failed + 1)); echo "the lock-step run failed:"; tail -5 "$work/out"; }
 rm -r "$work/lock/replay"
-refused "lock-step with its rows gone" "rows in $work/lock/replay are gone" "$bin/tdmpc2" train ${lock/steps=400/steps=800}
-refused "lock-step with its rows gone, the learner" "rows in $work/lock/replay are gone" "$bin/tdmpc2-learner" ${lock/steps=400/steps=800}
+out=$(timeout 60 "$bin/tdmpc2" train ${lock/steps=400/steps=800} 2>&1); code=$?
+[ $code = 2 ] && [[ $out == *"rows in $work/lock/replay are gone"* ]] && [[ $out != *exact* ]] && passed=$((passed + 1)) ||
+    { failed=$((failed + 1)); echo "lock-step with its rows gone: exit $code, printed: $out"; }
 [ ! -e "$work/lock/replay" ] && passed=$((passed + 1)) || { failed=$((failed + 1)); echo "it began an empty replay"; }
 
 # checkpoints: missing, no checkpoint, damaged
