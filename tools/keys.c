@@ -35,7 +35,8 @@ static void usage(FILE *out)
           "DIR/NAME.key (mode 0600, in the form of CZMQ's certificates) is the secret of that part; DIR/allowed is\n"
           "the public list of who may join. Every part is started with keys=DIR, and needs in its DIR its own .key\n"
           "and `allowed` alone: copy these two to another host (scp keeps a secret), nothing else. Keys that exist\n"
-          "are never overwritten, and what was revoked (DIR/revoked) is not made again unless it is named. Running parts read `allowed` again by themselves when it changes.\n", out);
+          "are never overwritten, and what was revoked (DIR/revoked) is not made again unless it is named. Running\n"
+          "parts read `allowed` again by themselves when it changes.\n", out);
 }
 
 /* --- words ------------------------------------------------------------------- */
