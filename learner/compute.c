@@ -9,16 +9,17 @@
 #include <xxhash.h>
 
 #include "common/env/tasks.h"
-#include "common/util/memory.h"
 #include "common/tensor/gemm.h"
 #include "common/tensor/pool.h"
 #include "common/util/clock.h"
 #include "common/util/log.h"
 #include "common/util/queue.h"
 #include "common/util/rng.h"
+#include "learner/training_memory.h"
 
 #define JOBS_MAX 16
 #define SAY_MS   5000u        /* between lines on a long write */
+#define PIECE    ((size_t)256 << 10) /* of a snapshot, hashed and written while the cache has it */
 
 struct compute {
     const struct run *run;
@@ -36,6 +37,9 @@ struct compute {
     struct row_schema schema;
     bool copied;                   /* numbers are a copy: the writer's while the token is out */
     snapshot_t *numbers;
+    spill_t *snapshots;            /* of large models */
+    XXH3_state_t *hash;
+    char *piece;                   /* in half storage */
 };
 
 /* --- batches ----------------------------------------------------------------- */
@@ -115,27 +119,23 @@ static void batch_of(struct compute *compute, const struct compute_job *job, str
 
 /* --- jobs -------------------------------------------------------------------- */
 
-/* What training takes, with the copy for checkpoints and the two snapshots for actors: said, and checked, before it is taken. */
+/* Said, and checked, before it is taken. True in *in_files: copy and snapshots lie there. */
 static int check_memory(const struct compute *compute, const struct model_dims *dims, const struct update_config *update,
-                        struct error *err)
+                        bool *in_files, struct error *err)
 {
-    struct update_memory memory;
-    struct model_layout layout;
-    uint64_t copy = 0, snapshots, total;
-    int rc = update_measure(&memory, dims, update, compute->threads, err);
+    const struct config *config = &compute->run->config;
+    struct training_beside beside = {.copy = true, .actors = true, .half = derive_half(config),
+                                     .other = batch_bytes(compute) * (config->shards > 1 ? 3 : 2)};
+    struct training_memory memory;
+    char text[TRAINING_MEMORY_TEXT];
+    int rc = training_memory_plan(&memory, dims, update, compute->threads, &beside, err);
 
     if (rc != TD_OK)
         return rc;
-    model_layout_init(&layout, dims);
-    if (layout.parameters <= SNAPSHOT_COPY_MAX)
-        copy = memory.parameters + memory.targets + memory.moments;
-    snapshots = 2 * model_snapshot_bytes(&layout, derive_half(&compute->run->config));
-    total = memory.total + copy + snapshots;
-    log_info("memory for training", "mib=%" PRIu64 " parameters=%zu targets=%zu moments=%zu gradients=%zu activations=%zu "
-             "working=%zu checkpoint_copy=%" PRIu64 " snapshots=%" PRIu64, total >> 20, memory.parameters >> 20,
-             memory.targets >> 20, memory.moments >> 20, memory.gradients >> 20, memory.activations >> 20,
-             memory.working >> 20, copy >> 20, snapshots >> 20);
-    return memory_check(total, "training with these sizes", "lower batch_size, horizon, num_q or model_size", err);
+    training_memory_text(&memory, text);
+    log_info("memory for training", "%s", text);
+    *in_files = memory.in_files;
+    return training_memory_check(&memory, err);
 }
 
 /* The tasks of the options must be those that the actors have; a single one's sizes are what they say. */
@@ -157,18 +157,41 @@ static int find_dims(struct compute *compute, const struct message_spec *spec, s
     return model_dims_init_tasks(dims, config, tasks, err);
 }
 
+/* What actors are sent. */
+static size_t snapshot_bytes(const struct compute *compute)
+{
+    return model_snapshot_bytes(&compute->model->layout, derive_half(&compute->run->config));
+}
+
+/* Room for what is copied: for checkpoints, for actors. */
+static int make_copies(struct compute *compute, bool in_files, struct error *err)
+{
+    enum snapshot_copy copy = SNAPSHOT_LIVE;
+    int rc = TD_OK;
+
+    compute->copied = compute->model->layout.parameters <= SNAPSHOT_COPY_MAX;
+    if (compute->copied)
+        copy = in_files ? SNAPSHOT_IN_FILE : SNAPSHOT_IN_MEMORY;
+    if (derive_half(&compute->run->config) && (compute->piece = malloc(PIECE)) == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for parameters in half storage");
+    if (in_files)
+        rc = spill_open(&compute->snapshots, compute->run->dir, 2 * (uint64_t)snapshot_bytes(compute), err);
+    return rc != TD_OK ? rc : snapshot_create(&compute->numbers, compute->model, compute->update, copy, compute->run->dir, err);
+}
+
 static int build(struct compute *compute, const struct message_spec *spec, struct error *err)
 {
     const struct config *config = &compute->run->config;
     struct update_config update;
     struct model_dims dims;
+    bool in_files;
     int rc;
 
     compute->schema = spec_schema(spec);
     update_config_init(&update, config, spec->episode_length);
     if ((rc = find_dims(compute, spec, &dims, err)) != TD_OK || (rc = gemm_start(compute->threads + 1, err)) != TD_OK ||
         (rc = pool_create(&compute->pool, compute->threads, err)) != TD_OK ||
-        (rc = check_memory(compute, &dims, &update, err)) != TD_OK ||
+        (rc = check_memory(compute, &dims, &update, &in_files, err)) != TD_OK ||
         (rc = world_model_create(&compute->model, &dims, true, err)) != TD_OK)
         return rc;
     if (spec->tasks > 0)
@@ -178,14 +201,7 @@ static int build(struct compute *compute, const struct message_spec *spec, struc
     if ((rc = update_create(&compute->update, compute->model, &update, compute->pool, err)) != TD_OK)
         return rc;
     world_model_init(compute->model, (uint64_t)config->seed);
-    compute->copied = compute->model->layout.parameters <= SNAPSHOT_COPY_MAX;
-    return snapshot_create(&compute->numbers, compute->model, compute->update, compute->copied, err);
-}
-
-/* What actors are sent. */
-static size_t snapshot_bytes(const struct compute *compute)
-{
-    return model_snapshot_bytes(&compute->model->layout, derive_half(&compute->run->config));
+    return make_copies(compute, in_files, err);
 }
 
 static void log_beginning(void *context, const char *line)
@@ -204,8 +220,10 @@ static void run_model(struct compute *compute, struct compute_job *job, struct c
                                     &result->err);
     checkpoint_close(&job->model.checkpoint);
     finetune_close(&job->model.finetune);
-    if (result->rc == TD_OK)
-        result->snapshot_bytes = snapshot_bytes(compute);
+    if (result->rc != TD_OK)
+        return;
+    result->model.snapshot_bytes = snapshot_bytes(compute);
+    result->model.snapshots = compute->snapshots;
 }
 
 static void run_update(struct compute *compute, struct compute_job *job, struct compute_result *result)
@@ -230,15 +248,24 @@ static void run_update(struct compute *compute, struct compute_job *job, struct 
 
 static void run_publish(struct compute *compute, struct compute_job *job, struct compute_result *result)
 {
-    size_t bytes = snapshot_bytes(compute);
+    const struct world_model *model = compute->model;
+    size_t bytes = snapshot_bytes(compute), length;
 
     result->publish.version = job->publish.version;
-    result->publish.finite = world_model_finite(compute->model) != 0;
-    if (derive_half(&compute->run->config))
-        model_to_half(&compute->model->layout, compute->model->parameters, job->publish.memory);
-    else
-        memcpy(job->publish.memory, compute->model->parameters, bytes);
-    result->publish.hash = XXH3_64bits(job->publish.memory, bytes);
+    result->publish.finite = world_model_finite(model) != 0;
+    XXH3_64bits_reset(compute->hash);
+    for (size_t at = 0; at < bytes && result->rc == TD_OK; at += length) {
+        const char *piece = (const char *)model->parameters + at;
+
+        length = bytes - at < PIECE ? bytes - at : PIECE;
+        if (compute->piece != NULL) {
+            model_to_half_part(&model->layout, model->parameters, at, length, compute->piece);
+            piece = compute->piece;
+        }
+        XXH3_64bits_update(compute->hash, piece, length);
+        result->rc = params_room_write(&job->publish.room, at, piece, length, &result->err);
+    }
+    result->publish.hash = XXH3_64bits_digest(compute->hash);
 }
 
 /* A long write says how far it is. */
@@ -288,18 +315,16 @@ static bool run_save(struct compute *compute, struct compute_job *job, struct co
 
     queue_wait(compute->copies, &token, -1); /* the writer has done with the last one */
     name_save(job->save, result);
-    result->rc = snapshot_take(compute->numbers);
+    result->rc = snapshot_take(compute->numbers, &result->err);
     if (result->rc == TD_OK && compute->copied) {
         job->save->stall_ms = (double)(clock_ns() - start) * 1e-6;
         TD_ASSERT(queue_push(compute->writes, &job->save) == TD_OK);
         return true;
     }
-    if (result->rc == TD_OK) {
+    if (result->rc == TD_OK)
         write_save(compute, job->save, result);
-    } else {
-        error_set(&result->err, result->rc, "its numbers are not all finite");
+    else
         resume_save_destroy(&job->save);
-    }
     result->save.stall_ms = (double)(clock_ns() - start) * 1e-6;
     queue_push(compute->copies, &token);
     return false;
@@ -415,7 +440,8 @@ int compute_create(compute_t **out, const struct run *run, int threads, void (*w
     if (queue_create(&compute->jobs, JOBS_MAX, sizeof(struct compute_job), NULL, NULL) != TD_OK ||
         queue_create(&compute->results, JOBS_MAX, sizeof(struct compute_result), wake, context) != TD_OK ||
         queue_create(&compute->writes, JOBS_MAX, sizeof(struct resume_save *), NULL, NULL) != TD_OK ||
-        queue_create(&compute->copies, 1, sizeof(token), NULL, NULL) != TD_OK) {
+        queue_create(&compute->copies, 1, sizeof(token), NULL, NULL) != TD_OK ||
+        (compute->hash = XXH3_createState()) == NULL) {
         compute_destroy(&compute);
         return error_set(err, TD_ENOMEM, "out of memory");
     }
@@ -464,6 +490,9 @@ void compute_destroy(compute_t **out)
     world_model_destroy(&compute->model);
     pool_destroy(&compute->pool);
     task_set_release(&compute->tasks);
+    spill_close(&compute->snapshots);
+    XXH3_freeState(compute->hash);
+    free(compute->piece);
     free(compute->gather);
     free(compute);
     *out = NULL;

@@ -5,7 +5,7 @@
  * Jobs are carried out in the order they are pushed; each gives one result. The loop thread pushes and
  * pops, nothing waits there.
  *
- * Owns:    world model, optimiser, worker pool, the checkpoint copy.
+ * Owns:    world model, optimiser, worker pool, the checkpoint copy, the file of the snapshots for actors.
  * Borrows: the run (its options and directory), the batches of jobs until their result has come.
  * Thread:  the functions here belong to the loop thread.
  */
@@ -14,6 +14,7 @@
 
 #include "common/wire/message.h"
 #include "learner/finetune.h"
+#include "learner/params.h"
 #include "learner/resume.h"
 #include "learner/run.h"
 #include "learner/update.h"
@@ -53,7 +54,7 @@ struct compute_job {
             int active;  /* threads */
         } update;
         struct {
-            void *memory; /* [snapshot bytes] */
+            struct params_room room; /* of snapshot bytes */
             uint64_t version;
         } publish;
         struct resume_save *save; /* taken */
@@ -66,7 +67,10 @@ struct compute_result {
     struct error err;
     double ms;
     union {
-        size_t snapshot_bytes; /* MODEL */
+        struct {
+            size_t snapshot_bytes;
+            const spill_t *snapshots; /* file for two of them, borrowed; NULL: memory does */
+        } model;
         struct {
             uint64_t update;
             bool finite;

@@ -137,11 +137,11 @@ void coordinator_set_spec(struct coordinator *c, const struct message_spec *spec
         async_resume(c);
 }
 
-void coordinator_model_ready(coordinator_t *c, uint64_t now_ms, size_t snapshot_bytes)
+void coordinator_model_ready(coordinator_t *c, uint64_t now_ms, size_t snapshot_bytes, const spill_t *file)
 {
     c->now = now_ms;
     TD_ASSERT(c->model_asked && !c->model_ready, "model ready twice");
-    if (params_create(&c->params, snapshot_bytes) != TD_OK) {
+    if (params_create(&c->params, snapshot_bytes, file) != TD_OK) {
         coordinator_exit(c, TD_EXIT_GAVE_UP, "out of memory for two snapshots of %zu bytes",
                          snapshot_bytes);
         return;
@@ -160,17 +160,16 @@ bool coordinator_publish(struct coordinator *c, uint64_t version)
 {
     const struct announcement *newest = params_newest(c->params);
     struct command_publish *command;
-    void *memory;
+    struct params_room room;
 
     if (newest->epoch == c->config.epoch && newest->version == version)
         return true;
     if (c->publishing != 0 || coordinator_updating(c))
         return false;
-    memory = params_fill(c->params, c->now, &c->publish_again_ms);
-    if (memory == NULL)
+    if (!params_fill(c->params, c->now, &c->publish_again_ms, &room))
         return false;
     command = &coordinator_command(c, COMMAND_PUBLISH)->publish;
-    command->memory = memory;
+    command->room = room;
     command->version = version;
     c->publishing = version + 1;
     c->published_ms = c->now;

@@ -18,6 +18,7 @@
 
 #include "common/util/error.h"
 #include "common/wire/machine.h"
+#include "learner/params.h"
 #include "learner/progress.h"
 
 typedef struct coordinator coordinator_t;
@@ -90,7 +91,7 @@ struct command_update {
 };
 
 struct command_publish {
-    void *memory;
+    struct params_room room;
     size_t size;
     uint64_t version;
 };
@@ -180,10 +181,12 @@ void coordinator_tick(coordinator_t *coordinator, uint64_t now_ms);
 
 /* When coordinator_tick wants to be called at the latest. */
 uint64_t coordinator_deadline(const coordinator_t *coordinator);
+/* Until false, after every call that feeds it: what a message points to is good until the next such call. */
 bool coordinator_next(coordinator_t *coordinator, struct coordinator_output *output);
 
 /* Results of commands. */
-void coordinator_model_ready(coordinator_t *coordinator, uint64_t now_ms, size_t snapshot_bytes);
+/* file: as params_create's, borrowed. */
+void coordinator_model_ready(coordinator_t *coordinator, uint64_t now_ms, size_t snapshot_bytes, const spill_t *file);
 void coordinator_updated(coordinator_t *coordinator, uint64_t now_ms, uint64_t update, bool finite);
 void coordinator_published(coordinator_t *coordinator, uint64_t now_ms, uint64_t version,
                            uint64_t hash, bool finite);

@@ -440,10 +440,17 @@ void roster_pull(struct coordinator *c, const struct peer *peer, const struct me
 {
     struct bulk bytes;
     struct message *answer;
+    struct error err;
+    int rc;
 
     if (message->kind != MESSAGE_PULL || c->params == NULL)
         return;
-    if (params_pull(c->params, c->now, peer->id, &message->pull, &bytes) != TD_OK) {
+    rc = params_pull(c->params, c->now, peer->id, &message->pull, &bytes, &err);
+    if (rc == TD_EIO) {
+        coordinator_end(c, ENDING_STOP, TD_EXIT_GAVE_UP, "parameters can no longer be sent: %s", err.text);
+        return;
+    }
+    if (rc != TD_OK) {
         answer = coordinator_send(c, peer, MESSAGE_GONE);
         answer->gone.newest = *params_newest(c->params);
         answer->gone.epoch = message->pull.epoch;

@@ -88,7 +88,7 @@ static void publish(learner_t *learner, const struct command_publish *command)
         learner_exit(learner, error_exit_code(rc), err.text);
         return;
     }
-    job.publish.memory = command->memory;
+    job.publish.room = command->room;
     job.publish.version = command->version;
     compute_push(learner->compute, &job);
 }
@@ -225,7 +225,8 @@ static void model_ready(learner_t *learner, const struct compute_result *result)
     if (result->rc != TD_OK)
         learner_exit(learner, error_exit_code(result->rc), result->err.text);
     else
-        coordinator_model_ready(learner->coordinator, loop_now_ms(learner->loop), result->snapshot_bytes);
+        coordinator_model_ready(learner->coordinator, loop_now_ms(learner->loop), result->model.snapshot_bytes,
+                                result->model.snapshots);
 }
 
 static void updated(learner_t *learner, const struct compute_result *result)
@@ -250,6 +251,10 @@ static void updated(learner_t *learner, const struct compute_result *result)
 
 static void published(learner_t *learner, const struct compute_result *result)
 {
+    if (result->rc != TD_OK) {
+        learner_exit(learner, error_exit_code(result->rc), result->err.text);
+        return;
+    }
     metrics_add(learner->metrics, METRIC_snapshots, 1);
     coordinator_published(learner->coordinator, loop_now_ms(learner->loop), result->publish.version,
                           result->publish.hash, result->publish.finite);

@@ -17,6 +17,8 @@ struct puller_seen {
 struct params {
     size_t size;
     char *memory[2];
+    const spill_t *file; /* or they lie here, one behind the other, and a chunk is read into piece */
+    char *piece;
     struct announcement held[2]; /* epoch 0: empty */
     int newest;                  /* -1: none */
     bool filling;
@@ -27,7 +29,15 @@ struct params {
 
 static const struct announcement nothing;
 
-int params_create(params_t **out, size_t size)
+int params_room_write(const struct params_room *room, size_t offset, const void *bytes, size_t length, struct error *err)
+{
+    if (room->file != NULL)
+        return spill_write(room->file, room->at + offset, bytes, length, err);
+    memcpy(room->memory + offset, bytes, length);
+    return TD_OK;
+}
+
+int params_create(params_t **out, size_t size, const spill_t *file)
 {
     params_t *params = calloc(1, sizeof(*params));
 
@@ -36,12 +46,15 @@ int params_create(params_t **out, size_t size)
         return TD_ENOMEM;
     params->size = size;
     params->newest = -1;
-    for (int i = 0; i < 2; i++)
-        if ((params->memory[i] = malloc(size > 0 ? size : 1)) == NULL) {
-            params_destroy(out);
-            return TD_ENOMEM;
-        }
-    return TD_OK;
+    params->file = file;
+    if (file != NULL)
+        params->piece = malloc(WIRE_CHUNK_BYTES);
+    for (int i = 0; i < 2 && file == NULL; i++)
+        params->memory[i] = malloc(size > 0 ? size : 1);
+    if (file != NULL ? params->piece != NULL : params->memory[0] != NULL && params->memory[1] != NULL)
+        return TD_OK;
+    params_destroy(out);
+    return TD_ENOMEM;
 }
 
 void params_destroy(params_t **params)
@@ -50,6 +63,7 @@ void params_destroy(params_t **params)
         return;
     free((*params)->memory[0]);
     free((*params)->memory[1]);
+    free((*params)->piece);
     free(*params);
     *params = NULL;
 }
@@ -77,7 +91,7 @@ static bool being_pulled(params_t *params, int buffer, uint64_t now_ms)
     return busy;
 }
 
-void *params_fill(params_t *params, uint64_t now_ms, uint64_t *again_ms)
+bool params_fill(params_t *params, uint64_t now_ms, uint64_t *again_ms, struct params_room *room)
 {
     int buffer = next_buffer(params);
     uint64_t patience = 2 * params->last_pull_ms;
@@ -86,13 +100,13 @@ void *params_fill(params_t *params, uint64_t now_ms, uint64_t *again_ms)
         patience = PARAMS_PATIENCE_MS;
     *again_ms = UINT64_MAX;
     if (params->filling)
-        return NULL;
+        return false;
     if (params->held[buffer].epoch != 0 && being_pulled(params, buffer, now_ms)) {
         if (params->wanted_ms == 0)
             params->wanted_ms = now_ms + 1;
         if (now_ms + 1 < params->wanted_ms + patience) {
             *again_ms = now_ms + 20;
-            return NULL;
+            return false;
         }
     }
     params->wanted_ms = 0;
@@ -101,7 +115,8 @@ void *params_fill(params_t *params, uint64_t now_ms, uint64_t *again_ms)
     for (int i = 0; i < PULLS_MAX; i++)
         if (params->pulls[i].buffer == buffer)
             params->pulls[i].heard_ms = 0;
-    return params->memory[buffer];
+    *room = (struct params_room){params->memory[buffer], params->file, (uint64_t)buffer * params->size};
+    return true;
 }
 
 void params_filled(params_t *params, uint32_t epoch, uint64_t version, uint64_t hash)
@@ -176,21 +191,29 @@ static void pull_seen(params_t *params, uint64_t now_ms, uint64_t peer, int buff
     }
 }
 
+/* A chunk of a snapshot, read when it lies in the file. */
+static int bytes_of(params_t *params, int buffer, uint64_t offset, struct bulk *out, struct error *err)
+{
+    size_t rest = params->size - offset, length = rest < WIRE_CHUNK_BYTES ? rest : WIRE_CHUNK_BYTES;
+
+    *out = (struct bulk){params->piece, length};
+    if (params->file != NULL)
+        return spill_read(params->file, (uint64_t)buffer * params->size + offset, params->piece, length, err);
+    out->data = params->memory[buffer] + offset;
+    return TD_OK;
+}
+
 int params_pull(params_t *params, uint64_t now_ms, uint64_t peer, const struct pull *pull,
-                struct bulk *out)
+                struct bulk *out, struct error *err)
 {
     for (int i = 0; i < 2; i++) {
         const struct announcement *held = &params->held[i];
-        size_t rest;
 
         if (held->epoch == 0 || held->epoch != pull->epoch || held->version != pull->version ||
             pull->offset >= params->size)
             continue;
-        rest = params->size - pull->offset;
-        *out = (struct bulk){params->memory[i] + pull->offset,
-                             rest < WIRE_CHUNK_BYTES ? rest : WIRE_CHUNK_BYTES};
-        pull_seen(params, now_ms, peer, i, rest <= WIRE_CHUNK_BYTES);
-        return TD_OK;
+        pull_seen(params, now_ms, peer, i, params->size - pull->offset <= WIRE_CHUNK_BYTES);
+        return bytes_of(params, i, pull->offset, out, err);
     }
     return TD_ENOTFOUND;
 }

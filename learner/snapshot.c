@@ -11,7 +11,9 @@
 struct snapshot {
     world_model_t *model;
     update_t *update;
-    float *copy;          /* parameters, then m, then v; NULL: tensors point at the live ones */
+    enum snapshot_copy kind;
+    float *copy;          /* parameters, then m, then v */
+    spill_t *file;        /* or here, in the same order */
     uint64_t steps;
     float scale;
     float *leftover; /* always a copy: it is small */
@@ -20,12 +22,29 @@ struct snapshot {
     struct checkpoint_group groups[SNAPSHOT_GROUPS];
 };
 
-static struct safetensors_tensor describe(const struct model_tensor *tensor, const char *name, const float *base)
-{
-    struct safetensors_tensor out = {.name = name, .type = SAFETENSORS_F32, .dims = tensor->dims, .data = base + tensor->offset};
+/* An array laid out like the model's: its floats, live or copied, or from which float on it lies in the file. */
+struct array {
+    const float *floats;
+    const spill_t *file;
+    size_t from;
+};
 
+static struct safetensors_tensor describe(const struct model_tensor *tensor, const char *name, const struct array *array)
+{
+    struct safetensors_tensor out = {.name = name, .type = SAFETENSORS_F32, .dims = tensor->dims, .file = array->file};
+
+    if (array->file != NULL)
+        out.offset = (array->from + tensor->offset) * sizeof(float);
+    else
+        out.data = array->floats + tensor->offset;
     memcpy(out.shape, tensor->shape, (size_t)tensor->dims * sizeof(out.shape[0]));
     return out;
+}
+
+/* Where the array that begins with float `from` of the copy is read from. */
+static struct array array_at(const snapshot_t *snapshot, const float *live, size_t from)
+{
+    return (struct array){snapshot->copy != NULL ? snapshot->copy + from : live, snapshot->file, from};
 }
 
 static bool is_trained(const struct model_tensor *tensor)
@@ -39,14 +58,13 @@ static void list_tensors(snapshot_t *snapshot)
     const struct model_layout *layout = &snapshot->model->layout;
     struct update_state state = update_state(snapshot->update);
     size_t all = model_all_floats(layout);
-    const float *parameters = snapshot->copy != NULL ? snapshot->copy : snapshot->model->parameters;
-    const float *m = snapshot->copy != NULL ? snapshot->copy + all : state.m;
-    const float *v = snapshot->copy != NULL ? snapshot->copy + all + state.floats : state.v;
+    struct array parameters = array_at(snapshot, snapshot->model->parameters, 0), m = array_at(snapshot, state.m, all);
+    struct array v = array_at(snapshot, state.v, all + state.floats), leftover = {.floats = snapshot->leftover};
     struct safetensors_tensor *next = snapshot->tensors;
     int name = 0;
 
     for (int i = 0; i < layout->tensors; i++)
-        *next++ = describe(&layout->tensor[i], layout->tensor[i].name, parameters);
+        *next++ = describe(&layout->tensor[i], layout->tensor[i].name, &parameters);
     snapshot->groups[0] = (struct checkpoint_group){SNAPSHOT_PARAMETERS, snapshot->tensors, layout->tensors};
     snapshot->groups[1] = (struct checkpoint_group){SNAPSHOT_OPTIMIZER, next, 0};
     for (int i = 0; i < 2 * layout->tensors; i++) {
@@ -55,23 +73,37 @@ static void list_tensors(snapshot_t *snapshot)
         if (!is_trained(tensor))
             continue;
         snprintf(snapshot->names[name], sizeof(snapshot->names[name]), "%s%s", i % 2 == 0 ? "m." : "v.", tensor->name);
-        *next++ = describe(tensor, snapshot->names[name++], i % 2 == 0 ? m : v);
+        *next++ = describe(tensor, snapshot->names[name++], i % 2 == 0 ? &m : &v);
     }
     *next++ = (struct safetensors_tensor){.name = "steps", .type = SAFETENSORS_U64, .data = &snapshot->steps};
     *next++ = (struct safetensors_tensor){.name = "scale", .type = SAFETENSORS_F32, .data = &snapshot->scale};
     if (state.leftovers > 0) {
-        *next = describe(&layout->tensor[0], LEFTOVER, snapshot->leftover);
+        *next = describe(&layout->tensor[0], LEFTOVER, &leftover);
         TD_ASSERT(layout->tensor[0].part == MODEL_TASK && layout->tensor[0].count == state.leftovers);
         next++;
     }
     snapshot->groups[1].count = (int)(next - snapshot->groups[1].tensors);
 }
 
-int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, bool copy, struct error *err)
+static int make_copy(snapshot_t *snapshot, size_t floats, const char *folder, struct error *err)
+{
+    if (snapshot->kind == SNAPSHOT_IN_FILE)
+        return spill_open(&snapshot->file, folder, floats * sizeof(float), err);
+    if (snapshot->kind == SNAPSHOT_LIVE)
+        return TD_OK;
+    if ((snapshot->copy = malloc(floats * sizeof(float))) == NULL)
+        return error_set(err, TD_ENOMEM, "out of memory for a checkpoint's copy of %zu MB", floats * sizeof(float) / 1000000);
+    memset(snapshot->copy, 0, floats * sizeof(float)); /* touched now: taking one later must not meet a missing page */
+    return TD_OK;
+}
+
+int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, enum snapshot_copy copy, const char *folder,
+                    struct error *err)
 {
     snapshot_t *snapshot = calloc(1, sizeof(*snapshot));
     struct update_state state = update_state(update);
     size_t floats = model_all_floats(&model->layout) + 2 * state.floats, count = (size_t)model->layout.tensors;
+    int rc;
 
     TD_ASSERT(model->has_targets, "a model that only acts");
     *out = NULL;
@@ -79,16 +111,18 @@ int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, bo
         return error_set(err, TD_ENOMEM, "out of memory");
     snapshot->model = model;
     snapshot->update = update;
+    snapshot->kind = copy;
     snapshot->tensors = calloc(3 * count + 3, sizeof(*snapshot->tensors));
     snapshot->names = calloc(2 * count, sizeof(*snapshot->names));
-    snapshot->copy = copy ? malloc(floats * sizeof(float)) : NULL;
     snapshot->leftover = calloc(state.leftovers + 1, sizeof(float));
-    if (snapshot->leftover == NULL || snapshot->tensors == NULL || snapshot->names == NULL || (copy && snapshot->copy == NULL)) {
+    if (snapshot->leftover == NULL || snapshot->tensors == NULL || snapshot->names == NULL)
+        rc = error_set(err, TD_ENOMEM, "out of memory for the names of tensors");
+    else
+        rc = make_copy(snapshot, floats, folder, err);
+    if (rc != TD_OK) {
         snapshot_destroy(&snapshot);
-        return error_set(err, TD_ENOMEM, "out of memory for a checkpoint's copy of %zu MB", floats * sizeof(float) / 1000000);
+        return rc;
     }
-    if (copy) /* touched now: taking one later must not meet a missing page */
-        memset(snapshot->copy, 0, floats * sizeof(float));
     list_tensors(snapshot);
     *out = snapshot;
     return TD_OK;
@@ -99,6 +133,7 @@ void snapshot_destroy(snapshot_t **snapshot)
     if (*snapshot == NULL)
         return;
     free((*snapshot)->copy);
+    spill_close(&(*snapshot)->file);
     free((*snapshot)->leftover);
     free((*snapshot)->names);
     free((*snapshot)->tensors);
@@ -122,7 +157,23 @@ static bool all_finite(const float *values, size_t count)
     return sum == 0;
 }
 
-int snapshot_take(snapshot_t *snapshot)
+/* One array behind the other, into memory or the file. */
+static int copy_all(snapshot_t *snapshot, const struct update_state *state, struct error *err)
+{
+    const float *from[] = {snapshot->model->parameters, state->m, state->v};
+    const size_t floats[] = {model_all_floats(&snapshot->model->layout), state->floats, state->floats};
+    size_t at = 0;
+    int rc = TD_OK;
+
+    for (size_t i = 0; i < TD_LEN(from) && rc == TD_OK; at += floats[i++])
+        if (snapshot->file != NULL)
+            rc = spill_write(snapshot->file, at * sizeof(float), from[i], floats[i] * sizeof(float), err);
+        else
+            memcpy(snapshot->copy + at, from[i], floats[i] * sizeof(float));
+    return rc;
+}
+
+int snapshot_take(snapshot_t *snapshot, struct error *err)
 {
     struct update_state state = update_state(snapshot->update);
     size_t all = model_all_floats(&snapshot->model->layout);
@@ -132,14 +183,9 @@ int snapshot_take(snapshot_t *snapshot)
     if (!isfinite(snapshot->scale) || !all_finite(snapshot->model->parameters, all) ||
         !all_finite(state.m, state.floats) || !all_finite(state.v, state.floats) ||
         !all_finite(state.leftover, state.leftovers))
-        return TD_EDIVERGED;
+        return error_set(err, TD_EDIVERGED, "its numbers are not all finite");
     memcpy(snapshot->leftover, state.leftover, state.leftovers * sizeof(float));
-    if (snapshot->copy != NULL) {
-        memcpy(snapshot->copy, snapshot->model->parameters, all * sizeof(float));
-        memcpy(snapshot->copy + all, state.m, state.floats * sizeof(float));
-        memcpy(snapshot->copy + all + state.floats, state.v, state.floats * sizeof(float));
-    }
-    return TD_OK;
+    return snapshot->kind == SNAPSHOT_LIVE ? TD_OK : copy_all(snapshot, &state, err);
 }
 
 const struct checkpoint_group *snapshot_groups(const snapshot_t *snapshot)

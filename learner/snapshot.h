@@ -7,7 +7,7 @@
  *
  * Random numbers need no state: they are keyed by the seed and the number of updates.
  *
- * Owns:    the copy, when it makes one.
+ * Owns:    the copy, when it makes one: in memory, or in a file (util/spill.h).
  * Borrows: the model and the update.
  * Thread:  snapshot_take and snapshot_load on the compute thread; the groups may be read on another one
  *          until the next take. Without a copy the model must not change while the groups are read.
@@ -28,13 +28,18 @@
 
 typedef struct snapshot snapshot_t;
 
-/* copy: room for a copy of everything is taken now. The model has targets. TD_OK or TD_ENOMEM. */
-int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, bool copy,
+enum snapshot_copy { SNAPSHOT_LIVE, SNAPSHOT_IN_MEMORY, SNAPSHOT_IN_FILE };
+
+/*
+ * Room for a copy of everything is taken now, unless what lives is written; folder: where the file goes, or NULL. The
+ * model has targets. TD_OK, TD_ENOMEM, or as spill_open.
+ */
+int snapshot_create(snapshot_t **out, world_model_t *model, update_t *update, enum snapshot_copy copy, const char *folder,
                     struct error *err);
 void snapshot_destroy(snapshot_t **snapshot);
 
-/* Copy what is to be written. Never allocates. Returns TD_OK, or TD_EDIVERGED: not all is finite. */
-int snapshot_take(snapshot_t *snapshot);
+/* Copy what is to be written. Never allocates. TD_OK; TD_EDIVERGED: not all is finite; TD_EIO: the file. */
+int snapshot_take(snapshot_t *snapshot, struct error *err);
 
 /* SNAPSHOT_GROUPS groups, for checkpoint_write. */
 const struct checkpoint_group *snapshot_groups(const snapshot_t *snapshot);

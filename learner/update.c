@@ -236,7 +236,6 @@ static void lay_out(struct update *update, struct arena *arena, struct update_me
         memory->moments = arena->used / 3 * 2;
     }
     update->partial = arena_alloc(arena, adam_blocks(floats), sizeof(double));
-    update_lay_out_panels(update, arena);
     before = arena->used;
     update_lay_out_tasks(update, arena);
     set_head_nets(update);
@@ -522,7 +521,7 @@ int update_step(update_t *update, const struct batch *batch, const struct update
     update->steps++;
     draw_all(update);
     update_embed(update, true);
-    update_pack_all(update);
+    update_pack_pixels(update);
     if (step_model(update, stats) != TD_OK || step_policy(update, stats) != TD_OK)
         return diverged(update);
     soft_update(update->pool, update->model->parameters + part[MODEL_TARGET_Q],

@@ -103,7 +103,7 @@ typedef struct update update_t;
 struct update_memory {
     size_t parameters, targets, gradients, moments;
     size_t activations; /* what the batch leaves behind in every net, and its gradients there */
-    size_t working;     /* packed weights, scratch of each thread */
+    size_t working;     /* scratch of each thread, packed convolutions */
     size_t total;
 };
 

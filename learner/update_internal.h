@@ -2,7 +2,6 @@
  * update_internal.h - the inside of one update, shared by its files:
  *
  *   update.c         creation, the order of things, optimisers, statistics
- *   update_pack.c    packed copies of the weights
  *   update_model.c   targets, latent rollout, losses of the world model and their gradients
  *   update_tasks.c   task embeddings: into every net's input, and the gradient out of it
  *   update_pixels.c  observations of pixels through the encoder and back
@@ -62,10 +61,7 @@ struct update {
     float *dseen;     /* [B, obs_dim + task_dim] the gradient there, of obs[0] */
     uint8_t *renormed; /* [num_tasks] */
 
-    /* The model's nets, reading packed copies of their weights, made anew for every step. */
-    struct mlp part[MODEL_PARTS];
-    struct mlp_panels panels[MODEL_PARTS];
-    struct mlp_panels target_panels[2]; /* of the two drawn target Qs */
+    struct mlp part[MODEL_PARTS]; /* the model's nets */
 
     /* Optimiser: laid out as the model's acting floats. */
     float *gradient, *m, *v;
@@ -113,11 +109,6 @@ struct update {
     int target_two[2], pi_two[2];
 };
 
-/* Memory for packed weights; then pack the weights as they are: of all nets, or of the two Qs that the policy's loss goes through. */
-void update_lay_out_panels(struct update *update, struct arena *arena);
-void update_pack_all(struct update *update);
-void update_pack_policy_heads(struct update *update);
-
 /*
  * Task embeddings, and doing nothing without: memory; their rows, rescaled where they are too long, into every
  * input of a step (also the encoder's, with observations, when `observations`); the gradient at their columns of
@@ -140,10 +131,11 @@ double update_rho(const struct update *update, int t);
 void update_model_gradient(struct update *update);
 
 /*
- * With pixels, and doing nothing without: memory; shifts; latents of all observations, into za and
+ * With pixels, and doing nothing without: memory; convolutions packed as they are; shifts; latents of all observations, into za and
  * next_za; then, given the gradient at za, tasks that sum it by tiles, and their sum into the gradient.
  */
 void update_lay_out_pixels(struct update *update, struct arena *arena);
+void update_pack_pixels(struct update *update);
 void update_draw_shifts(struct update *update);
 void update_encode_pixels(struct update *update);
 int update_pixel_tasks(const struct update *update);

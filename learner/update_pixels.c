@@ -24,6 +24,21 @@ void update_lay_out_pixels(struct update *update, struct arena *arena)
         pixel_scratch_init(&update->scratch[i].pixels, net, true, arena);
 }
 
+/* Pool task: one layer. */
+static void pack_task(void *context, int task, int worker)
+{
+    struct update *update = context;
+
+    (void)worker;
+    pixel_panels_pack(&update->pixels.panels, &update->model->pixels, task);
+}
+
+void update_pack_pixels(struct update *update)
+{
+    if (update->model->layout.dims.rgb)
+        pool_run(update->pool, pack_task, update, PIXEL_LAYERS);
+}
+
 void update_draw_shifts(struct update *update)
 {
     const struct update_draws *draws = update->draws;

@@ -89,7 +89,6 @@ void update_policy_gradient(struct update *update)
     size_t a = (size_t)update->action_dim, bins = (size_t)model->two_hot.bins;
     float *first = update->sorted; /* [2 * B]: q[0], and the scratch of its sorting */
 
-    update_pack_policy_heads(update);
     mlp_tape_bind(&update->pi, update->za, update->width, update->pi_net, 2 * a);
     for (int i = 0; i < 2; i++) {
         mlp_head(&update->pi_head[i], &update->part[MODEL_Q], update->pi_two[i]);

@@ -4,6 +4,7 @@
 
 #include "common/util/clock.h"
 #include "learner/snapshot.h"
+#include "learner/training_memory.h"
 #include "tools/bench_model.h"
 
 struct work {
@@ -19,7 +20,7 @@ static void take(void *context)
     struct work *work = context;
 
     if (work->rc == TD_OK)
-        work->rc = snapshot_take(work->snapshot);
+        work->rc = snapshot_take(work->snapshot, work->err);
 }
 
 /* As resume_write does, onto the disk of the working directory. */
@@ -57,6 +58,14 @@ static int measure(const struct bench_options *options, world_model_t *model, st
     return work->rc;
 }
 
+/* As the learner does. */
+static enum snapshot_copy copy_of(const world_model_t *model)
+{
+    if (model->layout.parameters > SNAPSHOT_COPY_MAX)
+        return SNAPSHOT_LIVE;
+    return model->layout.parameters > training_in_memory_max ? SNAPSHOT_IN_FILE : SNAPSHOT_IN_MEMORY;
+}
+
 static int run(const struct bench_options *options, struct error *err)
 {
     struct work work = {.folder = "bench-checkpoint-XXXXXX", .err = err};
@@ -72,7 +81,7 @@ static int run(const struct bench_options *options, struct error *err)
     if ((rc = bench_model(options, true, &model, err)) == TD_OK &&
         (rc = pool_create(&pool, options->threads, err)) == TD_OK &&
         (rc = update_create(&update, model, &config, pool, err)) == TD_OK &&
-        (rc = snapshot_create(&work.snapshot, model, update, model->layout.parameters <= SNAPSHOT_COPY_MAX, err)) == TD_OK &&
+        (rc = snapshot_create(&work.snapshot, model, update, copy_of(model), ".", err)) == TD_OK &&
         (rc = manifest_init(&work.manifest)) == TD_OK)
         rc = measure(options, model, &work);
     manifest_release(&work.manifest);

@@ -103,7 +103,7 @@ static int plan_memory(const struct bench_options *options, const struct update_
     const struct bench_memory parts[] = {
         {"parameters", memory.parameters},   {"targets", memory.targets},
         {"moments", memory.moments},         {"gradients", memory.gradients},
-        {"activations", memory.activations}, {"packed weights and scratch", memory.working},
+        {"activations", memory.activations}, {"scratch", memory.working},
     };
     return bench_plan_memory(options, "an update of this size", parts, TD_LEN(parts), err);
 }

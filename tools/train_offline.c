@@ -17,6 +17,7 @@
 #include "learner/dataset.h"
 #include "learner/replay/sampler.h"
 #include "learner/resume.h"
+#include "learner/training_memory.h"
 #include "tools/console.h"
 #include "tools/evaluation.h"
 
@@ -137,6 +138,30 @@ static uint64_t longest_episode(const struct task_set *tasks)
     return longest;
 }
 
+/* No actors, and checkpoints are written from where the numbers lie: the batch and a planner per thread are beside them. */
+static int check_memory(const struct offline *offline, const struct model_dims *dims, const struct update_config *update,
+                        int threads, struct error *err)
+{
+    const struct config *config = &offline->run.config;
+    struct training_beside beside = {.other = sampler_bytes(offline->sampler, (uint32_t)config->batch_size)};
+    struct training_memory memory;
+    struct mppi_config plan;
+    char text[TRAINING_MEMORY_TEXT];
+    size_t bytes;
+    int rc;
+
+    mppi_config_init(&plan, config, offline->tasks.action_dim, longest_episode(&offline->tasks));
+    if ((rc = mppi_measure(&bytes, &plan, dims, 1, 1, err)) != TD_OK)
+        return rc;
+    if (strcmp(config->evaluator, "off") != 0)
+        beside.other += (uint64_t)bytes * (uint64_t)threads;
+    if ((rc = training_memory_plan(&memory, dims, update, threads, &beside, err)) != TD_OK)
+        return rc;
+    training_memory_text(&memory, text);
+    printf("memory for training, in MiB: %s\n", text);
+    return training_memory_check(&memory, err);
+}
+
 static int make_model(struct offline *offline, struct error *err)
 {
     const struct config *config = &offline->run.config;
@@ -146,6 +171,7 @@ static int make_model(struct offline *offline, struct error *err)
 
     update_config_init(&update, config, longest_episode(&offline->tasks));
     if ((rc = model_dims_init_tasks(&dims, config, &offline->tasks, err)) != TD_OK ||
+        (rc = check_memory(offline, &dims, &update, threads, err)) != TD_OK ||
         (rc = gemm_start(threads + 1, err)) != TD_OK || (rc = pool_create(&offline->pool, threads, err)) != TD_OK ||
         (rc = world_model_create(&offline->model, &dims, true, err)) != TD_OK)
         return rc;
@@ -154,7 +180,7 @@ static int make_model(struct offline *offline, struct error *err)
     if ((rc = update_create(&offline->update, offline->model, &update, offline->pool, err)) != TD_OK)
         return rc;
     world_model_init(offline->model, (uint64_t)config->seed);
-    return snapshot_create(&offline->numbers, offline->model, offline->update, false, err);
+    return snapshot_create(&offline->numbers, offline->model, offline->update, SNAPSHOT_LIVE, NULL, err);
 }
 
 static int go_on(struct offline *offline, struct error *err)
@@ -184,7 +210,7 @@ static int save(struct offline *offline, bool final, struct error *err)
     offline->saved_ms = clock_ms();
     if ((rc = run_path(&offline->run, "checkpoints", folder, err)) != TD_OK)
         return rc;
-    if (snapshot_take(offline->numbers) != TD_OK)
+    if (snapshot_take(offline->numbers, err) != TD_OK)
         return error_set(err, TD_EDIVERGED, "the parameters are not finite: the last checkpoint stays the newest");
     if ((what = resume_save_create(&offline->run, &command, offline->iteration)) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a checkpoint");

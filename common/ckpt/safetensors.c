@@ -491,6 +491,24 @@ static int sink_write(struct sink *sink, const void *bytes, uint64_t length, str
     return TD_OK;
 }
 
+/* From its file, piece by piece. */
+static int sink_copy(struct sink *sink, const spill_t *file, uint64_t from, uint64_t length, struct error *err)
+{
+    char *piece = malloc(PIECE);
+    int rc = piece == NULL ? error_set(err, TD_ENOMEM, "out of memory writing %s", sink->path) : TD_OK;
+
+    while (rc == TD_OK && length > 0) {
+        size_t some = length < PIECE ? (size_t)length : PIECE;
+
+        if ((rc = spill_read(file, from, piece, some, err)) == TD_OK)
+            rc = sink_write(sink, piece, some, err);
+        from += some;
+        length -= some;
+    }
+    free(piece);
+    return rc;
+}
+
 static int write_all(struct sink *sink, const char *header, size_t header_bytes,
                      const struct safetensors_tensor *tensors, int count, struct error *err)
 {
@@ -505,7 +523,9 @@ static int write_all(struct sink *sink, const char *header, size_t header_bytes,
     for (int i = 0; i < count; i++) {
         uint64_t bytes = safetensors_elements(&tensors[i]) * safetensors_type_size(tensors[i].type);
 
-        if ((rc = sink_write(sink, tensors[i].data, bytes, err)))
+        rc = tensors[i].file != NULL ? sink_copy(sink, tensors[i].file, tensors[i].offset, bytes, err)
+                                     : sink_write(sink, tensors[i].data, bytes, err);
+        if (rc != TD_OK)
             return rc;
     }
     if (fsync(sink->fd) != 0)

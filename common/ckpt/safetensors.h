@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "common/util/error.h"
+#include "common/util/spill.h"
 
 #define SAFETENSORS_DIMS_MAX   8
 #define SAFETENSORS_HEADER_MAX (16u << 20) /* bytes of JSON that are accepted */
@@ -38,13 +39,14 @@ enum safetensors_type {
     SAFETENSORS_F64,
 };
 
-/* One tensor: of an open file (data NULL), or to be written (offset ignored). */
+/* One tensor: of an open file (data NULL), or to be written. */
 struct safetensors_tensor {
     const char *name; /* the file's, while it is open */
     enum safetensors_type type;
     int dims;                             /* 0 for a scalar */
     uint64_t shape[SAFETENSORS_DIMS_MAX]; /* row-major */
     const void *data;                     /* writing: shape x element size bytes, borrowed */
+    const spill_t *file;                  /* writing: or they lie there, from offset on */
     uint64_t offset, bytes;               /* reading: within the data section */
 };
 

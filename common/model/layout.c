@@ -218,21 +218,37 @@ void model_half_views(const struct model_layout *layout, const void *half, struc
             parts[part] = (struct mlp){.layers = 0};
 }
 
+/* What of this tensor lies in bytes from .. from + length - 1 of half storage, into out. */
+static void halve_tensor(const struct model_layout *layout, const struct model_tensor *tensor, const float *values, size_t from,
+                         size_t length, char *out)
+{
+    size_t each = tensor->matrix ? sizeof(uint16_t) : sizeof(float);
+    size_t begin = (tensor->matrix ? layout->half_floats * sizeof(float) : 0) + tensor->half * each;
+    size_t first = begin < from ? (from - begin) / each : 0, last = 0;
+
+    if (from + length > begin)
+        last = (from + length - begin) / each;
+    last = last < tensor->count ? last : tensor->count;
+    if (first >= last)
+        return;
+    out += begin + first * each - from;
+    if (tensor->matrix)
+        bf16_from_floats((uint16_t *)(void *)out, values + first, last - first);
+    else
+        memcpy(out, values + first, (last - first) * sizeof(float));
+}
+
+void model_to_half_part(const struct model_layout *layout, const float *parameters, size_t from, size_t length, void *out)
+{
+    TD_ASSERT(from % sizeof(float) == 0 && length % sizeof(float) == 0, "%zu bytes from %zu", length, from);
+    memset(out, 0, length); /* the gaps too: all of it is hashed */
+    for (int i = 0; i < layout->tensors && layout->tensor[i].part < MODEL_TARGET_Q; i++)
+        halve_tensor(layout, &layout->tensor[i], parameters + layout->tensor[i].offset, from, length, out);
+}
+
 void model_to_half(const struct model_layout *layout, const float *parameters, void *half)
 {
-    float *floats = half;
-    uint16_t *matrices = (uint16_t *)(void *)(floats + layout->half_floats);
-
-    memset(half, 0, model_half_bytes(layout)); /* the gaps too: all of it is hashed */
-    for (int i = 0; i < layout->tensors && layout->tensor[i].part < MODEL_TARGET_Q; i++) {
-        const struct model_tensor *tensor = &layout->tensor[i];
-        const float *from = parameters + tensor->offset;
-
-        if (tensor->matrix)
-            bf16_from_floats(matrices + tensor->half, from, tensor->count);
-        else
-            memcpy(floats + tensor->half, from, tensor->count * sizeof(float));
-    }
+    model_to_half_part(layout, parameters, 0, model_half_bytes(layout), half);
 }
 
 void model_from_half(const struct model_layout *layout, const void *half, float *parameters)

@@ -87,6 +87,8 @@ static inline size_t model_half_bytes(const struct model_layout *layout)
 
 /* From parameters to half storage [model_half_bytes], the nearest bfloat16s; and back, for what is acting. */
 void model_to_half(const struct model_layout *layout, const float *parameters, void *half);
+/* Bytes from .. from + length - 1 of it, multiples of 4. */
+void model_to_half_part(const struct model_layout *layout, const float *parameters, size_t from, size_t length, void *out);
 void model_from_half(const struct model_layout *layout, const void *half, float *parameters);
 
 /* dims must have passed model_dims_check. Never allocates. */

@@ -71,19 +71,20 @@ static void model_done(struct cluster *cluster, struct cluster_node *node, void 
 
     if (host->real != NULL) {
         struct error err = {0};
-        size_t bytes = real_model(host->real, &((const struct job *)argument)->spec, &err);
+        const spill_t *file = NULL;
+        size_t bytes = real_model(host->real, &((const struct job *)argument)->spec, &file, &err);
 
         if (bytes == 0) {
             refuse(cluster, node, &err);
             return;
         }
-        coordinator_model_ready(host->coordinator, cluster->now, bytes);
+        coordinator_model_ready(host->coordinator, cluster->now, bytes, file);
         drain(cluster, node);
         return;
     }
     node->learner->hash = durable != NULL ? durable->hash : 5;
     node->learner->version = durable != NULL ? durable->version : 0;
-    coordinator_model_ready(node->learner->coordinator, cluster->now, cluster->options.snapshot);
+    coordinator_model_ready(node->learner->coordinator, cluster->now, cluster->options.snapshot, NULL);
     drain(cluster, node);
 }
 
@@ -131,7 +132,7 @@ static void publish_done(struct cluster *cluster, struct cluster_node *node, voi
 {
     const struct job *job = argument;
     struct learner_host *host = node->learner;
-    uint64_t *memory = job->publish.memory;
+    uint64_t *memory = (uint64_t *)(void *)job->publish.room.memory;
 
     if (host->real != NULL) {
         uint64_t hash = real_publish(host->real, &job->publish);

@@ -107,7 +107,7 @@ void real_close(struct real_learner **out)
     *out = NULL;
 }
 
-size_t real_model(struct real_learner *real, const struct message_spec *spec, struct error *err)
+size_t real_model(struct real_learner *real, const struct message_spec *spec, const spill_t **file, struct error *err)
 {
     struct compute_job job = {.kind = COMPUTE_MODEL};
     struct compute_result result;
@@ -117,7 +117,8 @@ size_t real_model(struct real_learner *real, const struct message_spec *spec, st
     real->checkpoint = NULL;
     await(real, &job, &result);
     *err = result.err;
-    return result.rc == TD_OK ? result.snapshot_bytes : 0;
+    *file = result.model.snapshots;
+    return result.rc == TD_OK ? result.model.snapshot_bytes : 0;
 }
 
 void real_update(struct real_learner *real, uint64_t update, const struct compute_batch *batch, uint32_t parts)
@@ -139,7 +140,7 @@ uint64_t real_publish(struct real_learner *real, const struct command_publish *p
     struct compute_job job = {.kind = COMPUTE_PUBLISH};
     struct compute_result result;
 
-    job.publish.memory = publish->memory;
+    job.publish.room = publish->room;
     job.publish.version = publish->version;
     await(real, &job, &result);
     assert_ok(result.rc, result.err);

@@ -44,7 +44,8 @@ struct real_learner {
 bool real_open(struct real_learner **out, struct cluster *cluster, struct error *err);
 void real_close(struct real_learner **real);
 
-size_t real_model(struct real_learner *real, const struct message_spec *spec, struct error *err); /* 0: refused */
+/* Bytes of a snapshot, 0: refused; and the file for two of them, or NULL. */
+size_t real_model(struct real_learner *real, const struct message_spec *spec, const spill_t **file, struct error *err);
 void real_update(struct real_learner *real, uint64_t update, const struct compute_batch *batch, uint32_t parts);
 uint64_t real_publish(struct real_learner *real, const struct command_publish *publish);
 void real_save(struct real_learner *real, const struct command_save *command);

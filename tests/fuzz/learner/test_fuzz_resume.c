@@ -69,8 +69,8 @@ static void write_checkpoint(int n)
     moments.scale->value = (float)n + 0.5f;
     save = resume_save_create(&run, &command, progress.step);
     assert_non_null(save);
-    assert_ok(snapshot_create(&snapshot, model, update, false, &err), err);
-    assert_int_equal(snapshot_take(snapshot), TD_OK);
+    assert_ok(snapshot_create(&snapshot, model, update, SNAPSHOT_LIVE, NULL, &err), err);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
     assert_ok(run_path(&run, "checkpoints", folder, &err), err);
     parts.groups = snapshot_groups(snapshot);
     parts.blobs = &blob;

@@ -2,9 +2,11 @@
 
 #include <semaphore.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "common/util/clock.h"
 #include "learner/compute.h"
+#include "learner/training_memory.h"
 #include "tests/support/count_allocations.h"
 
 #define OBS        5
@@ -58,6 +60,8 @@ static struct compute_result wait_result(compute_t *compute, enum compute_kind k
     return result;
 }
 
+static const spill_t *snapshots; /* of the last model built */
+
 static size_t build(compute_t *compute, checkpoint_t *checkpoint)
 {
     struct compute_job job = {.kind = COMPUTE_MODEL};
@@ -68,7 +72,8 @@ static size_t build(compute_t *compute, checkpoint_t *checkpoint)
     compute_push(compute, &job);
     result = wait_result(compute, COMPUTE_MODEL);
     assert_ok(result.rc, result.err);
-    return result.snapshot_bytes;
+    snapshots = result.model.snapshots;
+    return result.model.snapshot_bytes;
 }
 
 /* One message's worth of random slices. */
@@ -113,19 +118,28 @@ static void updates(compute_t *compute, uint64_t from, uint64_t to)
     }
 }
 
-static uint64_t hash_of(compute_t *compute, size_t bytes)
+static uint64_t publish(compute_t *compute, const struct params_room *room)
 {
     struct compute_job job = {.kind = COMPUTE_PUBLISH};
     struct compute_result result;
-    void *memory = malloc(bytes);
 
-    job.publish.memory = memory;
+    job.publish.room = *room;
     job.publish.version = 9;
     compute_push(compute, &job);
     result = wait_result(compute, COMPUTE_PUBLISH);
+    assert_ok(result.rc, result.err);
     assert_true(result.publish.finite && result.publish.version == 9);
-    free(memory);
     return result.publish.hash;
+}
+
+static uint64_t hash_of(compute_t *compute, size_t bytes)
+{
+    struct params_room room = {.memory = malloc(bytes)};
+    uint64_t hash = publish(compute, &room);
+
+    assert_true(hash == XXH3_64bits(room.memory, bytes));
+    free(room.memory);
+    return hash;
 }
 
 static void save(compute_t *compute, const struct run *run, uint32_t kind, const struct progress *progress,
@@ -479,6 +493,131 @@ static void actors_may_be_sent_bfloat16(void **state)
     compute_destroy(&two);
 }
 
+/* Snapshots and the copy for a checkpoint of a large model lie in files: the same bytes. */
+static void large_models_are_copied_into_files(void **state)
+{
+    struct run run = make_run("files", false);
+    struct progress progress = progress_at(3, 100);
+    struct bulk none = {NULL, 0};
+
+    (void)state;
+    for (int half = 0; half < 2; half++) {
+        compute_t *small, *large, *resumed;
+        struct params_room room = {0};
+        checkpoint_t *checkpoint;
+        struct error err;
+        size_t bytes;
+        uint64_t usual;
+        char *back;
+
+        snprintf(run.config.actor_dtype, sizeof(run.config.actor_dtype), "%s", half ? "bf16" : "float32");
+        small = make_compute(&run, 1);
+        build(small, NULL);
+        assert_null(snapshots);
+        usual = training_in_memory_max;
+        training_in_memory_max = 0;
+        large = make_compute(&run, 1);
+        bytes = build(large, NULL);
+        assert_non_null(snapshots);
+        room.file = snapshots;
+        room.at = bytes; /* the second one's place */
+        updates(small, 0, 3);
+        updates(large, 0, 3);
+        assert_true(publish(large, &room) == hash_of(small, bytes));
+        back = malloc(bytes);
+        assert_ok(spill_read(snapshots, bytes, back, bytes, &err), err);
+        assert_true(XXH3_64bits(back, bytes) == hash_of(small, bytes));
+        free(back);
+
+        save(large, &run, SAVE_ORDINARY, &progress, 100, none, "step-100");
+        updates(large, 3, 5); /* what comes later is not in it */
+        assert_ok(resume_open(&checkpoint, &run, &err), err);
+        resumed = make_compute(&run, 1);
+        build(resumed, checkpoint);
+        assert_true(hash_of(resumed, bytes) == hash_of(small, bytes));
+        compute_destroy(&small);
+        compute_destroy(&large);
+        compute_destroy(&resumed);
+        training_in_memory_max = usual;
+    }
+}
+
+/* MiB that this process holds and the kernel cannot drop; the most there were, since it was reset. */
+static double resident(bool most)
+{
+    FILE *file = fopen("/proc/self/status", "re");
+    char line[256];
+    double kib = 0, part;
+
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file) != NULL)
+        if (most ? sscanf(line, "VmHWM: %lf", &part) == 1
+                 : sscanf(line, "RssAnon: %lf", &part) == 1 || sscanf(line, "RssFile: %lf", &part) == 1 ||
+                       sscanf(line, "RssShmem: %lf", &part) == 1)
+            kib += part;
+    fclose(file);
+    return kib / 1024;
+}
+
+static void forget_the_most(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "we");
+
+    assert_non_null(file);
+    assert_true(fputs("5", file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+/*
+ * 19 million parameters, updated, published twice and saved: never more than 1.15 times parameters, targets, moments,
+ * gradients and what the batch leaves behind; and about what was said before.
+ */
+static void training_takes_little_beside_its_numbers(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    (void)state;
+    skip(); /* their own memory would count */
+#else
+    struct training_beside beside = {.copy = true, .actors = true};
+    struct run run = make_run("little", false);
+    struct progress progress = progress_at(1, 100);
+    struct bulk none = {NULL, 0};
+    struct training_memory plan;
+    struct update_config config;
+    struct model_dims dims;
+    double before, took, must, said;
+    struct params_room room = {0};
+    compute_t *compute;
+    struct error err;
+
+    (void)state;
+    run.config.model_size = 19;
+    run.config.mlp_dim = run.config.enc_dim = run.config.latent_dim = 0;
+    run.config.batch_size = BATCH;
+    update_config_init(&config, &run.config, 50);
+    assert_ok(model_dims_init(&dims, &run.config, OBS, ACTION, &err), err);
+    assert_ok(training_memory_plan(&plan, &dims, &config, 1, &beside, &err), err);
+    forget_the_most();
+    before = resident(false);
+    compute = make_compute(&run, 1);
+    room.at = build(compute, NULL);
+    room.file = snapshots;
+    updates(compute, 0, 1);
+    publish(compute, &room);
+    room.at = 0;
+    publish(compute, &room);
+    save(compute, &run, SAVE_ORDINARY, &progress, 100, none, "step-100");
+    updates(compute, 1, 2);
+    took = resident(true) - before;
+    compute_destroy(&compute);
+    must = (double)(plan.update.total - plan.update.working) / (1 << 20);
+    said = (double)plan.total / (1 << 20);
+    print_message("%.0f MiB, %.3f of %.0f; %.0f were said\n", took, took / must, must, said);
+    assert_true(took > must && took < 1.15 * must);
+    assert_true(took < said + 24 && said < 1.15 * must); /* stacks, buffers of the products */
+#endif
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -490,6 +629,8 @@ int main(void)
         cmocka_unit_test(updates_go_on_while_a_checkpoint_is_written),
         cmocka_unit_test(lock_step_goes_back_to_its_newest_cut),
         cmocka_unit_test(foreign_and_damaged_checkpoints_are_told),
+        cmocka_unit_test(large_models_are_copied_into_files),
+        cmocka_unit_test(training_takes_little_beside_its_numbers),
         cmocka_unit_test(sizes_that_make_no_model_are_an_error),
     };
 

@@ -155,7 +155,7 @@ static void get_going(void)
 {
     actor_hello(ACTOR, 0, OBS);
     assert_int_equal(command(COMMAND_MODEL)->kind, COMMAND_MODEL);
-    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
     drain();
     shard_hello(0);
     assert_true(sent(MESSAGE_SAMPLE_HELLO)->sample_hello.spec.obs_dim == OBS);
@@ -317,7 +317,7 @@ static void a_shard_that_knows_a_later_learner_raises_the_epoch(void **state)
     (void)state;
     start(false);
     actor_hello(ACTOR, 0, OBS);
-    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
     drain();
     shard_hello(0);
     shard_welcome(8, 0);
@@ -427,7 +427,7 @@ static void parameters_that_are_not_finite_are_not_announced(void **state)
     (void)state;
     start(false);
     actor_hello(ACTOR, 0, OBS);
-    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
     shard_hello(0);
     shard_welcome(3, 0);
     coordinator_published(at.coordinator, at.now, 0, 1, false);
@@ -486,7 +486,7 @@ static void an_asynchronous_run_keeps_its_counters(void **state)
         assert_ok(coordinator_create(&at.coordinator, &config, &before, NULL, 0, &err), err);
         coordinator_tick(at.coordinator, at.now);
         drain();
-        coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+        coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
         drain();
         if (command(COMMAND_PUBLISH)->kind != 0)
             coordinator_published(at.coordinator, at.now, command(COMMAND_PUBLISH)->publish.version, 1, true);
@@ -649,7 +649,7 @@ static void lockstep_has_one_actor(void **state)
     actor_hello(ACTOR, 1, OBS);
     assert_int_equal(sent(MESSAGE_REFUSED)->refused.code, REFUSED_CONFIG);
     actor_hello(ACTOR, 0, OBS);
-    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
     drain();
     actor_hello(ACTOR + 1, 0, OBS); /* this may have been said before the first was there: asked again */
     assert_false(sent(MESSAGE_WELCOME)->welcome.has_slot);
@@ -666,7 +666,7 @@ static void a_replay_that_cannot_go_back_is_bad_input(void **state)
     (void)state;
     start(true);
     actor_hello(ACTOR, 0, OBS);
-    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+    coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
     drain();
     shard_hello(0);
     shard_welcome(3, 0);
@@ -687,7 +687,7 @@ static void lockstep_stops_where_its_store_was_replaced(void **state)
     for (int lockstep = 0; lockstep < 2; lockstep++) {
         start(lockstep);
         actor_hello(ACTOR, lockstep ? 0 : -1, OBS);
-        coordinator_model_ready(at.coordinator, at.now, SNAPSHOT);
+        coordinator_model_ready(at.coordinator, at.now, SNAPSHOT, NULL);
         drain();
         shard_hello(0);
         shard_welcome(3, 0);

@@ -89,8 +89,8 @@ static struct made trained(const struct config *config, char path[FS_PATH_MAX])
     }
     *state.steps = 777;
     state.scale->value = 2.5f;
-    assert_ok(snapshot_create(&snapshot, made.model, made.update, false, &err), err);
-    assert_int_equal(snapshot_take(snapshot), TD_OK);
+    assert_ok(snapshot_create(&snapshot, made.model, made.update, SNAPSHOT_LIVE, NULL, &err), err);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
     parts.groups = snapshot_groups(snapshot);
     assert_int_equal(manifest_init(&manifest), TD_OK);
     manifest.kind = CHECKPOINT_FINAL;

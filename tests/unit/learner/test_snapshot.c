@@ -128,7 +128,7 @@ static void everything_comes_back(void **state)
     struct config config = chosen;
     size_t floats = model_all_floats(&model->layout);
 
-    for (int copy = 0; copy < 2; copy++) {
+    for (int copy = SNAPSHOT_LIVE; copy <= SNAPSHOT_IN_FILE; copy++) {
         struct update_state before = update_state(update), after;
         float first = model->parameters[0];
         world_model_t *other;
@@ -136,9 +136,9 @@ static void everything_comes_back(void **state)
         update_t *optimiser;
         struct error err = {0};
 
-        assert_ok(snapshot_create(&snapshot, model, update, copy == 1, &err), err);
-        assert_int_equal(snapshot_take(snapshot), TD_OK);
-        if (copy == 1) /* what comes later is not in it */
+        assert_ok(snapshot_create(&snapshot, model, update, (enum snapshot_copy)copy, folder, &err), err);
+        assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
+        if (copy != SNAPSHOT_LIVE) /* what comes later is not in it */
             model->parameters[0] = first + 1;
         write_checkpoint(snapshot);
         model->parameters[0] = first;
@@ -165,14 +165,14 @@ static void what_is_not_finite_is_neither_kept_nor_taken(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_ok(snapshot_create(&snapshot, model, update, true, &err), err);
+    assert_ok(snapshot_create(&snapshot, model, update, SNAPSHOT_IN_MEMORY, NULL, &err), err);
     moments.m[3] = INFINITY;
-    assert_int_equal(snapshot_take(snapshot), TD_EDIVERGED);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_EDIVERGED);
     moments.m[3] = 0;
     model->parameters[5] = NAN;
-    assert_int_equal(snapshot_take(snapshot), TD_EDIVERGED);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_EDIVERGED);
     snapshot_destroy(&snapshot);
-    assert_ok(snapshot_create(&snapshot, model, update, false, &err), err);
+    assert_ok(snapshot_create(&snapshot, model, update, SNAPSHOT_LIVE, NULL, &err), err);
     write_checkpoint(snapshot); /* written all the same: as a damaged or foreign file would be */
     assert_int_equal(load(model, update, &err), TD_ECORRUPT);
     assert_non_null(strstr(err.text, "not finite"));
@@ -188,8 +188,8 @@ static void another_architecture_is_refused(void **state)
     struct error err = {0};
 
     (void)state;
-    assert_ok(snapshot_create(&snapshot, model, update, true, &err), err);
-    assert_int_equal(snapshot_take(snapshot), TD_OK);
+    assert_ok(snapshot_create(&snapshot, model, update, SNAPSHOT_IN_MEMORY, NULL, &err), err);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
     write_checkpoint(snapshot);
     snapshot_destroy(&snapshot);
     config.mlp_dim = 40;
@@ -239,11 +239,11 @@ static void five_million_parameters_are_copied_at_once(void **state)
     world_model_init(big_model, 1);
     assert_ok(pool_create(&big_pool, 1, &err), err);
     assert_ok(update_create(&big_update, big_model, &update_config, big_pool, &err), err);
-    assert_ok(snapshot_create(&snapshot, big_model, big_update, true, &err), err);
+    assert_ok(snapshot_create(&snapshot, big_model, big_update, SNAPSHOT_IN_MEMORY, NULL, &err), err);
     for (int i = 0; i < 5; i++) {
         uint64_t start = clock_ns();
 
-        assert_int_equal(snapshot_take(snapshot), TD_OK);
+        assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
         best_ms = fmin(best_ms, (double)(clock_ns() - start) * 1e-6);
     }
     if (best_ms > limit_ms)

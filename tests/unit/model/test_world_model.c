@@ -287,6 +287,47 @@ static void derived_options_are_the_references(void **state)
     assert_int_equal(derive_capacity(&config), 1000000);
 }
 
+/* Half storage made in parts of any length is the one made at once, and comes back as the nearest bfloat16s. */
+static void half_storage_is_made_in_parts(void **state)
+{
+    struct model_dims dims = dims_of(1, true);
+    const struct model_layout *layout;
+    world_model_t *model;
+    char *whole, *parts, *piece, edge[4];
+    struct error err;
+    size_t bytes;
+
+    (void)state;
+    assert_ok(world_model_create(&model, &dims, true, &err), err);
+    world_model_init(model, 3);
+    layout = &model->layout;
+    bytes = model_half_bytes(layout);
+    whole = malloc(bytes);
+    parts = malloc(bytes);
+    model_to_half(layout, model->parameters, whole);
+    for (int round = 0; round < 3; round++) {
+        test_poison(parts, bytes);
+        for (size_t at = 0, length; at < bytes; at += length) {
+            length = 4 * (1 + rng_below(test_rng(), round == 0 ? 300000 : 3000));
+            length = length < bytes - at ? length : bytes - at;
+            piece = malloc(length + 8);
+            test_poison(piece, length + 8);
+            memcpy(edge, piece, 4);
+            model_to_half_part(layout, model->parameters, at, length, piece + 4);
+            assert_memory_equal(piece, edge, 4); /* nothing beside it */
+            memcpy(parts + at, piece + 4, length);
+            free(piece);
+        }
+        assert_memory_equal(whole, parts, bytes);
+    }
+    model_from_half(layout, whole, model->parameters);
+    model_to_half(layout, model->parameters, parts);
+    assert_memory_equal(whole, parts, bytes); /* once rounded, nothing changes any more */
+    free(whole);
+    free(parts);
+    world_model_destroy(&model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -299,6 +340,7 @@ int main(void)
         cmocka_unit_test(convolutions_begin_as_the_references),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(derived_options_are_the_references),
+        cmocka_unit_test(half_storage_is_made_in_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,8 +176,8 @@ static void write_config(const char *name, const struct config *config)
     assert_ok(pool_create(&pool, 1, &err), err);
     update_config_init(&options, &manifest.config, 20);
     assert_ok(update_create(&update, model, &options, pool, &err), err);
-    assert_ok(snapshot_create(&snapshot, model, update, true, &err), err);
-    assert_int_equal(snapshot_take(snapshot), TD_OK);
+    assert_ok(snapshot_create(&snapshot, model, update, SNAPSHOT_IN_MEMORY, NULL, &err), err);
+    assert_int_equal(snapshot_take(snapshot, &err), TD_OK);
     struct checkpoint_parts parts = {.groups = snapshot_groups(snapshot), .group_count = SNAPSHOT_GROUPS};
     assert_ok(checkpoint_write(folder, name, &manifest, &parts, &err), err);
     snapshot_destroy(&snapshot);
