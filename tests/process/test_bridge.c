@@ -5,6 +5,7 @@
 
 #include "common/util/clock.h"
 #include "tests/support/live.h"
+#include "tests/support/processes.h"
 #include "tests/support/test.h"
 
 #define TOY(name) "task=python:tests/support/python/toys.py:" name
@@ -36,26 +37,10 @@ static pid_t spawner_of(pid_t actor)
 /* Processes of bridges that were started by this one: two for each environment, its own and what tidies up after it. */
 static int bridges_of(pid_t owner)
 {
-    DIR *folder = opendir("/proc");
-    struct dirent *entry;
     char word[64];
-    int count = 0;
 
     snprintf(word, sizeof(word), "run.py 3 %d ", (int)owner);
-    while ((entry = readdir(folder)) != NULL) {
-        char path[300], text[4096] = "";
-        FILE *file;
-
-        snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
-        if (atoi(entry->d_name) <= 0 || (file = fopen(path, "r")) == NULL)
-            continue;
-        for (size_t i = 0, length = fread(text, 1, sizeof(text) - 1, file); i < length; i++)
-            text[i] = text[i] == '\0' ? ' ' : text[i];
-        fclose(file);
-        count += strstr(text, word) != NULL;
-    }
-    closedir(folder);
-    return count;
+    return processes_with(word);
 }
 
 static void await_no_bridges(const struct live *live, pid_t owner)

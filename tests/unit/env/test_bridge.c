@@ -10,6 +10,7 @@
 #include "common/env/bridge_link.h"
 #include "common/util/clock.h"
 #include "common/util/log.h"
+#include "tests/support/processes.h"
 #include "tests/support/test.h"
 
 #define TOY(name) "python:tests/support/python/toys.py:" name
@@ -203,29 +204,6 @@ static const char *sleeper(void)
     snprintf(word, sizeof(word), "31536000.%d", (int)getpid());
     setenv("TOY_SLEEP", word, 1);
     return word;
-}
-
-/* Processes, zombies apart, that have this word on their command line. */
-static int processes_with(const char *word)
-{
-    DIR *folder = opendir("/proc");
-    struct dirent *entry;
-    int count = 0;
-
-    while ((entry = readdir(folder)) != NULL) {
-        char path[300], text[512] = "";
-        FILE *file;
-
-        snprintf(path, sizeof(path), "/proc/%s/cmdline", entry->d_name);
-        if (atoi(entry->d_name) <= 0 || (file = fopen(path, "r")) == NULL)
-            continue;
-        for (size_t i = 0, length = fread(text, 1, sizeof(text) - 1, file); i < length; i++)
-            text[i] = text[i] == '\0' ? ' ' : text[i];
-        fclose(file);
-        count += strstr(text, word) != NULL;
-    }
-    closedir(folder);
-    return count;
 }
 
 /* Each goes wrong at its fifth step: it is lost, explained, and the next reset brings a new process. */
