@@ -21,13 +21,6 @@ int run_path(const struct run *run, const char *name, char out[FS_PATH_MAX], str
     return fs_join(out, run->dir, name, err);
 }
 
-static bool exists(const struct run *run, const char *name)
-{
-    char path[FS_PATH_MAX];
-
-    return run_path(run, name, path, NULL) == TD_OK && access(path, F_OK) == 0;
-}
-
 /* --- run.json --- */
 
 static int read_identity(struct run *run, uint64_t *run_id, uint32_t *epoch, struct error *err)
@@ -115,7 +108,7 @@ static int check_fresh(const struct run *run, struct error *err)
     static const char *const traces[] = {"run.json", "checkpoints", "replay", "eval.csv", "train.csv"};
 
     for (size_t i = 0; i < TD_LEN(traces); i++)
-        if (exists(run, traces[i]))
+        if (fs_has(run->dir, traces[i]))
             return error_set(err, TD_ECORRUPT, "%s holds %s but no config.yaml: choose another exp_name or work_dir",
                              run->dir, traces[i]);
     return TD_OK;
@@ -176,12 +169,12 @@ int run_look(struct run *run, const struct config *named, const bool *given, FIL
     config_init(&run->config);
     if (stat(path, &info) == 0 && info.st_size == 0) /* as defaults it would be another run's */
         return error_set(err, TD_ECORRUPT, "%s is empty: restore it or choose another exp_name", path);
-    if (!exists(run, "run.json") && exists(run, "checkpoints"))
+    if (!fs_has(run->dir, "run.json") && fs_has(run->dir, "checkpoints"))
         return error_set(err, TD_ECORRUPT, "%s/run.json is missing: restore it or choose another exp_name", run->dir);
     if ((rc = config_load(&run->config, path, NULL, err)) != TD_OK ||
         (rc = config_resume(&run->config, fresh, given, report, err)) != TD_OK ||
         (rc = config_check(&run->config, err)) != TD_OK ||
-        (exists(run, "run.json") && (rc = read_identity(run, &run->run_id, &run->epoch, err)) != TD_OK))
+        (fs_has(run->dir, "run.json") && (rc = read_identity(run, &run->run_id, &run->epoch, err)) != TD_OK))
         return rc;
     return find_final(run, err);
 }
@@ -219,9 +212,9 @@ static int take(struct run *run, struct error *err)
     char path[FS_PATH_MAX];
     int rc = TD_OK;
 
-    if (exists(run, "run.json"))
+    if (fs_has(run->dir, "run.json"))
         rc = read_identity(run, &run->run_id, &run->epoch, err);
-    else if (exists(run, "checkpoints"))
+    else if (fs_has(run->dir, "checkpoints"))
         rc = error_set(err, TD_ECORRUPT, "%s/run.json is missing: restore it or choose another exp_name", run->dir);
     else
         rc = make_identity(run, err);

@@ -24,16 +24,9 @@ static void usage(FILE *out)
                  "       tdmpc2 checkpoint hash [RUN_DIR|CHECKPOINT_DIR]\n\n"
                  "Of a run: its checkpoints. Of a checkpoint: every file is compared with its hash, then counters and\n"
                  "tensors are listed, with --options the options too. Without a name: the run under logs/ that changed\n"
-                 "last. import makes a file of ours from\n"
-                 "the reference's (old and new key formats), export writes one that its load accepts. hash prints one SHA-256 per part of the state, of a run's newest checkpoint: two lock-step runs\n"
-                 "of the same options that end in the same bits print the same lines (`tdmpc2 replay hash`: of the rows).\n");
-}
-
-static bool in_folder(const char *folder, const char *name)
-{
-    char path[FS_PATH_MAX];
-
-    return fs_join(path, folder, name, NULL) == TD_OK && access(path, F_OK) == 0;
+                 "last. import makes a file of ours from the reference's (old and new key formats), export writes one that\n"
+                 "its load accepts. hash prints one SHA-256 per part of the state, of a run's newest checkpoint: two lock-step\n"
+                 "runs of the same options that end in the same bits print the same lines (`tdmpc2 replay hash`: of the rows).\n");
 }
 
 static void print_time(uint64_t created_ms)
@@ -254,7 +247,7 @@ static int open_newest(checkpoint_t **checkpoint, const char *path, struct error
     char folder[FS_PATH_MAX];
     int rc;
 
-    if (in_folder(path, "manifest.json"))
+    if (fs_has(path, "manifest.json"))
         return checkpoint_open(checkpoint, path, err);
     if ((rc = rundir_check(path, err)) != TD_OK || (rc = fs_join(folder, path, "checkpoints", err)) != TD_OK)
         return rc;
@@ -285,9 +278,9 @@ static int show(const char *path, bool options, struct error *err)
 
     if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
         return pt_is_zip(path) ? show_pt(path, err) : show_file(path, err);
-    if (in_folder(path, "manifest.json"))
+    if (fs_has(path, "manifest.json"))
         return show_checkpoint(path, options, err);
-    if (stat(path, &info) == 0 && !in_folder(path, "config.yaml"))
+    if (stat(path, &info) == 0 && !fs_has(path, "config.yaml"))
         return show_run(path, err);
     if ((rc = rundir_check(path, err)) != TD_OK || (rc = fs_join(folder, path, "checkpoints", err)) != TD_OK)
         return rc;

@@ -110,19 +110,12 @@ static int add_data(struct curve *curve, const struct csv_data *data, const char
     return rc;
 }
 
-static bool is_folder(const char *path)
-{
-    struct stat info;
-
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 bool curve_counts_success(const char *path)
 {
     struct csv_data data;
     bool counts;
 
-    if (is_folder(path) || csv_load(&data, path, NULL) != TD_OK)
+    if (fs_is_folder(path) || csv_load(&data, path, NULL) != TD_OK)
         return false;
     counts = csv_column(&data, "success") >= 0 && csv_column(&data, "reward") < 0;
     csv_release(&data);
@@ -134,7 +127,7 @@ bool curve_counts_env_steps(const char *path)
     struct csv_data data;
     bool counts;
 
-    if (is_folder(path) || csv_load(&data, path, NULL) != TD_OK)
+    if (fs_is_folder(path) || csv_load(&data, path, NULL) != TD_OK)
         return false;
     counts = csv_column(&data, "seed") >= 0;
     csv_release(&data);
@@ -147,13 +140,13 @@ int curve_add(struct curve *curve, const char *path, bool env_steps, struct erro
     struct csv_data data;
     int rc = TD_OK;
 
-    if (is_folder(path)) {
+    if (fs_is_folder(path)) {
         if ((rc = rundir_check(path, err)) != TD_OK || (rc = fs_join(file, path, "eval.csv", err)) != TD_OK)
             return rc;
         if (access(file, F_OK) != 0)
             return error_set(err, TD_ENOTFOUND, "%s has no eval.csv yet", path);
     }
-    if ((rc = csv_load(&data, is_folder(path) ? file : path, err)) != TD_OK)
+    if ((rc = csv_load(&data, fs_is_folder(path) ? file : path, err)) != TD_OK)
         return rc;
     rc = add_data(curve, &data, path, env_steps, err);
     csv_release(&data);
@@ -439,7 +432,7 @@ static int draw_all(struct curve *curve, char **paths, int count, const char *pn
         return rc;
     curve_draw(curve, stdout, terminal_width(), 20);
     fflush(stdout);
-    if (png == NULL && !is_folder(paths[0]))
+    if (png == NULL && !fs_is_folder(paths[0]))
         return TD_OK;
     if (png == NULL && (rc = fs_join(picture, paths[0], "curve.png", err)) != TD_OK)
         return rc;

@@ -47,20 +47,6 @@ static void usage(FILE *out)
             "checkpoint of several tasks all are evaluated, or those that tasks= names, and their normalised score is told.\n");
 }
 
-static bool in_folder(const char *folder, const char *name)
-{
-    char path[FS_PATH_MAX];
-
-    return fs_join(path, folder, name, NULL) == TD_OK && access(path, F_OK) == 0;
-}
-
-static bool is_folder(const char *path)
-{
-    struct stat info;
-
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 /* --- finding and loading --- */
 
 static void say_passed_over(void *context, const char *name, const char *why)
@@ -188,7 +174,7 @@ static int load_file(struct eval *eval, const char *path, struct error *err)
 
     if (rc != TD_OK)
         return rc;
-    if (in_folder(folder, "manifest.json") && strcmp(path + strlen(path) - strlen(SNAPSHOT_PARAMETERS), SNAPSHOT_PARAMETERS) == 0)
+    if (fs_has(folder, "manifest.json") && strcmp(path + strlen(path) - strlen(SNAPSHOT_PARAMETERS), SNAPSHOT_PARAMETERS) == 0)
         return load_folder(eval, folder, err);
     if ((rc = weights_open(&weights, path, err)) != TD_OK)
         return rc;
@@ -210,11 +196,11 @@ static int load(struct eval *eval, struct error *err)
 
         if (access(path, F_OK) != 0)
             return error_set(err, TD_ENOTFOUND, "no checkpoint at %s", path);
-        return is_folder(path) ? load_folder(eval, path, err) : load_file(eval, path, err);
+        return fs_is_folder(path) ? load_folder(eval, path, err) : load_file(eval, path, err);
     }
     if ((rc = config_run_dir(&eval->config, run, sizeof(run), err)) != TD_OK)
         return rc;
-    if (!is_folder(run))
+    if (!fs_is_folder(run))
         return error_set(err, TD_ENOTFOUND, "give checkpoint=DIR or checkpoint=FILE.safetensors (there is no run in %s)", run);
     return load_folder(eval, run, err);
 }

@@ -115,13 +115,6 @@ fail:
     return rc;
 }
 
-static bool holds(const char *folder, const char *name)
-{
-    char path[FS_PATH_MAX];
-
-    return fs_join(path, folder, name, NULL) == TD_OK && access(path, F_OK) == 0;
-}
-
 int checkpoint_open_in(checkpoint_t **out, const char *path,
                        void (*passed_over)(void *context, const char *name, const char *why), void *context,
                        struct error *err)
@@ -132,9 +125,9 @@ int checkpoint_open_in(checkpoint_t **out, const char *path,
     *out = NULL;
     if (access(path, F_OK) != 0)
         return error_set(err, TD_ENOTFOUND, "no checkpoint at %s", path);
-    if (holds(path, "manifest.json"))
+    if (fs_has(path, "manifest.json"))
         return checkpoint_open(out, path, err);
-    if (!holds(path, "checkpoints"))
+    if (!fs_has(path, "checkpoints"))
         return checkpoint_open_newest(out, path, CHECKPOINT_ANY, passed_over, context, err);
     if ((rc = fs_join(inside, path, "checkpoints", err)) != TD_OK)
         return rc;

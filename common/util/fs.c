@@ -87,6 +87,20 @@ int fs_join(char out[FS_PATH_MAX], const char *folder, const char *name, struct 
     return TD_OK;
 }
 
+bool fs_has(const char *folder, const char *name)
+{
+    char path[FS_PATH_MAX];
+
+    return fs_join(path, folder, name, NULL) == TD_OK && access(path, F_OK) == 0;
+}
+
+bool fs_is_folder(const char *path)
+{
+    struct stat info;
+
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
 int fs_sync(const char *path, struct error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

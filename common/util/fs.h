@@ -19,6 +19,12 @@ int fs_parent(const char *path, char out[FS_PATH_MAX], struct error *err);
 /* folder/name. TD_OK or TD_EINVAL (too long). */
 int fs_join(char out[FS_PATH_MAX], const char *folder, const char *name, struct error *err);
 
+/* Whether folder/name is there, whatever it is. */
+bool fs_has(const char *folder, const char *name);
+
+/* Whether path is a folder; links are followed. */
+bool fs_is_folder(const char *path);
+
 /* Create the directory and its parents (mode 0755 or as given). An existing one is fine. */
 int fs_mkdirs(const char *path, unsigned mode, struct error *err);
 

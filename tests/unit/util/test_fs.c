@@ -64,6 +64,25 @@ static void parents_and_joins(void **state)
     free(longer);
 }
 
+static void what_is_there_is_told(void **state)
+{
+    struct error err = {0};
+    char longer[FS_PATH_MAX];
+
+    (void)state;
+    assert_ok(fs_mkdirs(in_folder("there"), 0700, &err), err);
+    assert_ok(fs_write_file(in_folder("there/file"), "x", 1, &err), err);
+    assert_true(fs_is_folder(in_folder("there")));
+    assert_false(fs_is_folder(in_folder("there/file")));
+    assert_false(fs_is_folder(in_folder("nowhere")));
+    assert_true(fs_has(in_folder("there"), "file"));
+    assert_true(fs_has(test_folder(), "there"));
+    assert_false(fs_has(in_folder("there"), "other"));
+    memset(longer, 'x', sizeof(longer) - 1);
+    longer[sizeof(longer) - 1] = '\0';
+    assert_false(fs_has(in_folder("there"), longer));
+}
+
 static void folders_are_made_with_their_parents(void **state)
 {
     struct error err = {0};
@@ -302,6 +321,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parents_and_joins),
+        cmocka_unit_test(what_is_there_is_told),
         cmocka_unit_test(folders_are_made_with_their_parents),
         cmocka_unit_test(a_file_is_replaced_whole),
         cmocka_unit_test(a_write_stopped_anywhere_leaves_a_whole_file),
