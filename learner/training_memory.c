@@ -6,7 +6,7 @@
 #include "common/util/memory.h"
 #include "learner/snapshot.h"
 
-uint64_t training_in_memory_max = 16000000;
+uint64_t training_in_memory_max = 4000000;
 
 int training_memory_plan(struct training_memory *memory, const struct model_dims *dims, const struct update_config *config,
                          int threads, const struct training_beside *beside, struct error *err)

@@ -16,6 +16,7 @@
 #include "common/util/clock.h"
 #include "common/util/fs.h"
 #include "learner/run.h"
+#include "learner/update.h"
 #include "tools/bench.h"
 #include "tools/stats.h"
 #include "tools/straw.h"
@@ -27,6 +28,7 @@
 #define LEAVE_MS      30000u
 #define ASK_MS        2000
 #define CHECKPOINT_S  4
+#define SLOW_S        60     /* between checkpoints of models that are written from where they lie */
 
 static const struct row_schema walker = {OBS_STATE, 24, 6};
 
@@ -135,7 +137,7 @@ static int make_run(struct setting *setting, const char *root, struct error *err
         config->model_size = 5;
     config->buffer_size = TABLE_ROWS;
     config->steps = 3 * TABLE_ROWS;
-    config->checkpoint_every = CHECKPOINT_S;
+    config->checkpoint_every = config->model_size > 48 ? SLOW_S : CHECKPOINT_S;
     config->threads = setting->options->threads;
     config->actors = 1;
     if ((rc = run_open(&setting->run, config, NULL, 0, NULL, err)) != TD_OK)
@@ -228,6 +230,21 @@ static void stop(struct setting *setting, process_t **process)
 
 /* --- the benchmark --- */
 
+/* Parameters, targets, moments, gradients and what a batch leaves behind, in MiB. */
+static double numbers_of(const struct config *config)
+{
+    struct update_config update;
+    struct update_memory memory;
+    struct model_dims dims;
+    struct error err;
+
+    update_config_init(&update, config, EPISODE_ROWS - 1);
+    if (model_dims_init(&dims, config, (int)walker.obs_dim, (int)walker.action_dim, &err) != TD_OK ||
+        update_measure(&memory, &dims, &update, 1, &err) != TD_OK)
+        return 0;
+    return (double)(memory.total - memory.working) / (1 << 20);
+}
+
 static void report(const struct setting *setting)
 {
     char variant[80];
@@ -240,6 +257,9 @@ static void report(const struct setting *setting)
         result.mib = usage[i]->kept;
         bench_report(setting->options, &result);
     }
+    snprintf(variant, sizeof(variant), "numbers of an update");
+    result.mib = numbers_of(&setting->config);
+    bench_report(setting->options, &result);
     snprintf(variant, sizeof(variant), "both, model_size=%d", (int)setting->config.model_size);
     result.mib = setting->sum;
     bench_report(setting->options, &result);

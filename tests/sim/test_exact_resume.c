@@ -227,7 +227,7 @@ static void on_saved(struct cluster *cluster, void *context)
 }
 
 /* Stop a run as told and let it end. */
-static const uint64_t usual_max = 16000000;
+static const uint64_t usual_max = 4000000;
 
 static const char *run_stopped(struct stopping *stopping, struct digest *digest, uint64_t *rows)
 {

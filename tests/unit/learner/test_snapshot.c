@@ -239,7 +239,7 @@ static void five_million_parameters_are_copied_at_once(void **state)
     world_model_init(big_model, 1);
     assert_ok(pool_create(&big_pool, 1, &err), err);
     assert_ok(update_create(&big_update, big_model, &update_config, big_pool, &err), err);
-    assert_ok(snapshot_create(&snapshot, big_model, big_update, SNAPSHOT_IN_MEMORY, NULL, &err), err);
+    assert_ok(snapshot_create(&snapshot, big_model, big_update, SNAPSHOT_IN_FILE, folder, &err), err);
     for (int i = 0; i < 5; i++) {
         uint64_t start = clock_ns();
 
