@@ -54,6 +54,7 @@ struct coordinator_config {
     uint32_t tasks;
     uint32_t task_length[ROW_TASKS_MAX]; /* agent steps of an episode of each; 0: not known */
     bool balanced;          /* draw tasks uniformly, not episodes */
+    uint64_t row_bytes;     /* of a stored row, the mean over the tasks; 0: one task */
 };
 
 enum coordinator_command {

@@ -112,6 +112,7 @@ static void seat_sizes(const struct coordinator *c, struct sample_hello *hello)
     hello->capacity = seat_capacity(c);
     hello->map_rows = coordinator_map_rows(config->buffer_size, config->keep_checkpoints, config->checkpoint_steps,
                                            config->shards, c->spec.episode_length);
+    hello->row_bytes = config->row_bytes;
     hello->used_rows = coordinator_used_rows(hello->map_rows, config->steps, config->shards, c->spec.episode_length);
 }
 

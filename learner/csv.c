@@ -149,14 +149,115 @@ static void keep_lines(struct kept *kept, char *text, size_t length, int columns
     }
 }
 
-/* Keep a file whose lines cannot all be read under another name. */
-static int set_aside(const char *path, const char *text, size_t length, struct error *err)
+/* Keep a file of which not all will be left under another name. */
+static int set_aside(const char *path, const char *suffix, const char *text, size_t length, struct error *err)
 {
     char aside[FS_PATH_MAX];
 
-    if (snprintf(aside, sizeof(aside), "%s.damaged", path) >= (int)sizeof(aside))
+    if (snprintf(aside, sizeof(aside), "%s.%s", path, suffix) >= (int)sizeof(aside))
         return error_set(err, TD_EINVAL, "path longer than %d bytes: %.60s...", FS_PATH_MAX - 9, path);
     return fs_write_file(aside, text, length, err);
+}
+
+/* One field of a line, up to the next comma. */
+struct field {
+    const char *at;
+    size_t length;
+};
+
+/* At most CSV_COLUMNS_MAX of them; fewer than there are: 0. */
+static int split(const char *line, const char *end, struct field *fields)
+{
+    for (int count = 0; count < CSV_COLUMNS_MAX; count++) {
+        const char *comma = memchr(line, ',', (size_t)(end - line)), *stop = comma != NULL ? comma : end;
+
+        fields[count] = (struct field){line, (size_t)(stop - line)};
+        if (comma == NULL)
+            return count + 1;
+        line = stop + 1;
+    }
+    return 0;
+}
+
+static bool same_field(const struct field *a, const struct field *b)
+{
+    return a->length == b->length && memcmp(a->at, b->at, a->length) == 0;
+}
+
+/* Where each of our columns stands in a file of these others, -1: nowhere. How many of ours are there; 0: it is no such file. */
+static int match_columns(const struct field *ours, int columns, const struct field *its, int count, int *place)
+{
+    int found = 0;
+
+    for (int i = 0; i < columns; i++) {
+        place[i] = -1;
+        for (int j = 0; j < count && place[i] < 0; j++)
+            if (same_field(&ours[i], &its[j]))
+                place[i] = j;
+        found += place[i] >= 0;
+    }
+    return place[0] == 0 ? found : 0; /* the first is the step in every file of this kind */
+}
+
+/*
+ * A file as an earlier version began it, in columns of today: what it has of them is kept by name, the others are
+ * empty. Lines that do not fit its own header come as they are. NULL: it is another kind of file, or no memory (rc).
+ */
+static char *translate(const char *text, size_t length, const char *header, int columns, size_t *new_length, int *rc)
+{
+    struct field ours[CSV_COLUMNS_MAX], its[CSV_COLUMNS_MAX], value[CSV_COLUMNS_MAX];
+    const char *end = text + length, *stop = memchr(text, '\n', length), *line;
+    int place[CSV_COLUMNS_MAX], count = stop == NULL ? 0 : split(text, stop, its);
+    char *out = NULL;
+    FILE *file;
+
+    *rc = TD_EFOREIGN;
+    split(header, header + strlen(header) - 1, ours);
+    if (count == 0 || match_columns(ours, columns, its, count, place) == 0)
+        return NULL;
+    *rc = TD_ENOMEM;
+    if ((file = open_memstream(&out, new_length)) == NULL)
+        return NULL;
+    fputs(header, file);
+    for (line = stop + 1; line < end; line = stop + 1) {
+        if ((stop = memchr(line, '\n', (size_t)(end - line))) == NULL)
+            break; /* torn */
+        if (split(line, stop, value) != count) {
+            fwrite(line, 1, (size_t)(stop + 1 - line), file);
+            continue;
+        }
+        for (int i = 0; i < columns; i++)
+            fprintf(file, "%.*s%c", place[i] < 0 ? 0 : (int)value[place[i]].length, place[i] < 0 ? "" : value[place[i]].at,
+                    i + 1 < columns ? ',' : '\n');
+    }
+    if (fclose(file) == 0)
+        return out;
+    free(out);
+    return NULL;
+}
+
+/* *text in our columns; the file as it was stays beside it. */
+static int take_over(const char *path, char **text, size_t *length, const char *header, int columns, struct csv_cut *cut,
+                     struct error *err)
+{
+    int rc;
+    size_t new_length = 0;
+    char *translated = translate(*text, *length, header, columns, &new_length, &rc);
+
+    if (translated == NULL && rc == TD_EFOREIGN)
+        return error_set(err, rc, "%s has other columns: move it away or choose another exp_name", path);
+    if (translated == NULL)
+        return error_set(err, rc, "out of memory reading %s", path);
+    if ((rc = set_aside(path, "old", *text, *length, err)) != TD_OK ||
+        (rc = fs_write_file(path, translated, new_length, err)) != TD_OK) {
+        free(translated);
+        return rc;
+    }
+    free(*text);
+    *text = translated;
+    *length = new_length;
+    cut->translated = true;
+    return TD_OK;
 }
 
 /* Bring an existing file into order: this header, whole good lines, none of later steps. */
@@ -175,16 +276,19 @@ static int tidy(const char *path, const char *header, int columns, uint64_t last
     }
     if (rc != TD_OK)
         return rc;
+    if ((length < header_length || memcmp(text, header, header_length) != 0) &&
+        (rc = take_over(path, &text, &length, header, columns, cut, err)) != TD_OK) {
+        free(text);
+        return rc;
+    }
     original = malloc(length);
     if (original == NULL) {
         rc = error_set(err, TD_ENOMEM, "out of memory reading %s", path);
-    } else if (length < header_length || memcmp(text, header, header_length) != 0) {
-        rc = error_set(err, TD_EFOREIGN, "%s has other columns: move it away or choose another exp_name", path);
     } else {
         memcpy(original, text, length);
         keep_lines(&kept, text, length, columns, last_step);
         if (kept.damaged > 0)
-            rc = set_aside(path, original, length, err);
+            rc = set_aside(path, "damaged", original, length, err);
         if (rc == TD_OK && (kept.length < length))
             rc = fs_write_file(path, kept.text, kept.length, err);
         cut->later = kept.later;

@@ -59,12 +59,14 @@ typedef struct csv csv_t;
 struct csv_cut {
     int later;   /* lines of later steps */
     int damaged; /* lines that are not numbers; the file as it was is kept as <path>.damaged */
+    bool translated; /* it had the columns of an earlier version; as it was it is kept as <path>.old */
 };
 
 /*
  * Open or create a file of these columns, keeping the lines with step <= last_step (UINT64_MAX: all).
- * A torn last line goes. cut may be NULL.
- * Returns TD_OK, TD_EFOREIGN (other columns), TD_EIO, TD_EFULL, TD_ENOMEM.
+ * A torn last line goes. A file whose first column is the same and others are not is taken over column by column, by
+ * name: what it has not is empty. cut may be NULL.
+ * Returns TD_OK, TD_EFOREIGN (another kind of file), TD_EIO, TD_EFULL, TD_ENOMEM.
  */
 int csv_open(csv_t **out, const char *path, const char *const *columns, int count, uint64_t last_step,
              struct csv_cut *cut, struct error *err);

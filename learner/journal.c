@@ -70,6 +70,8 @@ static int open_file(journal_t *journal, struct file *file, const struct run *ru
     if (!run->config.save_csv)
         return TD_OK;
     rc = csv_open(&file->csv, file->path, file->columns, file->count, UINT64_MAX, &cut, err);
+    if (rc == TD_OK && cut.translated)
+        log_warn("begun by an earlier version with other columns: taken over", "file=%s kept_as=%s.old", file->path, file->path);
     if (rc == TD_OK && cut.damaged > 0)
         log_warn("damaged lines removed", "file=%s lines=%d kept_as=%s.damaged", file->path, cut.damaged,
                  file->path);

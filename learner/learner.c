@@ -234,7 +234,7 @@ static int check(learner_t *learner, const struct config *config, const bool *gi
         return rc;
     if ((rc = seed_check(&look, &learner->env, &learner->tasks, NULL, NULL, err)) != TD_OK)
         return rc;
-    return preflight_replay(&replay, &look, &learner->env, STORE_LOCK_WAIT_MS, err);
+    return preflight_replay(&replay, &look, &learner->env, &learner->tasks, STORE_LOCK_WAIT_MS, err);
 }
 
 int learner_create(learner_t **out, const struct config *config, const bool *given, bool *finished,

@@ -7,6 +7,7 @@
 #include "common/net/channel.h"
 #include "common/util/runtime.h"
 #include "learner/coordinator.h"
+#include "learner/settings.h"
 #include "learner/resume.h"
 
 static int check_words(const struct config *config, struct error *err)
@@ -63,7 +64,7 @@ static int check_owner(const struct preflight_replay *replay, const struct run *
 }
 
 int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const struct run *look, const struct env_spec *env,
-                    struct error *err)
+                    const struct task_set *tasks, struct error *err)
 {
     const struct config *config = &look->config;
     uint64_t rows = coordinator_map_rows((uint64_t)config->buffer_size, (uint64_t)config->keep_checkpoints,
@@ -75,6 +76,7 @@ int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const str
         .run_id = look->run_id,
         .rows = rows,
         .used = coordinator_used_rows(rows, (uint64_t)config->steps, (uint32_t)config->shards, env->episode_length),
+        .row_bytes = settings_row_bytes(config, tasks),
         .bytes_limit = (uint64_t)(config->disk_limit * 1e9),
         .force = config->force,
     };
@@ -105,7 +107,7 @@ static int check_rows(const struct preflight_replay *replay, const struct run *l
 }
 
 int preflight_replay(struct preflight_replay *replay, const struct run *look, const struct env_spec *env,
-                     uint64_t lock_wait_ms, struct error *err)
+                     const struct task_set *tasks, uint64_t lock_wait_ms, struct error *err)
 {
     struct store_config store;
     int rc;
@@ -113,7 +115,7 @@ int preflight_replay(struct preflight_replay *replay, const struct run *look, co
     memset(replay, 0, sizeof(*replay));
     if (!look->resumed && (rc = fs_check_writable(look->dir, err)) != TD_OK)
         return rc;
-    if ((rc = preflight_store(&store, replay->dir, look, env, err)) != TD_OK)
+    if ((rc = preflight_store(&store, replay->dir, look, env, tasks, err)) != TD_OK)
         return rc;
     store.lock_wait_ms = lock_wait_ms;
     replay->rows = store.used;

@@ -8,6 +8,7 @@
 #define TD_LEARNER_PREFLIGHT_H
 
 #include "common/env/env.h"
+#include "common/model/task_set.h"
 #include "common/store/store.h"
 #include "learner/run.h"
 
@@ -21,11 +22,11 @@ struct preflight_replay {
 };
 
 /*
- * Where and how the learner's own shard has its store, into *store; dir holds its path and is borrowed by it. TD_OK or
+ * Where and how the learner's own shard has its store, into *store (tasks: of the options, or NULL: one); dir holds its path and is borrowed by it. TD_OK or
  * TD_EINVAL (a path too long).
  */
 int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const struct run *look, const struct env_spec *env,
-                    struct error *err);
+                    const struct task_set *tasks, struct error *err);
 
 /*
  * The run directory can be made, and the learner's own shard will find or make its store. `look` as
@@ -33,6 +34,6 @@ int preflight_store(struct store_config *store, char dir[FS_PATH_MAX], const str
  * written, an unsafe file system, no room), TD_EFOREIGN, TD_ELOCKED, TD_ECORRUPT as store_open's.
  */
 int preflight_replay(struct preflight_replay *replay, const struct run *look, const struct env_spec *env,
-                     uint64_t lock_wait_ms, struct error *err);
+                     const struct task_set *tasks, uint64_t lock_wait_ms, struct error *err);
 
 #endif

@@ -445,7 +445,7 @@ static int copy_all(struct seed *seed, uint64_t have, struct error *err)
 static int open_target(struct seed *seed, char dir[FS_PATH_MAX], struct error *err)
 {
     struct store_config config;
-    int rc = preflight_store(&config, dir, seed->run, seed->env, err);
+    int rc = preflight_store(&config, dir, seed->run, seed->env, seed->tasks, err);
 
     if (rc != TD_OK)
         return rc;
@@ -498,7 +498,7 @@ int seed_replay(const struct run *run, const struct env_spec *env, const struct 
 
     if (run->config.seed_data[0] == '\0')
         return TD_OK;
-    if ((rc = preflight_store(&unused, dir, run, env, err)) != TD_OK || (rc = fs_join(path, dir, SEED_FILE, err)) != TD_OK)
+    if ((rc = preflight_store(&unused, dir, run, env, tasks, err)) != TD_OK || (rc = fs_join(path, dir, SEED_FILE, err)) != TD_OK)
         return rc;
     begun = read_plan(&seed.plan, path, err);
     if ((begun != TD_OK && begun != TD_ENOTFOUND) || (begun == TD_OK && seed.plan.done))

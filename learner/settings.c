@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "common/store/store.h"
+
 static uint64_t ms_of(double seconds)
 {
     return (uint64_t)(seconds * 1000.0 + 0.5);
@@ -9,9 +11,21 @@ static uint64_t ms_of(double seconds)
 
 _Static_assert(TASKS_MAX == ROW_TASKS_MAX, "rows name the tasks of a set");
 
+uint64_t settings_row_bytes(const struct config *config, const struct task_set *tasks)
+{
+    uint64_t sum = 0;
+
+    if (tasks == NULL || tasks->count < 2 || strcmp(config->obs, "rgb") == 0)
+        return 0;
+    for (int i = 0; i < tasks->count; i++)
+        sum += store_row_bytes((uint32_t)tasks->task[i].obs_dim, (uint32_t)tasks->task[i].action_dim);
+    return sum / (uint64_t)tasks->count;
+}
+
 static void fill_tasks(struct coordinator_config *settings, const struct config *config, const struct task_set *tasks)
 {
     settings->balanced = strcmp(config->task_sampling, "balanced") == 0;
+    settings->row_bytes = settings_row_bytes(config, tasks);
     settings->tasks = tasks != NULL && tasks->multitask ? (uint32_t)tasks->count : 0;
     for (uint32_t i = 0; i < settings->tasks; i++)
         settings->task_length[i] = (uint32_t)tasks->task[i].episode_length;

@@ -14,4 +14,10 @@
  */
 void settings_fill(struct coordinator_config *settings, const struct config *config, const struct task_set *tasks);
 
+/*
+ * Bytes of a row in the replay, the mean over tasks that get as many steps each; 0 where all rows are as the schema has
+ * them: of one task, or frames.
+ */
+uint64_t settings_row_bytes(const struct config *config, const struct task_set *tasks);
+
 #endif

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "common/env/tasks.h"
+#include "learner/settings.h"
 #include "tools/chunk.h"
 #include "tools/data.h"
 
@@ -254,10 +256,22 @@ static int make_list(struct import *import, struct error *err)
 
 /* --- the store ------------------------------------------------------------- */
 
-/*
- * The map is sparse, and never grows: of a real set it has room for all chunks, though not all are here yet. Rows are
- * stored narrow, which a set of many tasks needs about 0.6 of the space for.
- */
+/* Bytes of a stored row of its tasks, the mean: the sets have as many rows of each. 0: not known. */
+static uint64_t row_bytes_of(const struct dataset_set *set)
+{
+    struct task_set tasks = {0};
+    struct config config;
+    uint64_t bytes = 0;
+
+    config_init(&config);
+    snprintf(config.task, sizeof(config.task), "%s", set->name);
+    if (env_task_set(&tasks, &config, NULL) == TD_OK)
+        bytes = settings_row_bytes(&config, &tasks);
+    task_set_release(&tasks);
+    return bytes;
+}
+
+/* The map is sparse, and never grows: of a real set it has room for all chunks, though not all are here yet. */
 static void size_store(const struct import *import, struct store_config *config)
 {
     const struct dataset_set *set = dataset_set_like(&import->dataset.schema, import->dataset.episode_rows);
@@ -270,7 +284,8 @@ static void size_store(const struct import *import, struct store_config *config)
     room = 2 * rows;
     if (set != NULL && episodes > set->episodes / 100 && room < set->episodes * set->episode_rows)
         room = set->episodes * set->episode_rows;
-    config->rows = set != NULL ? rows / 5 * 3 : rows;
+    config->rows = rows;
+    config->row_bytes = set != NULL ? row_bytes_of(set) : 0;
     config->map_bytes = room * (2 * stride + 256) + 8 * import->longest * stride;
     if (config->map_bytes < MAP_BYTES_MIN)
         config->map_bytes = MAP_BYTES_MIN;

@@ -54,31 +54,29 @@ static void print_beginning(void *context, const char *line)
 }
 
 /* The tasks exist, library and model files are there, the model's widths fit each other. */
-static int check_tasks(const struct run *run, struct env_spec *spec, struct error *err)
+static int check_tasks(const struct run *run, struct env_spec *spec, struct task_set *tasks, struct error *err)
 {
     const struct config *config = &run->config;
     struct model_dims dims;
-    struct task_set tasks;
     int rc;
 
-    if ((rc = env_task_set(&tasks, config, err)) != TD_OK)
+    if ((rc = env_task_set(tasks, config, err)) != TD_OK)
         return rc;
-    for (int i = 0; i < tasks.count && rc == TD_OK; i++)
-        rc = try_task(config, tasks.task[i].name, tasks.count == 1, err);
+    for (int i = 0; i < tasks->count && rc == TD_OK; i++)
+        rc = try_task(config, tasks->task[i].name, tasks->count == 1, err);
     if (rc == TD_OK)
-        rc = env_task_specs(NULL, spec, &tasks, config, err);
+        rc = env_task_specs(NULL, spec, tasks, config, err);
     if (rc == TD_OK)
-        rc = model_dims_init_tasks(&dims, config, &tasks, err);
+        rc = model_dims_init_tasks(&dims, config, tasks, err);
     if (rc == TD_OK && !run->resumed && config->checkpoint[0] != '\0')
-        rc = finetune_check(config, &dims, &tasks, print_beginning, NULL, err);
+        rc = finetune_check(config, &dims, tasks, print_beginning, NULL, err);
     if (rc == TD_OK && !run->resumed)
-        rc = seed_check(run, spec, &tasks, print_beginning, NULL, err);
-    task_set_release(&tasks);
+        rc = seed_check(run, spec, tasks, print_beginning, NULL, err);
     return rc;
 }
 
 /* An environment in this process may hang; nothing has begun yet that a signal could interrupt. */
-static int check_world(const struct run *run, struct env_spec *spec, struct error *err)
+static int check_world(const struct run *run, struct env_spec *spec, struct task_set *tasks, struct error *err)
 {
     int rc;
 
@@ -86,14 +84,14 @@ static int check_world(const struct run *run, struct env_spec *spec, struct erro
     watch_deaths();
     if ((rc = watch_guard_begin("tdmpc2 train", env_timeout_ms(), TD_EXIT_OK, err)) != TD_OK)
         return rc;
-    rc = check_tasks(run, spec, err);
+    rc = check_tasks(run, spec, tasks, err);
     watch_guard_end();
     return rc != TD_OK ? rc : supervisor_check_programs(err);
 }
 
 /* Whoever has the directory is gone; address and replay directory are free, and there is room. */
-static int check_place(const struct run *run, const struct env_spec *spec, struct preflight_replay *replay,
-                       struct error *err)
+static int check_place(const struct run *run, const struct env_spec *spec, const struct task_set *tasks,
+                       struct preflight_replay *replay, struct error *err)
 {
     int rc;
 
@@ -109,7 +107,7 @@ static int check_place(const struct run *run, const struct env_spec *spec, struc
         if ((rc = guard_probe(run->config.keys, &actor, err)) != TD_OK)
             return rc;
     }
-    rc = preflight_replay(replay, run, spec, STORE_LOCK_WAIT_MS, err);
+    rc = preflight_replay(replay, run, spec, tasks, STORE_LOCK_WAIT_MS, err);
     if (rc != TD_ECORRUPT || !run->resumed || run->config.lockstep)
         return rc;
     /* the shard sees to it; lock-step could not go on exactly */
@@ -388,6 +386,7 @@ static int check_words(const bool *given, struct error *err)
 static int check_and_train(int argc, char **argv, bool *given, int *exit_code, struct error *err)
 {
     struct preflight_replay replay;
+    struct task_set tasks = {0};
     struct config fresh;
     struct env_spec spec;
     struct run run;
@@ -400,14 +399,15 @@ static int check_and_train(int argc, char **argv, bool *given, int *exit_code, s
         return rc;
     if (run.config.data_dir[0] != '\0' && !run.finished)
         return train_offline(&fresh, given, err);
-    if ((rc = check_world(&run, &spec, err)) != TD_OK)
+    if ((rc = check_world(&run, &spec, &tasks, err)) == TD_OK && !run.finished)
+        rc = check_place(&run, &spec, &tasks, &replay, err);
+    task_set_release(&tasks);
+    if (rc != TD_OK)
         return rc;
     if (run.finished) {
         print_finished(&run);
         return TD_OK;
     }
-    if ((rc = check_place(&run, &spec, &replay, err)) != TD_OK)
-        return rc;
     print_plan(&run, &replay);
     if ((rc = print_losses(&run, &replay, err)) != TD_OK)
         return rc;

@@ -227,13 +227,21 @@ static const char *const train_columns[] = {"step", "elapsed_time",
 #undef UPDATE_STAT
 };
 
-static int open_train(struct offline *offline, struct error *err)
+/* Lines of this iteration and later ones come again. */
+static int open_csv(struct offline *offline, csv_t **out, const char *name, const char *const *columns, int count,
+                    struct error *err)
 {
+    struct csv_cut cut = {0};
     char path[FS_PATH_MAX];
-    int rc = run_path(&offline->run, "train.csv", path, err);
+    int rc = run_path(&offline->run, name, path, err);
 
-    return rc != TD_OK ? rc : csv_open(&offline->train, path, train_columns, (int)TD_LEN(train_columns), offline->iteration - 1,
-                                       NULL, err);
+    if (rc == TD_OK)
+        rc = csv_open(out, path, columns, count, offline->iteration - 1, &cut, err);
+    if (rc == TD_OK && cut.translated)
+        printf("%s was begun by an earlier version with other columns: taken over, as it was it is %s.old\n", name, name);
+    if (rc == TD_OK && cut.damaged > 0)
+        printf("%s had %d damaged lines: as it was it is %s.damaged\n", name, cut.damaged, name);
+    return rc;
 }
 
 /* What was written for this iteration and later ones, by a start that was killed, is void. */
@@ -263,7 +271,6 @@ static int open_eval(struct offline *offline, struct error *err)
                                                   "normalized_score"}; /* the last as online: the tasks follow it */
     int tasks = offline->tasks.count, count = EVAL_FRONT + 2 * tasks, rc;
     const char **columns = calloc((size_t)count, sizeof(*columns));
-    char path[FS_PATH_MAX];
 
     offline->names = calloc((size_t)count, sizeof(*offline->names));
     offline->values = calloc((size_t)count, sizeof(*offline->values));
@@ -281,17 +288,17 @@ static int open_eval(struct offline *offline, struct error *err)
                  i < EVAL_FRONT ? front[i] : (i - EVAL_FRONT) % 2 == 0 ? "episode_reward+" : "episode_success+", task);
         columns[i] = offline->names[i];
     }
-    rc = run_path(&offline->run, "eval.csv", path, err);
-    if (rc == TD_OK)
-        rc = csv_open(&offline->eval, path, columns, count, offline->iteration - 1, NULL, err);
+    rc = open_csv(offline, &offline->eval, "eval.csv", columns, count, err);
     free(columns);
     return rc;
 }
 
 static int open_files(struct offline *offline, struct error *err)
 {
-    int rc = offline->run.config.save_csv ? open_train(offline, err) : TD_OK;
+    int rc = TD_OK;
 
+    if (offline->run.config.save_csv)
+        rc = open_csv(offline, &offline->train, "train.csv", train_columns, (int)TD_LEN(train_columns), err);
     if (rc == TD_OK)
         rc = open_eval(offline, err);
     return rc == TD_OK ? open_events(offline, err) : rc;

@@ -43,6 +43,7 @@ struct store_config {
     bool any_shard;
     uint64_t rows;            /* that a new store's map must have room for; half as much is added */
     uint64_t used;            /* of them so many are expected to come: the disk must have room for these; 0: all */
+    uint64_t row_bytes;       /* of a row in the mean, where `narrow` makes them shorter; 0: as the schema has them */
     uint64_t map_bytes;       /* of a new store, instead of the above; 0: from rows */
     uint64_t bytes_limit;     /* largest map of a new store (`disk_limit`); 0: none */
     uint64_t lock_wait_ms;    /* how long to wait for the owner to go */
@@ -108,8 +109,11 @@ int store_look(struct store_outlook *outlook, const struct store_config *config,
 /* Drop the open transaction and let go; what was committed stays. Accepts NULL and half-built ones. */
 void store_close(store_t **store);
 
-/* Disk that so many rows take, episodes of common lengths assumed. */
-uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows);
+/* Disk that so many rows take, episodes of common lengths assumed; row_bytes: as in store_config. */
+uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows, uint64_t row_bytes);
+
+/* row_bytes of rows with so many observations and actions. */
+uint64_t store_row_bytes(uint32_t obs_dim, uint32_t action_dim);
 
 const struct store_identity *store_identity(const store_t *store);
 

@@ -128,16 +128,24 @@ static uint64_t map_bytes_for(const struct store_config *config)
 #define PAGE ((uint64_t)4096) /* LMDB's, where nothing is open yet */
 
 /* Full segments of frames fill their pages but for a percent; as much again is for an episode's last one. */
-uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows)
+uint64_t store_row_bytes(uint32_t obs_dim, uint32_t action_dim)
+{
+    return row_stride(&(struct row_schema){OBS_STATE, obs_dim, action_dim});
+}
+
+uint64_t store_bytes_needed(const struct row_schema *schema, uint64_t rows, uint64_t row_bytes)
 {
     uint32_t most = segment_rows_max(schema);
+    uint64_t stride = row_stride(schema);
 
     if (schema->obs_type == OBS_RGB && most > 1) {
         uint64_t full = (segment_bytes(schema, most) + 16 + PAGE - 1) / PAGE * PAGE;
 
         return rows * (full / most + full / most / 64);
     }
-    return rows * (row_stride(schema) + row_stride(schema) / 8 + 16);
+    if (row_bytes > 0 && row_bytes < stride)
+        stride = row_bytes;
+    return rows * (stride + stride / 8 + 16);
 }
 
 static uint64_t used_rows(const struct store_config *config)
@@ -148,7 +156,7 @@ static uint64_t used_rows(const struct store_config *config)
 /* Will it fit? Both the limit and the disk are asked before anything is written. */
 static int check_space(const struct store_config *config, struct error *err)
 {
-    uint64_t needed = store_bytes_needed(&config->schema, config->rows), free_bytes;
+    uint64_t needed = store_bytes_needed(&config->schema, config->rows, config->row_bytes), free_bytes;
     int rc;
 
     if (config->bytes_limit != 0 && config->bytes_limit < needed)
@@ -158,7 +166,7 @@ static int check_space(const struct store_config *config, struct error *err)
                          (double)config->bytes_limit * 1e-9);
     if ((rc = fs_free_bytes(config->dir, &free_bytes, err)) != TD_OK)
         return rc;
-    needed = store_bytes_needed(&config->schema, used_rows(config));
+    needed = store_bytes_needed(&config->schema, used_rows(config), config->row_bytes);
     if (free_bytes < needed && !config->force)
         return error_set(err, TD_EFULL,
                          "%llu rows need %.3g GB, %s has %.3g GB free: choose another replay_dir, "
@@ -568,7 +576,7 @@ int store_look(struct store_outlook *outlook, const struct store_config *config,
         (rc = fs_free_bytes(config->dir, &outlook->free_bytes, err)) != TD_OK ||
         (rc = fs_check_writable(config->dir, err)) != TD_OK)
         return rc;
-    outlook->needed_bytes = store_bytes_needed(&config->schema, used_rows(config));
+    outlook->needed_bytes = store_bytes_needed(&config->schema, used_rows(config), config->row_bytes);
     outlook->exists = file_exists(config->dir);
     return outlook->exists ? look_existing(outlook, config, err) : check_space(config, err);
 }

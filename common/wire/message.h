@@ -452,6 +452,7 @@ struct sample_hello {
     uint64_t capacity; /* rows its window may hold: min(buffer_size, steps) / shards */
     uint64_t map_rows; /* rows a new store's map is sized for */
     uint64_t used_rows; /* and so many of them are expected to come */
+    uint64_t row_bytes; /* of one in the mean, stored without its task's padding; 0: none has any */
     uint64_t heartbeat_ms;
     uint64_t timeout_ms; /* silence that closes a stream */
     bool balanced;       /* draw tasks uniformly, then episodes; else episodes */

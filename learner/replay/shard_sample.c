@@ -154,6 +154,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
         .shard = shard->config.shard,
         .rows = hello->map_rows,
         .used = hello->used_rows,
+        .row_bytes = hello->row_bytes,
         .bytes_limit = shard->config.bytes_limit,
         .lock_wait_ms = shard->config.lock_wait_ms,
         .compress_frames = shard->config.compress_frames,
@@ -176,7 +177,7 @@ static int make_store(struct shard *shard, const struct sample_hello *hello, uin
     shard_log(shard, LOG_INFO,
               "replay store made in %s: %llu rows need %.2f GB, at most %.2f GB, %.2f GB are free",
               shard->dir, (unsigned long long)used,
-              (double)store_bytes_needed(&config.schema, used) * 1e-9,
+              (double)store_bytes_needed(&config.schema, used, config.row_bytes) * 1e-9,
               (double)store_identity(shard->store)->map_bytes * 1e-9, (double)free_bytes * 1e-9);
     return TD_OK;
 }

@@ -132,16 +132,55 @@ static void torn_and_damaged_lines_do_not_stop_a_run(void **state)
     assert_text("step,reward,loss\n");
 }
 
-static void other_columns_are_refused(void **state)
+/* Names that are ours are kept, wherever they stand; the file as it was stays beside. */
+static void a_file_of_an_earlier_version_is_taken_over(void **state)
+{
+    static const struct {
+        const char *was, *is;
+        int later, damaged;
+    } cases[] = {
+        {"step,reward\n1,1.5\n2,\n9,7\n", "step,reward,loss\n1,1.5,\n2,,\n", 1, 0},
+        {"step,loss,other,reward\n1,2,3,4\n2,5,,7\n", "step,reward,loss\n1,4,2\n2,7,5\n", 0, 0},
+        {"step,reward,loss,other\n1,2,3,4\n1,2\n2,5,torn", "step,reward,loss\n1,2,3\n", 0, 1},
+        {"step\n1\n2\n", "step,reward,loss\n1,,\n2,,\n", 0, 0},
+        {"step,reward,losses\n", "step,reward,loss\n", 0, 0},
+    };
+    char beside[FS_PATH_MAX + 8];
+
+    (void)state;
+    snprintf(beside, sizeof(beside), "%s.old", path);
+    for (size_t i = 0; i < TD_LEN(cases); i++) {
+        struct csv_cut cut;
+        struct error err;
+        csv_t *csv;
+        char *old;
+        size_t length;
+
+        put(cases[i].was);
+        csv = open_to(2, &cut);
+        assert_true(cut.translated && cut.later == cases[i].later && cut.damaged == cases[i].damaged);
+        csv_close(&csv);
+        assert_text(cases[i].is);
+        assert_ok(fs_read_file(beside, 1000, &old, &length, &err), err);
+        assert_string_equal(old, cases[i].was);
+        free(old);
+        csv = open_to(2, &cut); /* once and for all */
+        assert_false(cut.translated);
+        csv_close(&csv);
+        assert_text(cases[i].is);
+    }
+}
+
+static void another_kind_of_file_is_refused(void **state)
 {
     struct error err = {0};
     csv_t *csv;
 
     (void)state;
-    put("step,reward\n1,1\n");
+    put("iteration,reward,loss\n1,1,1\n");
     assert_int_equal(csv_open(&csv, path, columns, 3, 0, NULL, &err), TD_EFOREIGN);
     assert_null(csv);
-    assert_text("step,reward\n1,1\n");
+    assert_text("iteration,reward,loss\n1,1,1\n");
     assert_int_equal(csv_open(&csv, "no/such/folder/x.csv", columns, 3, 0, NULL, &err), TD_ENOTFOUND);
 }
 
@@ -218,7 +257,8 @@ int main(void)
         cmocka_unit_test_setup(lines_read_back_exactly, fresh_file),
         cmocka_unit_test_setup(opening_again_goes_on_and_cuts_back, fresh_file),
         cmocka_unit_test_setup(torn_and_damaged_lines_do_not_stop_a_run, fresh_file),
-        cmocka_unit_test_setup(other_columns_are_refused, fresh_file),
+        cmocka_unit_test_setup(a_file_of_an_earlier_version_is_taken_over, fresh_file),
+        cmocka_unit_test_setup(another_kind_of_file_is_refused, fresh_file),
         cmocka_unit_test_setup(a_full_disk_leaves_whole_lines, fresh_file),
         cmocka_unit_test_setup(loading_survives_any_bytes, fresh_file),
         cmocka_unit_test(the_columns_are_those_of_the_reference_and_more),

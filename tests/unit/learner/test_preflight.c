@@ -1,9 +1,11 @@
 #include <unistd.h>
 
+#include "common/env/tasks.h"
 #include "common/net/channel.h"
 #include "common/util/fs.h"
 #include "learner/coordinator.h"
 #include "learner/preflight.h"
+#include "learner/settings.h"
 #include "tests/support/test.h"
 
 static struct config config_of(const char *const *words)
@@ -55,7 +57,7 @@ static int look(const char *dir, const char *word, uint64_t run_id, struct prefl
     snprintf(run.dir, sizeof(run.dir), "%s", dir);
     run.config = config_of((const char *const[]){word, NULL});
     assert_ok(env_find("toy", &env, err), *err);
-    return preflight_replay(replay, &run, &env, 0, err);
+    return preflight_replay(replay, &run, &env, NULL, 0, err);
 }
 
 static void a_store_must_be_the_runs_own(void **state)
@@ -95,10 +97,41 @@ static void a_store_must_be_the_runs_own(void **state)
     assert_true(replay.outlook.exists && replay.outlook.run_id == 7);
 }
 
+/* Rows of several tasks are stored without padding: what they need is counted so, as of the sets that are written down. */
+static void rows_are_counted_without_padding(void **state)
+{
+    struct config config = config_of((const char *const[]){"task=mt80", "disk_limit=1000", NULL});
+    struct run run = {.lock = -1};
+    struct env_spec env = {.obs_type = OBS_STATE, .obs_dim = 39, .action_dim = 6, .episode_length = 500};
+    const struct row_schema schema = {OBS_STATE, 39, 6};
+    char dir[FS_PATH_MAX];
+    struct store_config padded, store;
+    struct task_set tasks;
+    struct error err;
+    double each;
+
+    (void)state;
+    assert_ok(env_task_set(&tasks, &config, &err), err);
+    assert_int_equal(tasks.obs_dim, 39);
+    run.config = config;
+    snprintf(run.dir, sizeof(run.dir), "%s", test_folder());
+    assert_ok(preflight_store(&padded, dir, &run, &env, NULL, &err), err);
+    assert_int_equal(padded.row_bytes, 0);
+    assert_ok(preflight_store(&store, dir, &run, &env, &tasks, &err), err);
+    each = (double)store_bytes_needed(&schema, 1000000, store.row_bytes) * 1e-6;
+    print_message("%.0f bytes a row, %.0f padded\n", each, (double)store_bytes_needed(&schema, 1000000, padded.row_bytes) * 1e-6);
+    assert_true(each > 150 && each < 200); /* 155 are the rows themselves */
+    assert_true(store_bytes_needed(&schema, 1000000, 10000) == store_bytes_needed(&schema, 1000000, 0));
+    snprintf(run.config.obs, sizeof(run.config.obs), "rgb");
+    assert_int_equal(settings_row_bytes(&run.config, &tasks), 0);
+    task_set_release(&tasks);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(addresses_that_cannot_be_listened_on),
+        cmocka_unit_test(rows_are_counted_without_padding),
         cmocka_unit_test(a_store_must_be_the_runs_own),
     };
 

@@ -85,7 +85,7 @@ static store_t *open_replay(const struct fixture *f, char dir[FS_PATH_MAX])
     struct error err = {0};
     store_t *store;
 
-    assert_ok(preflight_store(&config, dir, &f->run, &f->env, &err), err);
+    assert_ok(preflight_store(&config, dir, &f->run, &f->env, NULL, &err), err);
     assert_ok(store_open(&store, &config, &err), err);
     return store;
 }

@@ -85,7 +85,7 @@ static void a_million_frames_fit_in_13_gigabytes(void **state)
                   (double)used / (10.0 * EPISODE), FRAME, ((double)disk_of(dir) - (double)used) * 1e-6);
     assert_true(used < 12600 * 10 * EPISODE);
     assert_true(disk_of(dir) < used + (4 << 20)); /* however large the store: of one commit, and zeros ahead */
-    assert_true(store_bytes_needed(&schema, 1000000) < UINT64_C(13000000000));
+    assert_true(store_bytes_needed(&schema, 1000000, 0) < UINT64_C(13000000000));
     store_close(&store);
     free(rows);
 }

@@ -239,14 +239,14 @@ static void looking_refuses_the_same_and_makes_nothing(void **state)
     (void)state;
     assert_ok(store_look(&outlook, &config, &err), err);
     assert_false(outlook.exists);
-    assert_true(outlook.needed_bytes == store_bytes_needed(&schema, config.rows) && outlook.free_bytes > 0);
+    assert_true(outlook.needed_bytes == store_bytes_needed(&schema, config.rows, 0) && outlook.free_bytes > 0);
     snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(dir, '/') - dir), dir);
     assert_int_not_equal(access(parent, F_OK), 0);
     config.rows = 1000000000000ull;
     assert_int_equal(store_look(&outlook, &config, &err), TD_EFULL);
     config.used = 100; /* of a map that is never full: extending the run may fill it */
     assert_ok(store_look(&outlook, &config, &err), err);
-    assert_true(outlook.needed_bytes == store_bytes_needed(&schema, 100));
+    assert_true(outlook.needed_bytes == store_bytes_needed(&schema, 100, 0));
     config = config_for(dir);
     config.bytes_limit = 1000;
     assert_int_equal(store_look(&outlook, &config, &err), TD_EFULL);
