@@ -102,13 +102,15 @@ static void on_repeat(void *context)
 {
     struct request *request = context;
     uint64_t waited_ms = clock_ms() - request->started_ms;
+    const char *why = request->post != NULL ? post_trouble(request->post) : NULL;
 
     if (request->run_dir != NULL) {
         watch_local(request, waited_ms);
     } else if (waited_ms >= PATIENCE_MS) {
-        char sentence[CHANNEL_ADDRESS_MAX + 80];
+        char sentence[CHANNEL_ADDRESS_MAX + 300];
 
-        snprintf(sentence, sizeof(sentence), "tdmpc2 stop: no learner answers at %s", request->address);
+        snprintf(sentence, sizeof(sentence), "tdmpc2 stop: no learner answers at %s%s%s", request->address,
+                 why != NULL ? ": " : "", why != NULL ? why : "");
         finish(request, TD_EXIT_GAVE_UP, sentence);
         return;
     }
@@ -145,6 +147,7 @@ static int run_request(struct request *request, bool insecure, const char *keys,
     struct post_options options = {.process = process_random_id(),
                                    .run = request->run_id,
                                    .insecure = insecure,
+                                   .silent = true,
                                    .on_message = on_message,
                                    .context = request};
     struct peer peer = {.port = PORT_CONTROL};

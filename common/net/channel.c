@@ -318,6 +318,7 @@ void channel_close_linger(channel_t **out, int linger_ms)
     loop_assert_owner(channel->loop);
     remove_file(channel);
     meter_close(&channel->meter);
+    handshake_leave(&channel->handshake, channel->wire.socket);
     wire_close(&channel->wire, linger_ms);
     channel->closed = true;
     uv_close((uv_handle_t *)&channel->more, handle_closed);
@@ -492,6 +493,8 @@ int channel_connect(channel_t *channel, const char *address, struct error *err)
     if (strchr(address, '*') != NULL)
         return error_set(err, TD_EINVAL, "cannot connect to %s: name the host and the port", address);
     prepare_address(channel, address, plain);
+    if (!address_is_ipc(address)) /* unwatched it works as well, and says less */
+        handshake_watch(&channel->handshake, zeromq.context, channel->wire.socket);
     if (zmq_connect(channel->wire.socket, plain) != 0)
         return error_set(err, TD_EINVAL, "cannot connect to %s: %s", address, zmq_strerror(errno));
     return TD_OK;
@@ -507,10 +510,17 @@ int channel_reconnect(channel_t *channel, const char *address, struct error *err
         return rc;
     if ((rc = wire_open(&channel->wire, channel, err)) != TD_OK)
         return rc; /* the old one stays */
+    handshake_leave(&channel->handshake, old.socket);
     wire_close(&old, 0);
     if (channel->blocked) /* the new queue is empty */
         uv_timer_start(&channel->retry, channel_retry_due, 0, 0);
     return channel_connect(channel, address, err);
+}
+
+const char *channel_trouble(channel_t *channel)
+{
+    loop_assert_owner(channel->loop);
+    return handshake_trouble(&channel->handshake, channel->security == SECURITY_CLIENT, clock_ms());
 }
 
 struct channel_counters channel_counters(const channel_t *channel)

@@ -153,6 +153,12 @@ void channel_blob_release(channel_blob_t **blob);
 /* Inside on_message: whose key the message came with. False: over ipc, or without keys. */
 bool channel_speaker(const channel_t *channel, struct identity *who);
 
+/*
+ * Why the other side of a channel that connects over tcp does not shake hands (handshake.h); NULL: it does, or is not
+ * there. To be asked every 500 ms.
+ */
+const char *channel_trouble(channel_t *channel);
+
 struct channel_counters channel_counters(const channel_t *channel);
 
 /*

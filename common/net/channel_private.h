@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "common/net/channel.h"
+#include "common/net/handshake.h"
 #include "common/net/meter.h"
 #include "common/util/log.h"
 
@@ -40,6 +41,7 @@ struct channel {
     unsigned removals;        /* keys gone from the list when a PUB last began to listen */
     bool rebinding;           /* a PUB: its address is not free again yet */
     struct log_limit log_unheard;
+    struct handshake handshake; /* of a channel that connects over tcp */
     meter_t *meter;           /* of a channel that listens on tcp, else NULL */
     char address[ADDRESS_MAX];
     dev_t device;     /* of the file that an ipc address made; ZeroMQ leaves it behind */

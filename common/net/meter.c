@@ -7,16 +7,19 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <arpa/inet.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <zmq.h>
 
+#include "common/net/handshake.h"
 #include "common/util/clock.h"
 #include "common/util/log.h"
 
 #define HEARTBEAT_RATE 128  /* bytes a second that are no frames: ZeroMQ's own pings, generously */
 #define GREETING       8192 /* and those before the first frame */
 #define BURST_S        2.0
+#define SAY_REFUSED_MS 10000
 
 struct connection {
     int fd;
@@ -46,7 +49,8 @@ struct meter {
     struct rate *rates;
     int rate_count, rate_room;
     uint64_t cuts;
-    struct log_limit log_cut;
+    uint32_t refused; /* why the handshake failed of the connection that is closed next; 0: none did */
+    struct log_limit log_cut, log_refused;
 };
 
 /* --- the table ------------------------------------------------------------------ */
@@ -91,7 +95,24 @@ static void remember(meter_t *meter, int fd)
     meter->list[meter->count++] = connection;
 }
 
-/* Who came and went since the last look. */
+/* Its handshake failed: who it was, as far as the address tells. */
+static void say_refused(meter_t *meter, int fd)
+{
+    const struct connection *connection = find(meter, fd);
+    char from[INET6_ADDRSTRLEN] = "?";
+
+    if (connection != NULL && connection->peer.ss_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)&connection->peer)->sin_addr, from, sizeof(from));
+    else if (connection != NULL && connection->peer.ss_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)&connection->peer)->sin6_addr, from, sizeof(from));
+    if (log_allow(&meter->log_refused, SAY_REFUSED_MS))
+        log_warn("a handshake failed", "why=\"%s\" at=%s from=%s repeats=%u",
+                 handshake_refusal(meter->refused, meter->options.guard != NULL), meter->options.name, from,
+                 meter->log_refused.suppressed_last);
+    meter->refused = 0;
+}
+
+/* Who came and went since the last look. ZeroMQ tells of a handshake that failed just before it closes. */
 static void read_events(meter_t *meter)
 {
     for (;;) {
@@ -104,6 +125,12 @@ static void read_events(meter_t *meter)
         if (zmq_recv(meter->monitor, &event, sizeof(event), ZMQ_DONTWAIT) != (int)sizeof(event))
             return;
         zmq_recv(meter->monitor, address, sizeof(address), ZMQ_DONTWAIT);
+        if (event.kind == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) {
+            meter->refused = event.value;
+            continue;
+        }
+        if (event.kind == ZMQ_EVENT_DISCONNECTED && meter->refused != 0)
+            say_refused(meter, (int)event.value);
         if (event.kind == ZMQ_EVENT_ACCEPTED)
             remember(meter, (int)event.value);
         else
@@ -362,7 +389,7 @@ int meter_open(meter_t **out, loop_t *loop, const struct meter_options *options,
         zmq_setsockopt(meter->monitor, ZMQ_RCVHWM, &none, sizeof(none)) != 0 || /* or ZeroMQ would wait for us */
         zmq_setsockopt(meter->monitor, ZMQ_LINGER, &none, sizeof(none)) != 0 ||
         zmq_socket_monitor(options->socket, address,
-                           ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) != 0 ||
+                           ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) != 0 ||
         zmq_connect(meter->monitor, address) != 0) {
         error_set(err, TD_EIO, "cannot watch who connects to the %s socket: %s", options->name, zmq_strerror(errno));
         meter_close(&meter);

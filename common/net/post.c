@@ -13,6 +13,8 @@
 #define LINES_MAX 72 /* a learner has one to each of its shards */
 #define QUEUE_IN 16  /* messages of one peer that wait to be read: what is beyond them waits at the peer */
 #define SLACK 4096   /* bytes that ZeroMQ's limit allows beyond the message's own */
+#define LOOK_MS 500      /* between two looks at handshakes */
+#define SAY_MS 30000     /* between two lines about the same one */
 #define SILENCE_MS 10000 /* a question unanswered for so long is asked over a new connection */
 
 /* One socket: bound (a port, over ipc or tcp) or connected (a port and an id). */
@@ -22,6 +24,7 @@ struct line {
     struct peer peer;            /* bound: port and local */
     char address[ADDRESS_MAX];
     uint64_t asked_ms;           /* connected: when the first message unanswered so far was sent; 0: none is */
+    struct log_limit log_refused;
     bool dropped;                /* while a message that came over it was handled */
 };
 
@@ -33,6 +36,7 @@ struct post {
     struct line *connected[LINES_MAX];
     int count;
     struct line *speaking;       /* while on_message runs: the line it came over */
+    loop_timer_t *look;          /* from the first connection over tcp on */
     uint64_t unsent;
     uint32_t shard;              /* whose key must answer at ingest ports */
     struct log_limit log_malformed;
@@ -248,6 +252,29 @@ void post_expect_shard(post_t *post, uint32_t shard)
     post->shard = shard;
 }
 
+/* Who is not let in learns why. */
+static void look(void *context)
+{
+    post_t *post = context;
+
+    for (int i = 0; i < post->count; i++) {
+        struct line *line = post->connected[i];
+        const char *why = channel_trouble(line->channel);
+
+        if (why != NULL && log_allow(&line->log_refused, SAY_MS))
+            log_warn("no handshake", "with=%s why=\"%s\" port=%s", line->address, why, port_name(line->peer.port));
+    }
+}
+
+const char *post_trouble(post_t *post)
+{
+    const char *why = NULL;
+
+    for (int i = 0; why == NULL && i < post->count; i++)
+        why = channel_trouble(post->connected[i]->channel);
+    return why;
+}
+
 int post_connect(post_t *post, const struct peer *peer, const char *address, struct error *err)
 {
     struct peer whole = {.port = peer->port, .local = address_is_ipc(address), .id = peer->id};
@@ -264,6 +291,9 @@ int post_connect(post_t *post, const struct peer *peer, const char *address, str
     rc = line_open(line, post, peer->port == PORT_ANNOUNCE ? CHANNEL_SUB : CHANNEL_DEALER, &whole, err);
     if (rc == TD_OK)
         rc = channel_connect(line->channel, address, err);
+    if (rc == TD_OK && !whole.local && !post->options.silent && post->look == NULL &&
+        (rc = loop_timer_start(&post->look, post->loop, LOOK_MS, LOOK_MS, look, post)) != TD_OK)
+        error_set(err, rc, "out of memory for a connection");
     if (rc != TD_OK) {
         line_drop(post, &line, 0);
         return rc;
@@ -371,6 +401,7 @@ void post_close(post_t **out, int linger_ms)
     for (int port = 0; port < PORTS; port++)
         for (int ipc = 0; ipc < 2; ipc++)
             channel_close_linger(&post->bound[port][ipc].channel, linger_ms);
+    loop_timer_close(&post->look);
     codec_destroy(&post->codec);
     free(post);
     *out = NULL;

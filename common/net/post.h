@@ -28,6 +28,7 @@ struct post_options {
     uint64_t process;   /* this process's random id: what ROUTERs know it by */
     uint64_t run;       /* named when a peer of another version is refused; 0: not known yet */
     bool insecure;
+    bool silent;        /* who asks post_trouble tells why hands are not shaken; else it is logged */
     guard_t *guard;     /* keys for everything over tcp; borrowed, or NULL */
     bool lockstep;      /* with a guard: an actor may report evaluations */
     metrics_t *metrics; /* or NULL */
@@ -70,6 +71,9 @@ const char *post_connected(const post_t *post, const struct peer *peer);
  * was sent to and has heard nothing for 10 s gets a new connection first, and loses what waits in the old one.
  */
 void post_send(post_t *post, const struct peer *peer, const struct message *message);
+
+/* Why one of the connections over tcp does not come about (handshake.h); NULL: no reason is known. Ask every 500 ms. */
+const char *post_trouble(post_t *post);
 
 /* Inside on_message: keep the memory of bulk frame `bulk` beyond it. NULL when out of memory. */
 channel_blob_t *post_take(post_t *post, int bulk);
