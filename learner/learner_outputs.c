@@ -146,8 +146,11 @@ static void carry_out(learner_t *learner, const struct coordinator_output *outpu
         log_write((enum log_level)output->log.level, output->log.text, "%s", "");
         break;
     case OUTPUT_EXIT:
-        learner->over = true;
-        learner_exit(learner, output->exit.code, output->exit.text);
+        learner->over = !learner->childless;
+        if (learner->childless)
+            learner_exit(learner, TD_EXIT_GAVE_UP, "tdmpc2-spawner, which starts this learner's children, was killed");
+        else
+            learner_exit(learner, output->exit.code, output->exit.text);
         break;
     case COMMAND_MODEL:
         build_model(learner, &output->spec);

@@ -83,6 +83,7 @@ struct learner {
     loop_timer_t *evaluator_again; /* its next start after exit code 4 */
     /* the end */
     bool over;    /* the coordinator has told all parts that it ends: nobody starts it again */
+    bool childless; /* the spawner was killed */
     bool exiting;
     int code;
     struct live_status status;

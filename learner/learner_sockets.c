@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/util/log.h"
+#include "common/util/spawner.h"
 #include "learner/learner_private.h"
 
 #define EVALUATOR_PATIENCE_MS 12000
@@ -191,6 +192,20 @@ static int start(child_t **out, learner_t *learner, const char *name, const char
     return child_start(out, learner->loop, &options, err);
 }
 
+/*
+ * Somebody killed the spawner, and with it shard and evaluator: no other can be forked from within the sandbox. What is
+ * left to do is a checkpoint, and an end after which whoever started this learner starts it again.
+ */
+static void end_without_spawner(learner_t *learner)
+{
+    if (!learner->childless)
+        log_error("tdmpc2-spawner, which starts this learner's children, was killed, and they with it: the learner writes a "
+                  "checkpoint and ends; nothing acknowledged is lost, started again it goes on");
+    learner->childless = true;
+    coordinator_terminate(learner->coordinator, loop_now_ms(learner->loop));
+    learner_drain(learner);
+}
+
 static void shard_ended(void *context, child_t *child, int code, const char *why)
 {
     learner_t *learner = context;
@@ -198,6 +213,10 @@ static void shard_ended(void *context, child_t *child, int code, const char *why
     (void)child;
     if (learner->exiting) {
         learner_stop_children(learner);
+        return;
+    }
+    if (spawner_lost()) {
+        end_without_spawner(learner);
         return;
     }
     coordinator_stop(learner->coordinator, loop_now_ms(learner->loop),
@@ -250,6 +269,8 @@ static void evaluator_ended(void *context, child_t *child, int code, const char 
     (void)child;
     if (learner->exiting) {
         learner_stop_children(learner);
+    } else if (spawner_lost()) {
+        end_without_spawner(learner);
     } else if (code == TD_EXIT_FENCED) {
         log_warn("another evaluator has this one's place; it tries again", "why=\"%s\"", why);
         if (loop_timer_start(&learner->evaluator_again, learner->loop, 5 * learner->settings.heartbeat_ms, 0,

@@ -140,7 +140,7 @@ static int spawn(bridge_link_t *link, const char *python, const char *run, int c
     snprintf(parent, sizeof(parent), "%d", (int)spawner_parent());
     if ((rc = spawner_spawn(&link->pid, &child)) != 0) {
         link->pid = 0;
-        return error_set_errno(err, rc == ENOENT || rc == EACCES ? TD_ESETUP : TD_EIO, rc, "cannot start %s", python);
+        return error_set(err, rc == ENOENT || rc == EACCES ? TD_ESETUP : TD_EIO, "cannot start %s: %s", python, spawner_explain(rc));
     }
     /* its number is its own until spawner_ended has said that it is gone */
     if ((link->ended = (int)syscall(SYS_pidfd_open, link->pid, 0)) < 0)

@@ -53,7 +53,7 @@ static int start_ffmpeg(video_t *video, int input, struct error *err)
     failed = spawner_spawn(&video->pid, &spawn);
     if (failed == ENOENT)
         return error_set(err, TD_ENOTFOUND, "no video: ffmpeg is not installed (apt-get install ffmpeg)");
-    return failed == 0 ? TD_OK : error_set_errno(err, TD_EIO, failed, "no video: cannot start ffmpeg");
+    return failed == 0 ? TD_OK : error_set(err, TD_EIO, "no video: cannot start ffmpeg: %s", spawner_explain(failed));
 }
 
 int video_open(video_t **out, const char *path, const char *gif, struct error *err)

@@ -97,5 +97,9 @@ const char *handshake_refusal(uint32_t error, bool with_keys)
         return with_keys ? "it has no key: parts that join here need keys=DIR" : "it uses keys, and this part was started without";
     if (error == ZMQ_PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC)
         return "it takes this part for another one: its list of allowed keys is of another run, or old";
+    if (error == HANDSHAKE_BROKEN && with_keys)
+        return "it left before it was done: a part without keys or with those of another run, or no part at all";
+    if (error == HANDSHAKE_BROKEN)
+        return "it left before it was done: a part that was given keys=, or no part at all";
     return "it does not speak as a part of a run does";
 }

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define HANDSHAKE_BROKEN  1    /* the other side left */
 #define HANDSHAKE_LONG_MS 1500 /* kept open for so long, it was left waiting */
 
 struct handshake {
@@ -39,7 +40,7 @@ void handshake_leave(struct handshake *handshake, void *socket);
  */
 const char *handshake_trouble(struct handshake *handshake, bool with_keys, uint64_t now_ms);
 
-/* Why one that came in failed, for the log of the side that listens: a ZMQ_PROTOCOL_ERROR_... */
+/* Why one that came in failed, for the log of the side that listens: a ZMQ_PROTOCOL_ERROR_..., or HANDSHAKE_BROKEN. */
 const char *handshake_refusal(uint32_t error, bool with_keys);
 
 #endif

@@ -100,7 +100,12 @@ static void say_refused(meter_t *meter, int fd)
 {
     const struct connection *connection = find(meter, fd);
     char from[INET6_ADDRSTRLEN] = "?";
+    bool waited = connection != NULL && clock_ms() - connection->since_ms > HANDSHAKE_LONG_MS;
 
+    if (meter->refused == HANDSHAKE_BROKEN && waited) { /* the guard has said why, or the loop was held up by a flood */
+        meter->refused = 0;
+        return;
+    }
     if (connection != NULL && connection->peer.ss_family == AF_INET)
         inet_ntop(AF_INET, &((const struct sockaddr_in *)&connection->peer)->sin_addr, from, sizeof(from));
     else if (connection != NULL && connection->peer.ss_family == AF_INET6)
@@ -125,8 +130,8 @@ static void read_events(meter_t *meter)
         if (zmq_recv(meter->monitor, &event, sizeof(event), ZMQ_DONTWAIT) != (int)sizeof(event))
             return;
         zmq_recv(meter->monitor, address, sizeof(address), ZMQ_DONTWAIT);
-        if (event.kind == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) {
-            meter->refused = event.value;
+        if (event.kind == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL || event.kind == ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) {
+            meter->refused = event.kind == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL ? event.value : HANDSHAKE_BROKEN;
             continue;
         }
         if (event.kind == ZMQ_EVENT_DISCONNECTED && meter->refused != 0)
@@ -389,7 +394,8 @@ int meter_open(meter_t **out, loop_t *loop, const struct meter_options *options,
         zmq_setsockopt(meter->monitor, ZMQ_RCVHWM, &none, sizeof(none)) != 0 || /* or ZeroMQ would wait for us */
         zmq_setsockopt(meter->monitor, ZMQ_LINGER, &none, sizeof(none)) != 0 ||
         zmq_socket_monitor(options->socket, address,
-                           ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL) != 0 ||
+                           ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+                               ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL) != 0 ||
         zmq_connect(meter->monitor, address) != 0) {
         error_set(err, TD_EIO, "cannot watch who connects to the %s socket: %s", options->name, zmq_strerror(errno));
         meter_close(&meter);

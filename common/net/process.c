@@ -214,7 +214,7 @@ int process_spawn(process_t **out, loop_t *loop, const struct process_options *o
     rc = spawner_running() ? spawn_there(process, loop, path, argv, env, log)
                            : spawn(process, loop, path, argv, env, log);
     if (rc != 0) {
-        rc = error_set(err, TD_EIO, "cannot start %s: %s", path, uv_strerror(rc));
+        rc = error_set(err, TD_EIO, "cannot start %s: %s", path, rc == -EOWNERDEAD ? spawner_explain(-rc) : uv_strerror(rc));
         if (spawner_running())
             free(process);
         else

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,6 +37,7 @@ static struct {
     pthread_mutex_t lock;
     pid_t pid;              /* 0: not running */
     int socket;
+    bool lost;              /* it does not answer any more */
 } spawner = {.lock = PTHREAD_MUTEX_INITIALIZER, .socket = -1};
 
 /* --- doing it ------------------------------------------------------------------ */
@@ -47,6 +50,33 @@ static int set_actions(posix_spawn_file_actions_t *actions, const struct spawn *
         rc = spawn->fds[i] < 0 ? posix_spawn_file_actions_addopen(actions, i, "/dev/null", i == 0 ? O_RDONLY : O_WRONLY, 0)
                                : posix_spawn_file_actions_adddup2(actions, spawn->fds[i], i);
     return rc != 0 ? rc : posix_spawn_file_actions_addclosefrom_np(actions, spawn->fd_count);
+}
+
+/* Of the spawner: who may have to be continued. Grows as needed; a child too many is not. */
+static struct {
+    pid_t *list;
+    int count, room;
+} children;
+
+static void child_started(pid_t pid)
+{
+    if (children.count == children.room) {
+        int room = 2 * children.room + 16;
+        pid_t *grown = realloc(children.list, (size_t)room * sizeof(*grown));
+
+        if (grown == NULL)
+            return;
+        children.list = grown;
+        children.room = room;
+    }
+    children.list[children.count++] = pid;
+}
+
+static void child_reaped(pid_t pid)
+{
+    for (int i = 0; i < children.count; i++)
+        if (children.list[i] == pid)
+            children.list[i--] = children.list[--children.count];
 }
 
 /* posix_spawn: no copy of this process's memory, whatever its size. */
@@ -211,12 +241,16 @@ static bool serve_one(int socket)
     raise_fds(fds, fd_count);
     if (order.kind == ORDER_ENDED) {
         answer.code = ended_here(order.pid, &answer.status);
+        if (answer.code)
+            child_reaped(order.pid);
     } else {
         text = malloc((size_t)order.bytes + 1);
         if (text == NULL || !take(socket, text, order.bytes, NULL, NULL))
             return false;
         text[order.bytes] = '\0';
         carry_out(&order, text, fds, fd_count, &answer);
+        if (answer.code == 0)
+            child_started(answer.pid);
         free(text);
     }
     good = put(socket, &answer, sizeof(answer), NULL, 0);
@@ -237,31 +271,58 @@ static void rename_it(int argc, char **argv)
     prctl(PR_SET_NAME, "tdmpc2-spawner");
 }
 
-static void __attribute__((noreturn)) live(int socket, pid_t parent, int argc, char **argv)
+/* Orders, until the daemon is gone. `above` is its own parent, if it follows that, else 0. */
+static void serve(int socket, pid_t parent, pid_t above)
+{
+    struct pollfd ends[] = {
+        {socket, POLLIN, 0},
+        {(int)syscall(SYS_pidfd_open, parent, 0), POLLIN, 0}, /* -1 before Linux 5.3: the socket's end tells as well */
+        {above == 0 ? -1 : (int)syscall(SYS_pidfd_open, above, 0), POLLIN, 0},
+    };
+
+    while (ends[1].revents == 0) {
+        if (poll(ends, 3, -1) < 0 && errno != EINTR)
+            return;
+        if (ends[2].revents != 0) { /* the signal of that waits for it */
+            kill(parent, SIGCONT);
+            close(ends[2].fd);
+            ends[2].fd = -1;
+            ends[2].revents = 0;
+        }
+        if (ends[0].revents != 0 && !serve_one(socket))
+            return;
+    }
+}
+
+static void __attribute__((noreturn)) live(int socket, pid_t parent, pid_t above, int argc, char **argv)
 {
     signal(SIGINT, SIG_IGN); /* a terminal's; it goes when its parent goes */
     signal(SIGTERM, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     signal(SIGPIPE, SIG_IGN);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    prctl(PR_SET_PDEATHSIG, SIGCONT); /* it may be stopped itself */
     rename_it(argc, argv);
     if (getppid() == parent)
-        while (serve_one(socket))
-            ;
+        serve(socket, parent, above);
+    for (int i = 0; i < children.count; i++)
+        kill(children.list[i], SIGCONT);
     _exit(0);
 }
 
 int spawner_start(int argc, char **argv, struct error *err)
 {
     int ends[2];
-    pid_t parent = getpid(), child;
+    pid_t parent = getpid(), above = getppid(), child;
+    int follows = 0;
 
+    if (prctl(PR_GET_PDEATHSIG, &follows) != 0 || follows == 0)
+        above = 0;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return error_set_errno(err, TD_EIO, errno, "cannot make a socket for starting processes");
     child = fork();
     if (child == 0) {
         close(ends[0]);
-        live(ends[1], parent, argc, argv);
+        live(ends[1], parent, above, argc, argv);
     }
     close(ends[1]);
     if (child < 0) {
@@ -285,6 +346,21 @@ pid_t spawner_parent(void)
     return spawner.pid != 0 ? spawner.pid : getpid();
 }
 
+bool spawner_lost(void)
+{
+    bool lost;
+
+    pthread_mutex_lock(&spawner.lock);
+    lost = spawner.lost;
+    pthread_mutex_unlock(&spawner.lock);
+    return lost;
+}
+
+const char *spawner_explain(int code)
+{
+    return code == EOWNERDEAD ? "tdmpc2-spawner, the process that starts this one's children, was killed" : strerror(code);
+}
+
 /* False: it is gone. */
 static bool ask(const struct order *order, const char *text, const int *fds, int fd_count, struct answer *answer)
 {
@@ -294,6 +370,7 @@ static bool ask(const struct order *order, const char *text, const int *fds, int
     good = put(spawner.socket, order, sizeof(*order), fds, fd_count) &&
            (order->bytes == 0 || put(spawner.socket, text, order->bytes, NULL, 0)) &&
            take(spawner.socket, answer, sizeof(*answer), NULL, NULL);
+    spawner.lost |= !good;
     pthread_mutex_unlock(&spawner.lock);
     return good;
 }
@@ -335,7 +412,7 @@ static int spawn_there(pid_t *pid, const struct spawn *spawn)
         else
             fds[fd_count++] = spawn->fds[i];
     if (!ask(&order, text, fds, fd_count, &answer))
-        answer = (struct answer){.code = EPIPE};
+        answer = (struct answer){.code = EOWNERDEAD};
     free(text);
     *pid = answer.pid;
     return answer.code;

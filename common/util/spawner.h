@@ -6,8 +6,10 @@
  * gives anything up, reads a message or has a second thread; from then on children are started there, by its
  * orders, over a socket that nobody else has. It holds nothing of the daemon's memory and reads nothing else.
  *
- * The children's parent is the spawner. It dies at once when the daemon does, and they with it, if they asked
- * to follow their parent (PR_SET_PDEATHSIG), as all of ours do.
+ * The children's parent is the spawner. It ends at once when the daemon does, and they with it, if they asked
+ * to follow their parent (PR_SET_PDEATHSIG), as all of ours do. A process that is stopped (SIGSTOP, Ctrl-Z) hears no
+ * signal of its parent's death: so the spawner continues its children before it ends, and continues the daemon when
+ * the daemon's own parent, if it follows that, has died.
  *
  * Without spawner_start the same functions work in this process.
  *
@@ -39,8 +41,14 @@ bool spawner_running(void);
 /* What a child sees as its parent. */
 pid_t spawner_parent(void);
 
-/* 0 and its pid, or an errno. */
+/* 0 and its pid, or an errno; EOWNERDEAD: the spawner was killed, and all that it had started went with it. */
 int spawner_spawn(pid_t *pid, const struct spawn *spawn);
+
+/* Was it killed? Nothing can be started any more; as far as it was noticed, when something was to be. */
+bool spawner_lost(void);
+
+/* What spawner_spawn's errno means, in words. */
+const char *spawner_explain(int code);
 
 /*
  * Has it ended? Never waits. What is left of its session is killed, its status (waitpid's) handed over and

@@ -311,6 +311,49 @@ static void the_front_dies(void **state)
     live_checkpoint(&live);
 }
 
+/* The learner's child that starts shard and evaluator. */
+static pid_t spawner_of(const struct live *live)
+{
+    char path[64], text[200] = "";
+    FILE *in;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)live_part(live, "learner", 0, 0),
+             (int)live_part(live, "learner", 0, 0));
+    in = fopen(path, "r");
+    assert_non_null(in);
+    assert_non_null(fgets(text, sizeof(text), in));
+    fclose(in);
+    return (pid_t)strtol(text, NULL, 10);
+}
+
+/*
+ * Somebody kills the spawner: shard and evaluator go with it, and no other can be had from within the sandbox. The
+ * learner says so, keeps what it has and is started again. Then `train` is killed while an actor is stopped.
+ */
+static void the_spawner_is_killed_and_a_stopped_actor_does_not_stay(void **state)
+{
+    struct live live;
+    pid_t learner;
+
+    (void)state;
+    live_init(&live, "spawner", false);
+    live_train(&live, "task=toy", "seed_steps=200", "evaluator=off", "actors=1", "steps=1000000", NULL);
+    live_await(&live, "learner", 0, "updates", 250, LIVE_START_MS);
+    learner = live_part(&live, "learner", 0, 0);
+    kill(spawner_of(&live), SIGKILL);
+    live_part(&live, "learner", 0, learner);
+    live_rises(&live, "learner", 0, "updates", 50, LIVE_START_MS);
+    live_check(&live, live_count(&live, "learner.log", "msg=\"tdmpc2-spawner, which starts this learner's children, was killed") == 1,
+               "it is not said");
+    live_check(&live, live_count(&live, "learner.log", "pipe") == 0, "a broken pipe is said");
+    live_check(&live, live_says(live.out, "starting learner again"), "train does not say that it goes on");
+    live_check(&live, live_count(&live, "learner.log", "msg=\"checkpoint written\"") > 0, "no checkpoint was written");
+    kill(live_part(&live, "actor", 0, 0), SIGSTOP);
+    kill(live.pid, SIGKILL);
+    assert_int_equal(live_wait(live.pid, 2000), 128 + SIGKILL);
+    live_no_orphans(&live, STOP_MS);
+}
+
 /* The same command goes on with what is whole of a file that was cut short. */
 static void a_damaged_replay_does_not_end_a_run(void **state)
 {
@@ -401,6 +444,7 @@ int main(void)
         cmocka_unit_test_teardown(a_last_checkpoint_that_cannot_be_written, live_cleanup),
         cmocka_unit_test_teardown(a_last_checkpoint_that_can_be_written_later, live_cleanup),
         cmocka_unit_test_teardown(the_front_dies, live_cleanup),
+        cmocka_unit_test_teardown(the_spawner_is_killed_and_a_stopped_actor_does_not_stay, live_cleanup),
         cmocka_unit_test_teardown(a_damaged_replay_does_not_end_a_run, live_cleanup),
         cmocka_unit_test_teardown(damage_in_use_is_told, live_cleanup),
     };

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -140,7 +141,9 @@ static void killed_spawner(void)
 
     MUST(spawner_start(1, argv, &err) == TD_OK);
     kill(spawner_parent(), SIGKILL);
-    MUST(spawner_spawn(&pid, &spawn) == EPIPE);
+    MUST(!spawner_lost());
+    MUST(spawner_spawn(&pid, &spawn) == EOWNERDEAD && spawner_lost());
+    MUST(strstr(spawner_explain(EOWNERDEAD), "was killed") != NULL && strcmp(spawner_explain(ENOENT), strerror(ENOENT)) == 0);
     MUST(spawner_ended(12345, &status));
 }
 
@@ -154,6 +157,83 @@ static void dying_parent(void)
     pid = spawner_parent();
     MUST(write(9, &pid, sizeof(pid)) == (ssize_t)sizeof(pid));
     raise(SIGKILL);
+}
+
+/* A line of pids: this one follows the test's child, has a spawner, and a child of that which asked to follow. */
+static void stopped_family(void)
+{
+    char name[64] = "test_spawner", *argv[] = {name, NULL};
+    struct error err = {0};
+    pid_t pids[3] = {getpid()};
+
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    MUST(spawner_start(1, argv, &err) == TD_OK);
+    pids[1] = spawner_parent();
+    pids[2] = shell("exec sleep 60", (const int[3]){-1, -1, -1}, 3);
+    MUST(write(9, pids, sizeof(pids)) == (ssize_t)sizeof(pids));
+    for (;;)
+        pause();
+}
+
+static char state_of(pid_t pid)
+{
+    char path[64], text[300] = "";
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    if ((fd = open(path, O_RDONLY)) < 0)
+        return 0;
+    if (read(fd, text, sizeof(text) - 1) <= 0)
+        text[0] = 0;
+    close(fd);
+    return strrchr(text, ')') != NULL ? strrchr(text, ')')[2] : 0;
+}
+
+static void ends_soon(pid_t pid, int *status)
+{
+    for (int i = 0; i < 5000; i++) {
+        if (waitpid(pid, status, WNOHANG) == pid)
+            return;
+        usleep(1000);
+    }
+    fail_msg("process %d is still there, state %c", (int)pid, state_of(pid));
+}
+
+/* Stopped, all three, when the one above is killed: none stays, and the last is not left stopped. */
+static void who_is_stopped_notices_too(void **state)
+{
+    int ends[2], status;
+    pid_t above, pids[3];
+
+    (void)state;
+    assert_int_equal(prctl(PR_SET_CHILD_SUBREAPER, 1), 0); /* the orphans are ours */
+    assert_int_equal(pipe(ends), 0);
+    above = fork();
+    if (above == 0) {
+        if (fork() == 0) {
+            dup2(ends[1], 9);
+            stopped_family();
+        }
+        for (;;)
+            pause();
+    }
+    assert_int_equal(read(ends[0], pids, sizeof(pids)), sizeof(pids));
+    kill(pids[2], SIGSTOP);
+    kill(pids[0], SIGSTOP);
+    while (state_of(pids[0]) != 'T' || state_of(pids[2]) != 'T')
+        usleep(1000);
+    kill(above, SIGKILL);
+    assert_int_equal(waitpid(above, &status, 0), above);
+    ends_soon(pids[0], &status);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    ends_soon(pids[1], &status);
+    for (int i = 0; i < 3000 && state_of(pids[2]) == 'T'; i++)
+        usleep(1000);
+    assert_int_not_equal(state_of(pids[2]), 'T'); /* `sleep` does not follow its parent, but goes on */
+    kill(pids[2], SIGKILL);
+    assert_int_equal(waitpid(pids[2], &status, 0), pids[2]);
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static void it_works_with_and_without(void **state)
@@ -193,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_works_with_and_without),
         cmocka_unit_test(it_goes_with_its_parent),
+        cmocka_unit_test(who_is_stopped_notices_too),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
