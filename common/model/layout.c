@@ -7,6 +7,8 @@
 
 #define ALIGN_FLOATS 16
 
+size_t model_half_least = MODEL_HALF_LEAST;
+
 /* One part's chain: `hidden` NormedLinear+Mish layers, then the last layer. */
 struct shape {
     const char *prefix;
@@ -77,7 +79,8 @@ static void add_tensor(struct model_layout *layout, enum model_part part, const 
             tensor->count *= (size_t)sizes[i];
         }
     *end += aligned(tensor->count);
-    tensor->matrix = layer >= 0 && tensor->dims < 4 && strcmp(field, "weight") == 0;
+    tensor->matrix = layer >= 0 && tensor->dims < 4 && strcmp(field, "weight") == 0 &&
+                     tensor->count / (size_t)(sizes[0] > 0 ? sizes[0] : 1) >= model_half_least;
     if (part < MODEL_TARGET_Q) {
         size_t *half = tensor->matrix ? &layout->half_matrices : &layout->half_floats;
 
@@ -185,10 +188,11 @@ static struct mlp view_part(const struct model_layout *layout, const float *memo
         layer->stride = (size_t)layer->in;
         layer->activation = i < shape.hidden ? NN_MISH : shape.last;
         layer->group = dims->simnorm_dim;
-        if (half)
-            layer->weight_half = halves_at(layout, memory, tensor++);
+        if (half && tensor->matrix)
+            layer->weight_half = halves_at(layout, memory, tensor);
         else
-            layer->weight = memory + tensor++->offset;
+            layer->weight = floats_at(memory, half, tensor);
+        tensor++;
         layer->bias = floats_at(memory, half, tensor++);
         if (layer->activation != NN_IDENTITY) {
             layer->gain = floats_at(memory, half, tensor++);

@@ -94,10 +94,12 @@ void mlp_panels_init(struct mlp_panels *panels, const struct mlp *mlp, int heads
         const struct nn_layer *layer = &mlp->layer[l];
         int back = l == 0 ? MLP_PACK_INPUT : MLP_PACK_BACKWARD;
 
-        if (what & MLP_PACK_FORWARD)
+        bool half = (what & MLP_PACK_HALF) && layer->weight_half != NULL;
+
+        if ((what & MLP_PACK_FORWARD) || ((what & MLP_PACK_HALF) && !half))
             panels->forward[l] =
                 arena_floats(arena, (size_t)heads * gemm_packed_floats(layer->out, layer->in));
-        if (what & MLP_PACK_HALF)
+        if (half)
             panels->half[l] =
                 arena_alloc(arena, (size_t)heads * gemm_packed_floats(layer->out, layer->in), sizeof(uint16_t));
         if (what & back)

@@ -74,7 +74,7 @@ enum mlp_pack {
     MLP_PACK_FORWARD = 1,  /* for forward passes */
     MLP_PACK_BACKWARD = 2, /* for gradients between layers */
     MLP_PACK_INPUT = 4,    /* for the gradient at the chain's input */
-    MLP_PACK_HALF = 8,     /* as FORWARD, of weights stored as bfloat16, and stored so */
+    MLP_PACK_HALF = 8,     /* as FORWARD, of weights stored as bfloat16 stored so */
 };
 
 struct mlp_panels {

@@ -239,7 +239,10 @@ static int make_memory(struct mppi *mppi, size_t *bytes)
     if (layout == NULL)
         return rc;
     model_layout_init(layout, &mppi->dims);
-    model_views(layout, nowhere, mppi->part); /* for their sizes */
+    if (mppi->config.half) /* for their sizes */
+        model_half_views(layout, nowhere, mppi->part);
+    else
+        model_views(layout, nowhere, mppi->part);
     mlp_floats = mlp_floats_of(mppi->part);
     arena_measure(&measure);
     lay_out(mppi, &measure, layout, mlp_floats);

@@ -287,6 +287,27 @@ static void derived_options_are_the_references(void **state)
     assert_int_equal(derive_capacity(&config), 1000000);
 }
 
+/* Small Linears stay float: of the reference's sizes no more than 1 % of what acts. */
+static void half_storage_is_half(void **state)
+{
+    static const int sizes[] = {1, 5, 19, 48, 317};
+    static struct model_layout layout;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(sizes); i++) {
+        struct model_dims dims = dims_of(sizes[i], true);
+        double share;
+
+        model_layout_init(&layout, &dims);
+        share = (double)model_half_bytes(&layout) / (double)(model_acting_floats(&layout) * sizeof(float));
+        print_message("model_size=%d: %.3f\n", sizes[i], share);
+        assert_true(share > 0.5 && share < 0.52);
+    }
+    assert_false(model_layout_find(&layout, "_encoder.state.0.weight") == NULL);
+    assert_true(model_layout_find(&layout, "_dynamics.1.weight")->matrix && model_layout_find(&layout, "_Qs.params.2.weight")->matrix);
+    assert_false(model_layout_find(&layout, "_pi.2.bias")->matrix || model_layout_find(&layout, "_termination.2.weight")->matrix);
+}
+
 /* Half storage made in parts of any length is the one made at once, and comes back as the nearest bfloat16s. */
 static void half_storage_is_made_in_parts(void **state)
 {
@@ -340,6 +361,7 @@ int main(void)
         cmocka_unit_test(convolutions_begin_as_the_references),
         cmocka_unit_test(impossible_sizes_are_refused),
         cmocka_unit_test(derived_options_are_the_references),
+        cmocka_unit_test(half_storage_is_half),
         cmocka_unit_test(half_storage_is_made_in_parts),
     };
 
