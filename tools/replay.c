@@ -198,17 +198,22 @@ static void print_report(const struct verify_report *report, bool json)
 {
     if (json) {
         printf("{\"clean\":%s,\"episodes\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"rows\":%" PRIu64
-               ",\"bytes\":%" PRIu64 ",\"bad_segments\":%" PRIu64 ",\"missing_segments\":%" PRIu64
+               ",\"open_rows\":%" PRIu64 ",\"whole_episodes\":%" PRIu64 ",\"whole_rows\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"bad_segments\":%" PRIu64 ",\"missing_segments\":%" PRIu64
                ",\"stray_segments\":%" PRIu64 ",\"bad_appends\":%" PRIu64 ",\"damaged_episodes\":%" PRIu64
                ",\"bad_records\":%" PRIu64
                "}\n",
                verify_clean(report) ? "true" : "false", report->episodes, report->segments, report->rows,
+               report->open_rows, report->whole, report->whole_rows,
                report->bytes, report->bad, report->missing, report->stray, report->bad_open,
                report->damaged, report->bad_records);
         return;
     }
     printf("read %" PRIu64 " episodes, %" PRIu64 " segments, %" PRIu64 " rows, %.1f MB\n",
            report->episodes, report->segments, report->rows, (double)report->bytes * 1e-6);
+    if (report->open_rows > 0 || report->whole < report->episodes)
+        printf("an export has %" PRIu64 " rows of %" PRIu64 " episodes: without %" PRIu64 " rows of episodes under way, and %"
+               PRIu64 " damaged episodes\n",
+               report->whole_rows, report->whole, report->open_rows, report->episodes - report->whole);
     if (verify_clean(report)) {
         printf("the tree is whole and every hash holds\n");
         return;

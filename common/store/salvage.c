@@ -605,16 +605,18 @@ static int map_file(struct salvage *salvage, const char *dir, struct error *err)
 
     if ((rc = fs_join(path, dir, "data.mdb", err)) != TD_OK)
         return rc;
+    if (stat(path, &file) != 0 || !S_ISREG(file.st_mode) || file.st_size == 0)
+        return store_absent(dir, err);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &file) != 0) {
-        rc = error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
+        rc = error_set_errno(err, errno == EACCES ? TD_EINVAL : TD_EIO, errno, "cannot open %s", path);
         if (fd >= 0)
             close(fd);
         return rc;
     }
-    if (file.st_size == 0) {
+    if (file.st_size == 0) { /* cut short since */
         close(fd);
-        return error_set(err, TD_ENOTFOUND, "%s is empty", path);
+        return store_absent(dir, err);
     }
     bytes = mmap(NULL, (size_t)file.st_size, PROT_READ, MAP_SHARED, fd, 0);
     close(fd);
@@ -709,8 +711,8 @@ int store_salvage(const char *dir, const char *out, bool force, uint64_t lock_wa
     memset(report, 0, sizeof(*report));
     if ((rc = fs_join(path, dir, "data.mdb", err)) != TD_OK)
         return rc;
-    if (stat(path, &file) != 0) /* no lock is left where there is nothing */
-        return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EIO, errno, "cannot open %s", path);
+    if (stat(path, &file) != 0 || !S_ISREG(file.st_mode) || file.st_size == 0) /* no lock is left where there is nothing */
+        return store_absent(dir, err);
     if ((rc = check_empty(out, err)) != TD_OK || (rc = fs_join(path, dir, "lock", err)) != TD_OK ||
         (rc = fs_lock(&fd, path, lock_wait_ms, err)) != TD_OK)
         return rc;

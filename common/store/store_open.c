@@ -456,7 +456,29 @@ static bool file_exists(const char *dir)
     struct stat file;
 
     snprintf(path, sizeof(path), "%s/data.mdb", dir);
-    return stat(path, &file) == 0 && file.st_size > 0;
+    return stat(path, &file) == 0 && S_ISREG(file.st_mode) && file.st_size > 0;
+}
+
+int store_absent(const char *dir, struct error *err)
+{
+    char path[FS_PATH_MAX + 16], mark[FS_PATH_MAX + 16];
+    struct stat file;
+
+    snprintf(path, sizeof(path), "%s/data.mdb", dir);
+    snprintf(mark, sizeof(mark), "%s/lock.mdb", dir);
+    if (stat(dir, &file) != 0)
+        return error_set_errno(err, errno == ENOENT ? TD_ENOTFOUND : TD_EINVAL, errno, "no replay store in %s", dir);
+    if (!S_ISDIR(file.st_mode))
+        return error_set(err, TD_ENOTFOUND, "no replay store in %s: it is no folder", dir);
+    if (stat(path, &file) == 0)
+        return error_set(err, TD_ENOTFOUND,
+                         S_ISREG(file.st_mode) ? "no replay store in %s: its data.mdb is empty, and no row can be had from it"
+                                               : "no replay store in %s: its data.mdb is no file", dir);
+    if (errno != ENOENT)
+        return error_set_errno(err, TD_EINVAL, errno, "cannot look into %s", dir);
+    if (access(mark, F_OK) == 0)
+        return error_set(err, TD_ENOTFOUND, "no replay store in %s: its data.mdb, which held the rows, is gone", dir);
+    return error_set(err, TD_ENOTFOUND, "no replay store in %s: it has no data.mdb", dir);
 }
 
 static int check_config(const struct store_config *config, struct error *err)
@@ -490,7 +512,7 @@ int store_open(store_t **out, const struct store_config *config, struct error *e
     if (!exists && errno == EACCES)
         return error_set_errno(err, TD_EINVAL, errno, "cannot look into %s", config->dir);
     if (!exists && config->schema.obs_type == 0)
-        return error_set(err, TD_ENOTFOUND, "no replay store in %s", config->dir);
+        return store_absent(config->dir, err);
     if ((store = calloc(1, sizeof(*store))) == NULL)
         return error_set(err, TD_ENOMEM, "out of memory for a replay store");
     store->lock_fd = -1;

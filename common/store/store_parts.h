@@ -188,6 +188,7 @@ int store_find_map(struct store *store, const MDB_val *value); /* a committed va
  * store_ahead.c: before each commit, have room for it on the disk (TD_EFULL names what is needed); after it,
  * keep the file ahead of its pages.
  */
+int store_absent(const char *dir, struct error *err); /* why there is no store in dir, in a sentence: TD_ENOTFOUND, TD_EINVAL */
 int store_take_room(struct store *store, struct error *err);
 void store_prepare_file(struct store *store);
 

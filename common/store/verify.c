@@ -59,6 +59,7 @@ static int verify_episodes(store_t *store, struct verify_report *report, verify_
                            void *context, struct error *err)
 {
     for (uint64_t id = store->counts.first; id < store->committed; id++) {
+        uint64_t faults = report->bad + report->missing;
         struct store_record record;
         bool mended = false;
         int rc = read_record(store, id, &record, &mended, err);
@@ -70,6 +71,10 @@ static int verify_episodes(store_t *store, struct verify_report *report, verify_
         for (uint32_t index = 0; index < episode_segments(store, record.rows); index++)
             verify_segment(store, report, &record, id, index);
         report->damaged += (record.flags & EPISODE_DAMAGED) != 0;
+        if (report->bad + report->missing == faults && (record.flags & EPISODE_DAMAGED) == 0) {
+            report->whole++;
+            report->whole_rows += record.rows;
+        }
         report->episodes++;
         store_rows_end(store); /* lets the kernel's pages go, and reuse in a store that is written to */
         if (progress != NULL)
@@ -153,6 +158,7 @@ static int verify_open(store_t *store, struct verify_report *report, struct erro
     if (report->bad_open == 0 && rows != store->counts.open_rows)
         report->bad_open++; /* some are missing */
     report->rows += rows;
+    report->open_rows = rows;
     return store_check(store, rc == MDB_NOTFOUND ? MDB_SUCCESS : rc, "read", err);
 }
 

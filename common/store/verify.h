@@ -18,6 +18,8 @@ struct verify_report {
     uint64_t stray;    /* segments that no index record names */
     uint64_t bad_open; /* appends of episodes under way that fail their hash or leave a gap */
     uint64_t bad_records; /* of the index, made again from their segments */
+    uint64_t whole, whole_rows; /* episodes without a fault, what an export writes; and their rows */
+    uint64_t open_rows; /* of `rows`: of episodes under way */
     uint64_t damaged;  /* episodes marked damaged when they were sealed */
     uint64_t first_bad; /* the first episode with a fault, or STORE_NONE */
 };

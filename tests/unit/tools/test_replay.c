@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "common/ckpt/safetensors.h"
+#include "common/util/fs.h"
 #include "tests/support/rows.h"
 #include "tests/support/test.h"
 #include "tools/commands.h"
@@ -101,6 +102,108 @@ static void exit_codes_say_what_was_found(void **state)
     assert_int_equal(run("verify", out, NULL), 0);
 }
 
+/* The number behind `key` in what the words print; its exit code. */
+static uint64_t printed(const char *part, const char *dir, const char *target, const char *key, int *code)
+{
+    char path[600], *text, *at;
+    int fd, kept = dup(1);
+    struct error err = {0};
+    size_t length;
+
+    snprintf(path, sizeof(path), "%s/printed", test_folder());
+    fflush(stdout);
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    assert_true(dup2(fd, 1) == 1);
+    *code = run(part, dir, target);
+    fflush(stdout);
+    assert_true(dup2(kept, 1) == 1);
+    close(kept);
+    close(fd);
+    assert_ok(fs_read_file(path, 1u << 20, &text, &length, &err), err);
+    at = strstr(text, key);
+    if (at == NULL)
+        fail_msg("no %s in %s", key, text);
+    length = strtoull(at + strlen(key), NULL, 10);
+    free(text);
+    return length;
+}
+
+/* What verify counts as whole is what export writes, damaged or not, rows under way or not. */
+static void verify_and_export_count_alike(void **state)
+{
+    char dir[600], out[700];
+    int code;
+
+    (void)state;
+    snprintf(dir, sizeof(dir), "%s/alike", test_folder());
+    snprintf(out, sizeof(out), "%s/alike.safetensors", test_folder());
+    fill(dir);
+    for (int damaged = 0; damaged < 2; damaged++) {
+        uint64_t episodes = 3 - (uint64_t)damaged;
+
+        assert_int_equal(printed("verify", dir, "--json", "\"whole_rows\":", &code), episodes * 20);
+        assert_int_equal(code, damaged);
+        assert_int_equal(printed("verify", dir, "--json", "\"whole_episodes\":", &code), episodes);
+        unlink(out);
+        assert_int_equal(printed("export", dir, out, "wrote ", &code), episodes * 20);
+        assert_int_equal(code, damaged);
+        unlink(out);
+        assert_int_equal(printed("export", dir, out, "rows of ", &code), episodes);
+        if (damaged == 0)
+            flip_a_bit(dir);
+    }
+}
+
+/* One sentence that tells what is not there, and exit code 2; nothing is made. */
+static void where_no_store_is_it_is_said(void **state)
+{
+    static const struct {
+        const char *name, *sentence;
+        bool folder, mark, file, beneath; /* with lock.mdb; an empty data.mdb; a folder in its place */
+    } cases[] = {
+        {"none", "No such file", false, false, false, false}, {"bare", "it has no data.mdb", true, false, false, false},
+        {"gone", "which held the rows, is gone", true, true, false, false}, {"empty", "is empty", true, true, true, false},
+        {"odd", "is no file", true, false, false, true},
+    };
+    static const char *const parts[] = {"info", "verify", "export", "salvage", "hash"};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(cases); i++)
+        for (size_t p = 0; p < TD_LEN(parts); p++) {
+            char dir[600], path[700], out[700], said[600], *text;
+            struct error err = {0};
+            int code, kept = dup(2), fd;
+            size_t length;
+
+            snprintf(dir, sizeof(dir), "%s/%s", test_folder(), cases[i].name);
+            snprintf(out, sizeof(out), "%s.out", dir);
+            snprintf(said, sizeof(said), "%s/said", test_folder());
+            if (cases[i].folder)
+                mkdir(dir, 0700);
+            snprintf(path, sizeof(path), "%s/lock.mdb", dir);
+            if (cases[i].mark)
+                assert_ok(fs_write_file(path, "x", 1, &err), err);
+            snprintf(path, sizeof(path), "%s/data.mdb", dir);
+            if (cases[i].file)
+                assert_ok(fs_write_file(path, "", 0, &err), err);
+            if (cases[i].beneath)
+                mkdir(path, 0700);
+            fd = open(said, O_RDWR | O_CREAT | O_TRUNC, 0600);
+            fflush(stderr);
+            assert_true(dup2(fd, 2) == 2);
+            code = run(parts[p], dir, p == 2 || p == 3 ? out : NULL);
+            fflush(stderr);
+            assert_true(dup2(kept, 2) == 2);
+            close(kept);
+            close(fd);
+            assert_ok(fs_read_file(said, 1u << 16, &text, &length, &err), err);
+            if (code != 2 || strstr(text, cases[i].sentence) == NULL || strchr(text, '\n') != text + length - 1)
+                fail_msg("%s of %s: exit %d, said: %s", parts[p], cases[i].name, code, text);
+            free(text);
+            assert_int_not_equal(access(out, F_OK), 0);
+        }
+}
+
 static void columns_hold_the_rows(void **state)
 {
     char dir[512], path[600];
@@ -179,6 +282,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exit_codes_say_what_was_found),
+        cmocka_unit_test(verify_and_export_count_alike),
+        cmocka_unit_test(where_no_store_is_it_is_said),
         cmocka_unit_test(columns_hold_the_rows),
         cmocka_unit_test(frames_are_a_column_of_bytes),
     };
