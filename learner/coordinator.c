@@ -185,6 +185,11 @@ void coordinator_published(coordinator_t *c, uint64_t now_ms, uint64_t version, 
     TD_ASSERT(c->publishing == version + 1, "published %llu", (unsigned long long)version);
     c->publishing = 0;
     c->publish_again_ms = UINT64_MAX;
+    /* a large model takes long to copy: no more than a tenth of the time goes into it */
+    if (10 * (now_ms - c->published_ms) > c->config.broadcast_ms)
+        c->publish_due_ms = now_ms + 9 * (now_ms - c->published_ms);
+    else
+        c->publish_due_ms = c->published_ms + c->config.broadcast_ms;
     if (!finite) {
         params_dropped(c->params);
         coordinator_end(c, ENDING_STOP, TD_EXIT_DIVERGED,

@@ -219,7 +219,10 @@ void async_updated(struct coordinator *c)
     limiter_updated(&c->limiter);
 }
 
-/* Publications: at once when there are none, then every broadcast_interval, in the burst at its end. */
+/*
+ * Publications: at once when there are none, then every broadcast_interval, or ten times what the last one took, in the
+ * burst at its end.
+ */
 static void publish_when_due(struct coordinator *c)
 {
     const struct announcement *newest = params_newest(c->params);
@@ -228,7 +231,7 @@ static void publish_when_due(struct coordinator *c)
                       newest->version < c->limiter.burst_target;
 
     if (newest->epoch != c->config.epoch || burst_over || c->finished ||
-        (c->limiter.phase != PHASE_BURST && c->now >= c->published_ms + c->config.broadcast_ms))
+        (c->limiter.phase != PHASE_BURST && c->now >= c->publish_due_ms))
         coordinator_publish(c, updates);
 }
 
@@ -361,8 +364,7 @@ uint64_t async_deadline(const struct coordinator *c)
         at = c->gather_again_ms;
     if (coordinator_updating(c))
         return at; /* its end wakes us */
-    if (c->publishing == 0 && c->published_ms + c->config.broadcast_ms > c->now &&
-        c->published_ms + c->config.broadcast_ms < at)
-        at = c->published_ms + c->config.broadcast_ms;
+    if (c->publishing == 0 && c->publish_due_ms > c->now && c->publish_due_ms < at)
+        at = c->publish_due_ms;
     return at;
 }

@@ -171,6 +171,7 @@ struct coordinator {
     /* parameters */
     params_t *params;
     uint64_t published_ms, publish_again_ms;
+    uint64_t publish_due_ms;  /* asynchronous: not before, unless there is a reason */
     uint64_t publishing;      /* version + 1 while COMMAND_PUBLISH is under way; 0: none */
     /* progress */
     struct limiter limiter;

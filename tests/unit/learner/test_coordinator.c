@@ -436,6 +436,69 @@ static void parameters_that_are_not_finite_are_not_announced(void **state)
     assert_int_equal(at.exit.exit.code, TD_EXIT_DIVERGED);
 }
 
+/* Was there such a command since the last time it was asked for? */
+static bool taken(uint32_t kind)
+{
+    bool there = command(kind)->kind == kind;
+
+    command(kind)->kind = 0;
+    return there;
+}
+
+static void answer_with(uint64_t steps)
+{
+    static char bytes[1 << 16];
+    struct sample_request request = sent(MESSAGE_SAMPLE_REQUEST)->sample_request;
+    struct message message = {.kind = MESSAGE_SLICES, .bulks = 1,
+                              .bulk = {{bytes, row_slices_bytes(&(struct row_schema){OBS_STATE, OBS, ACTION}, 2, 4)}}};
+
+    at.last[MESSAGE_SAMPLE_REQUEST].kind = 0;
+    message.slices = (struct slices){.learner_epoch = 3, .id = request.id, .update = request.update, .count = request.count};
+    message.slices.status = (struct status){.store = 4, .steps = steps, .rows = steps, .episodes = steps / 10,
+                                            .episode_steps = steps, .streams = 1};
+    feed(PORT_SAMPLE, 0, &message);
+}
+
+/* Parameters that take 0.2 s to copy are copied every two seconds, whatever broadcast_interval says; quick ones as it says. */
+static void long_publications_take_a_tenth_of_the_time(void **state)
+{
+    static const uint64_t takes[] = {200, 2}, between[] = {2000, 50};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(takes); i++) {
+        uint64_t last = 0, updates = 0;
+        int seen = 0;
+
+        start(false);
+        get_going();
+        status(12, 2, 12);
+        taken(COMMAND_PUBLISH);
+        for (int round = 0; round < 3000 && seen < 3 && updates < 80; round++) {
+            if (taken(COMMAND_PUBLISH)) {
+                if (updates > 10) { /* that of the burst's end comes at once */
+                    assert_true(seen == 0 || (at.now - last >= between[i] && at.now - last <= between[i] + 110));
+                    last = at.now;
+                    seen++;
+                }
+                at.now += takes[i];
+                coordinator_published(at.coordinator, at.now, updates, 1, true);
+                drain();
+            } else if (taken(COMMAND_UPDATE)) {
+                at.now += 100;
+                coordinator_updated(at.coordinator, at.now, updates++, true);
+                drain();
+            } else if (at.last[MESSAGE_SAMPLE_REQUEST].kind == OUTPUT_SEND) {
+                answer_with(updates < 10 ? 12 : updates + 4);
+            } else {
+                at.now += 10;
+                status(updates < 10 ? 12 : updates + 4, 2, updates + 4);
+            }
+        }
+        assert_int_equal(seen, 3);
+        coordinator_destroy(&at.coordinator);
+    }
+}
+
 static void sigterm_waits_for_update_and_checkpoint(void **state)
 {
     struct message end = {.kind = MESSAGE_EPISODE_END, .episode_end = {.stream_epoch = 1, .length = 5, .reward = 1}};
@@ -821,6 +884,7 @@ int main(void)
         COORDINATOR_TEST(slices_of_the_wrong_shape_are_asked_for_again),
         COORDINATOR_TEST(divergence_stops_everyone_with_3),
         COORDINATOR_TEST(parameters_that_are_not_finite_are_not_announced),
+        COORDINATOR_TEST(long_publications_take_a_tenth_of_the_time),
         COORDINATOR_TEST(sigterm_waits_for_update_and_checkpoint),
         COORDINATOR_TEST(an_asynchronous_run_keeps_its_counters),
         COORDINATOR_TEST(a_last_checkpoint_that_fails_is_told),
