@@ -215,6 +215,19 @@ static void new_epochs(struct scene *scene)
     }
 }
 
+/* Each is answered with a Welcome, and costs nothing else; and the answers are never read. */
+static void ingest_hellos(struct scene *scene)
+{
+    struct line line = attacker(scene, INGEST);
+    struct message message = ingest_hello_of(scene, slot, line.id);
+
+    message.ingest_hello.count = WIRE_STREAMS_MAX;
+    for (uint32_t i = 0; i < WIRE_STREAMS_MAX; i++)
+        message.ingest_hello.streams[i] = (struct stream_shown){.environment = i};
+    for (;;)
+        say(&line, &message);
+}
+
 static void hellos(struct scene *scene)
 {
     struct line line = attacker(scene, CONTROL);
@@ -291,7 +304,7 @@ static const struct {
     int warm_ms; /* until it has begun, if that takes longer */
 } attacks[] = {
     {"endless messages", endless_messages, 1500}, {"frames too large", frames_too_large, 0}, {"rows of NaN", rows_of_nan, 0},
-    {"forged names", forged_names, 0}, {"new epochs", new_epochs, 0}, {"hellos", hellos, 0},
+    {"forged names", forged_names, 0}, {"new epochs", new_epochs, 0}, {"ingest hellos", ingest_hellos, 0}, {"hellos", hellos, 0},
     {"pulls without reading", pulls_without_reading, 0}, {"every kind", every_kind, 0}, {"slow loris", slow_loris, 0},
     {"topics without end", topics_without_end, 0},
 };
