@@ -38,6 +38,7 @@ struct dataset_set {
     uint64_t episodes;
 };
 const struct dataset_set *dataset_set_named(const char *name); /* NULL: no such set */
+uint64_t dataset_set_episodes(const struct dataset_set *set, int task); /* of each */
 const struct dataset_set *dataset_set_like(const struct row_schema *schema, uint32_t episode_rows);
 
 /* The folder of the store that data_dir means: itself, or `store` in it. */

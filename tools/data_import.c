@@ -7,8 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/env/tasks.h"
-#include "learner/settings.h"
+#include "common/model/task_set.h"
 #include "tools/chunk.h"
 #include "tools/data.h"
 
@@ -256,7 +255,7 @@ static int make_list(struct import *import, struct error *err)
 
 /* --- the store ------------------------------------------------------------- */
 
-/* Bytes of a stored row of its tasks, the mean: the sets have as many rows of each. 0: not known. */
+/* Bytes of a stored row, the mean over the set: its tasks have sizes and shares of their own. 0: not known. */
 static uint64_t row_bytes_of(const struct dataset_set *set)
 {
     struct task_set tasks = {0};
@@ -265,10 +264,12 @@ static uint64_t row_bytes_of(const struct dataset_set *set)
 
     config_init(&config);
     snprintf(config.task, sizeof(config.task), "%s", set->name);
-    if (env_task_set(&tasks, &config, NULL) == TD_OK)
-        bytes = settings_row_bytes(&config, &tasks);
+    if (task_set_init(&tasks, &config, NULL, NULL) == TD_OK)
+        for (int i = 0; i < tasks.count; i++)
+            bytes += store_row_bytes((uint32_t)tasks.task[i].obs_dim, (uint32_t)tasks.task[i].action_dim) *
+                     dataset_set_episodes(set, i);
     task_set_release(&tasks);
-    return bytes;
+    return bytes / set->episodes;
 }
 
 /* The map is sparse, and never grows: of a real set it has room for all chunks, though not all are here yet. */

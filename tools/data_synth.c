@@ -15,8 +15,6 @@
 #include "tools/data_chunk_write.h"
 
 #define COMMIT_BYTES ((uint64_t)64 << 20)
-#define MT80_CONTROL 115000u /* episodes of each of the first 30 tasks in mt80; of the others: */
-#define MT80_MANIPULATION 40000u
 
 struct synth {
     const struct data_synth *given;
@@ -31,11 +29,12 @@ struct synth {
 /* Which task the share of the set before this episode belongs to. */
 static uint32_t task_of(const struct synth *synth, uint64_t episode)
 {
-    uint64_t place = episode * synth->set->episodes / synth->episodes, control = (uint64_t)MT80_CONTROL * 30;
+    uint64_t place = episode * synth->set->episodes / synth->episodes, of_task;
+    int task = 0;
 
-    if (synth->set->tasks == 30)
-        return (uint32_t)(place * 30 / synth->set->episodes);
-    return (uint32_t)(place < control ? place / MT80_CONTROL : 30 + (place - control) / MT80_MANIPULATION);
+    for (; place >= (of_task = dataset_set_episodes(synth->set, task)); task++)
+        place -= of_task;
+    return (uint32_t)task;
 }
 
 static struct rng stream(const struct synth *synth, uint64_t episode, enum chunk_column column)

@@ -366,9 +366,25 @@ static void training_learns_from_a_set(void **state)
     assert_true(last < 0.8 * first);
 }
 
+static void shares_of_the_tasks_are_the_whole_set(void **state)
+{
+    static const char *const names[] = {"mt30", "mt80"};
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(names); i++) {
+        const struct dataset_set *set = dataset_set_named(names[i]);
+        uint64_t sum = 0;
+
+        for (int task = 0; task < (int)set->tasks; task++)
+            sum += dataset_set_episodes(set, task);
+        assert_true(sum == set->episodes);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shares_of_the_tasks_are_the_whole_set),
         cmocka_unit_test(samples_are_what_is_expected),
         cmocka_unit_test(what_is_exported_is_imported_bit_for_bit),
         cmocka_unit_test(a_killed_import_goes_on),
