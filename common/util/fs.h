@@ -90,7 +90,7 @@ int fs_program_dir(char out[FS_PATH_MAX], struct error *err);
 
 /*
  * For tests: called before every step that changes or reads a disk, named "create", "write", "sync",
- * "rename", "exchange", "mkdir", "unlink" or "read"; a value other than 0 is the errno the step fails with. A hook
+ * "rename", "exchange", "mkdir", "unlink", "tmpfile" or "read"; a value other than 0 is the errno the step fails with. A hook
  * that fails every step from the k-th on leaves the disk as a kill before that step would. NULL: none.
  */
 typedef int fs_fault_fn(const char *operation, const char *path);

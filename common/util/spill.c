@@ -18,7 +18,7 @@ struct spill {
 static int open_nameless(const char *folder, struct error *err)
 {
     char path[FS_PATH_MAX];
-    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = fs_fail("tmpfile", folder, NULL) != TD_OK ? -1 : open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
     if (fd >= 0 || fs_join(path, folder, "spill.XXXXXX", err) != TD_OK)
         return fd;

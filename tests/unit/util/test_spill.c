@@ -59,6 +59,26 @@ static int fail_one(const char *operation, const char *path)
     return strcmp(operation, failing) == 0 ? ENOSPC : 0;
 }
 
+/* Where the file system has no files without names, one is taken away at once. */
+static void a_named_file_serves_too(void **state)
+{
+    char back[4];
+    spill_t *spill;
+
+    (void)state;
+    failing = "tmpfile";
+    fs_fault = fail_one;
+    assert_ok(spill_open(&spill, test_folder(), 1000, &err), err);
+    assert_int_equal(entries(test_folder()), 0);
+    assert_ok(spill_write(spill, 996, "end", 4, &err), err);
+    assert_ok(spill_read(spill, 996, back, 4, &err), err);
+    assert_string_equal(back, "end");
+    spill_close(&spill);
+    assert_int_not_equal(spill_open(&spill, "/nowhere/at/all", 1000, &err), TD_OK);
+    assert_null(spill);
+    fs_fault = NULL;
+}
+
 /* Room that is not there is refused at once, not when it is written to. */
 static void no_room_is_told_at_the_beginning(void **state)
 {
@@ -85,6 +105,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_come_back),
+        cmocka_unit_test(a_named_file_serves_too),
         cmocka_unit_test(no_room_is_told_at_the_beginning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
