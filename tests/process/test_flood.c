@@ -296,6 +296,59 @@ static void slow_loris(struct scene *scene)
     }
 }
 
+/* Without a key: connections that say something odd and go, as many as can be made. */
+static void strangers_come_and_go(struct scene *scene)
+{
+    for (unsigned i = 0;; i++) {
+        const char *door = scene->doors[i % 2 == 0 ? INGEST : CONTROL];
+        struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        struct linger now = {1, 0};
+
+        to.sin_port = htons((uint16_t)strtoul(strrchr(door, ':') + 1, NULL, 10));
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)); /* no port is left waiting */
+        connect(fd, (struct sockaddr *)&to, sizeof(to));
+        send(fd, junk + i % 4096, 64 + i % 64, MSG_NOSIGNAL);
+        close(fd);
+    }
+}
+
+/* The costliest that a key which is not on the list can ask for: whole handshakes, one after the other. */
+static void handshakes_of_a_stranger(struct scene *scene)
+{
+    struct key_pair own;
+    struct error err;
+
+    if (keys_make(&own, &err) != TD_OK)
+        return;
+    for (unsigned i = 0;; i++) {
+        struct line lines[16];
+        struct intruder who = with_key(scene, &own, i % 2 == 0 ? INGEST : CONTROL);
+
+        for (int k = 0; k < 16; k++)
+            lines[k] = knock(scene, i % 2 == 0 ? INGEST : CONTROL, &who);
+        live_sleep(5);
+        for (int k = 0; k < 16; k++)
+            close_line(&lines[k]);
+    }
+}
+
+/* The viewer's key: each question is a text of some 10 KB to be made. It reads none. */
+static void questions_without_end(struct scene *scene)
+{
+    struct intruder who = with_key(scene, &scene->viewer_key, STATS);
+    struct line line;
+
+    who.id = (uint64_t)getpid();
+    line = open_line(ZMQ_DEALER, scene->doors[STATS], &who);
+    for (;;) {
+        zmq_send(line.socket, "", 0, ZMQ_SNDMORE);
+        zmq_send(line.socket, "?", 1, 0);
+        if (steady)
+            usleep(170);
+    }
+}
+
 static void topics_without_end(struct scene *scene)
 {
     struct line line = attacker(scene, ANNOUNCE);
@@ -317,6 +370,8 @@ static const struct {
     {"endless messages", endless_messages, 1500, false}, {"frames too large", frames_too_large, 0, false}, {"rows of NaN", rows_of_nan, 0, false},
     {"forged names", forged_names, 0, false}, {"new epochs", new_epochs, 0, false}, {"ingest hellos", ingest_hellos, 0, false}, {"hellos", hellos, 0, false},
     {"pulls without reading", pulls_without_reading, 0, false}, {"every kind", every_kind, 0, false}, {"slow loris", slow_loris, 0, false},
+    {"strangers come and go", strangers_come_and_go, 0, false}, {"a stranger's handshakes", handshakes_of_a_stranger, 0, false},
+    {"questions", questions_without_end, 0, false}, {"questions within", questions_without_end, 0, true},
     {"topics without end", topics_without_end, 0, false},
     {"epochs within its rate", new_epochs, 0, true}, {"hellos within its rate", hellos, 0, true},
     {"ingest hellos within", ingest_hellos, 0, true}, {"pulls within its rate", pulls_without_reading, 0, true},
