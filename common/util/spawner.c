@@ -283,7 +283,7 @@ static void serve(int socket, pid_t parent, pid_t above)
     while (ends[1].revents == 0) {
         if (poll(ends, 3, -1) < 0 && errno != EINTR)
             return;
-        if (ends[2].revents != 0) { /* the signal of that waits for it */
+        if (ends[2].revents != 0 && ends[1].revents == 0) { /* the signal of that waits for it */
             kill(parent, SIGCONT);
             close(ends[2].fd);
             ends[2].fd = -1;

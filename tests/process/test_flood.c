@@ -17,7 +17,7 @@
 #include "tests/support/messages.h"
 
 #define PACE_MS   10
-#define WINDOW_MS 500
+#define WINDOW_MS 350
 #define PAIRS     3
 #define TRIES     3
 #define COST_MAX  0.2
