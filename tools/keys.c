@@ -99,7 +99,7 @@ static int check_order(const struct order *order, int words, struct error *err)
 
 /* --- what was revoked ---------------------------------------------------------- */
 
-/* DIR/revoked: a name a line. Fills seen with those that are valid; TD_OK also without the file. */
+/* DIR/revoked: a name a line; nothing else, or what was revoked would be forgotten in silence. TD_OK also without the file. */
 static int read_revoked(const char *dir, struct identity **out, int *count, struct error *err)
 {
     char path[FS_PATH_MAX], *text, *line, *rest = NULL;
@@ -115,9 +115,19 @@ static int read_revoked(const char *dir, struct identity **out, int *count, stru
     *out = calloc(length / 2 + 1, sizeof(**out)); /* a name and its end are two bytes at least */
     if (*out == NULL)
         rc = error_set(err, TD_ENOMEM, "out of memory");
-    for (line = *out == NULL ? NULL : strtok_r(text, "\n", &rest); line != NULL; line = strtok_r(NULL, "\n", &rest))
-        *count += identity_parse(&(*out)[*count], line);
+    if (rc == TD_OK && strlen(text) != length)
+        rc = error_set(err, TD_EINVAL, "%s holds more than names of keys: mend it, or remove it", path);
+    for (line = rc != TD_OK ? NULL : strtok_r(text, "\n", &rest); rc == TD_OK && line != NULL; line = strtok_r(NULL, "\n", &rest))
+        if (identity_parse(&(*out)[*count], line))
+            ++*count;
+        else
+            rc = error_set(err, TD_EINVAL, "%s: \"%.40s\" is no name of a key: mend the line, or remove the file", path, line);
     free(text);
+    if (rc != TD_OK) {
+        free(*out);
+        *out = NULL;
+        *count = 0;
+    }
     return rc;
 }
 
@@ -246,12 +256,13 @@ static int make(struct allowed_keys *allowed, const struct order *order, struct 
     return rc == TD_OK ? allowed_save(allowed, order->dir, err) : rc;
 }
 
-/* The list before the file: from then on the key opens nothing. The note before both: it harms nobody who is listed. */
+/* The list before the file: from then on the key opens nothing. The note before both: it harms nobody who is listed; where it cannot be made, the key is out all the same. */
 static int revoke_one(struct allowed_keys *allowed, const struct order *order, struct error *err)
 {
     struct allowed_keys left = {0};
     char path[FS_PATH_MAX], name[IDENTITY_NAME_MAX];
-    int rc = TD_OK;
+    struct error why = {0};
+    int rc = TD_OK, noted = TD_OK;
 
     identity_name(name, &order->revoked);
     if (allowed_by_name(allowed, &order->revoked) == NULL)
@@ -260,7 +271,7 @@ static int revoke_one(struct allowed_keys *allowed, const struct order *order, s
         if (!identity_same(&allowed->entries[i].who, &order->revoked))
             rc = allowed_add(&left, &allowed->entries[i].who, allowed->entries[i].public_key, err);
     if (rc == TD_OK)
-        rc = note_revoked(order->dir, &order->revoked, true, err);
+        noted = note_revoked(order->dir, &order->revoked, true, &why);
     if (rc == TD_OK)
         rc = allowed_save(&left, order->dir, err);
     allowed_release(&left);
@@ -268,7 +279,7 @@ static int revoke_one(struct allowed_keys *allowed, const struct order *order, s
         unlink(path);
     if (rc == TD_OK)
         printf("revoked %s: copy %s/allowed to every host that has the list\n", name, order->dir);
-    return rc;
+    return rc != TD_OK || noted == TD_OK ? rc : error_set(err, noted, "but `keys` may make it again: %.400s", why.text);
 }
 
 /* What there is to say of the key file of one on the list. */

@@ -34,6 +34,13 @@ says "and any other" 0 "made viewer" make=viewer
 says "then all are there" 0 "" actors=3
 is "not all keys are there" "$(grep -c '^[a-z]' "$work/keys/allowed")" = 7
 is "the note of what was revoked stayed" "$(cat "$work/keys/revoked")" = ""
+echo actor-x >"$work/keys/revoked"
+says "a list of the revoked that is none" 2 '"actor-x" is no name' actors=3
+says "a key is revoked all the same" 2 "may make it again" revoke=actor-1
+is "it is still listed" "$(grep -c '^actor-1 ' "$work/keys/allowed")" = 0
+head -c 3000 /dev/zero >"$work/keys/revoked"
+says "zeros" 2 "more than names" actors=3
+rm "$work/keys/revoked"; says "with the list gone" 0 "made actor-1" actors=3
 chmod 644 "$work/keys/actor-0.key"; echo junk >"$work/keys/actor-2.key"; chmod 600 "$work/keys/actor-2.key"
 says "a key others may read" 0 "UNSAFE" list
 says "a damaged key" 0 "UNUSABLE" list
