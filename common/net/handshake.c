@@ -81,6 +81,8 @@ const char *handshake_trouble(struct handshake *handshake, bool with_keys, uint6
     if (handshake->failures > 0 && handshake->mismatch)
         return with_keys ? "it speaks without keys and this part was given keys=: give them to both, or to neither"
                          : "it asks for keys: start this part with keys=DIR, as the learner was (tdmpc2 keys)";
+    if (handshake->since_ms != 0 && now_ms - handshake->since_ms >= HANDSHAKE_MUTE_MS)
+        return "what listens there answers no handshake: is this the address of a learner?";
     if (handshake->failures < 2) /* one alone may be a part that just ended */
         return NULL;
     if (!with_keys)

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #define HANDSHAKE_BROKEN  1    /* the other side left */
+#define HANDSHAKE_MUTE_MS 5000 /* for so long no word came: no part of ours is there */
 #define HANDSHAKE_LONG_MS 1500 /* kept open for so long, it was left waiting */
 
 struct handshake {

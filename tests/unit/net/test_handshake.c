@@ -1,5 +1,8 @@
 /* handshake.c - why hands are not shaken, as both sides say it; over real channels with and without keys. */
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -139,6 +142,38 @@ static void both_sides_say_why(void **state)
     close(fd);
 }
 
+/* Something that takes connections and says nothing; time is the test's. */
+static void who_says_nothing_is_told_of(void **state)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    void *context = zmq_ctx_new(), *socket_ = zmq_socket(context, ZMQ_DEALER);
+    int mute = socket(AF_INET, SOCK_STREAM, 0), none = 0;
+    struct handshake handshake = {0};
+    socklen_t size = sizeof(at);
+    char address[64];
+    uint64_t end = clock_ms() + 5000;
+
+    (void)state;
+    assert_int_equal(bind(mute, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(mute, 4), 0);
+    assert_int_equal(getsockname(mute, (struct sockaddr *)&at, &size), 0);
+    snprintf(address, sizeof(address), "tcp://127.0.0.1:%d", ntohs(at.sin_port));
+    zmq_setsockopt(socket_, ZMQ_LINGER, &none, sizeof(none));
+    assert_true(handshake_watch(&handshake, context, socket_));
+    assert_int_equal(zmq_connect(socket_, address), 0);
+    while (handshake.since_ms == 0 && clock_ms() < end) {
+        assert_null(handshake_trouble(&handshake, true, 1000));
+        usleep(2000);
+    }
+    assert_int_equal(handshake.since_ms, 1000);
+    assert_null(handshake_trouble(&handshake, true, 1000 + HANDSHAKE_MUTE_MS - 1));
+    assert_non_null(strstr(handshake_trouble(&handshake, true, 1000 + HANDSHAKE_MUTE_MS), "answers no handshake"));
+    handshake_leave(&handshake, socket_);
+    zmq_close(socket_);
+    zmq_ctx_term(context);
+    close(mute);
+}
+
 static void every_refusal_has_a_sentence(void **state)
 {
     (void)state;
@@ -150,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_sides_say_why),
+        cmocka_unit_test(who_says_nothing_is_told_of),
         cmocka_unit_test(every_refusal_has_a_sentence),
     };
 
