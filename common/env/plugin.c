@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/env/env_class.h"
 #include "common/env/watch.h"
@@ -53,9 +54,13 @@ static int open_library(const char *task, void **library, const struct tdmpc2_en
 {
     char path[ENV_TASK_MAX + 2];
     struct watch_call call = {0}; /* it may have constructors */
+    struct stat file;
     const char *wrong;
 
     snprintf(path, sizeof(path), "%s%s", strchr(task, '/') == NULL ? "./" : "", task);
+    if (stat(path, &file) == 0 && !S_ISREG(file.st_mode)) /* opening a pipe would wait for its other end */
+        return error_set(err, TD_EINVAL, "cannot load the environment: %s is no file but a folder, a pipe or a device",
+                         path);
     watch_add(&call, task);
     watch_enter(&call, "load");
     *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);

@@ -43,10 +43,11 @@ int model_dims_check(const struct model_dims *dims, struct error *err)
                                          "or none of both", dims->num_tasks, dims->task_dim, TASKS_MAX, TASK_DIM_MAX);
     if (dims->num_tasks > 0 && dims->episodic)
         return error_set(err, TD_EINVAL, "episodic=true: terminations are not learned for several tasks together");
-    if (dims->rgb && (dims->obs_dim != PIXEL_FRAME_BYTES || dims->task_dim != 0))
-        return error_set(err, TD_EINVAL, "obs=rgb: frames are 3 x 64 x 64 = %d bytes and tasks are not "
-                                         "embedded, got %d bytes and task_dim=%d",
-                         PIXEL_FRAME_BYTES, dims->obs_dim, dims->task_dim);
+    if (dims->rgb && dims->num_tasks > 0)
+        return error_set(err, TD_EINVAL, "obs=rgb: several tasks are learned together from states only");
+    if (dims->rgb && dims->obs_dim != PIXEL_FRAME_BYTES)
+        return error_set(err, TD_EINVAL, "obs=rgb: frames are 3 x 64 x 64 = %d bytes, not %d", PIXEL_FRAME_BYTES,
+                         dims->obs_dim);
     if (dims->rgb && (dims->num_channels < 1 || dims->latent_dim != PIXEL_CELLS * dims->num_channels))
         return error_set(err, TD_EINVAL, "obs=rgb: the convolutions give 16 x num_channels=%d values, "
                                          "latent_dim=%d must be just that (512 with 32 channels)",

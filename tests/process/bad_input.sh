@@ -46,6 +46,8 @@ for program in "tdmpc2 train" tdmpc2-learner; do
     refused "$program: an address of nobody" "no such address" $start bind=tcp://192.0.2.1:5 insecure=true advertise=192.0.2.1
     refused "$program: beyond loopback" "insecure=true" $start bind=tcp://0.0.0.0:5555
 done
+refused "several tasks in frames" "obs=rgb: several tasks are learned together from states only" \
+    "$bin/tdmpc2" train obs=rgb tasks=walker-walk,cheetah-run work_dir="$work/new"
 refused "missing set-up" "run \`make setup\`" env TDMPC2_ASSETS="$work/empty" "$bin/tdmpc2" train task=walker-walk work_dir="$work/new"
 
 # lock-step without the rows that it has used: refused before anything is made or said

@@ -40,6 +40,8 @@ expect 'no observation' 2 'obs_dim' "$tool" env check ./dim.so
 expect 'NaN' 1 'the reward is nan' "$tool" env check ./nan.so
 expect 'no table' 2 'exports no tdmpc2_env' "$tool" env check ./empty.so
 expect 'no library' 2 'cannot load' "$tool" env check ./text.so
+mkfifo pipe.so
+expect 'a pipe' 2 './pipe.so is no file' timeout 5 "$tool" env check ./pipe.so
 expect 'no file' 2 'cannot load' "$tool" env check ./none.so
 expect 'check as train has it' 0 'ok      saved state' "$tool" env check env=./my_env.so
 expect 'check with an option that is none' 2 'only obs= and render=' "$tool" env check ./my_env.so steps=3
