@@ -61,8 +61,9 @@ static const struct field top_fields[] = {
 /* Options that follow from the rest of the file, and what says them instead. */
 static const struct {
     const char *name, *instead;
-} placed[] = {{"work_dir", "dir:"},         {"replay_dir", NULL},        {"bind", "learner: {port:}"},
-              {"advertise", "learner: {address:}"}, {"learner", "learner: {host:}"}, {"keys", "keys:"},
+} placed[] = {{"work_dir", "dir:"},         {"replay_dir", "learner: {options: {replay_dir:}}"},
+              {"bind", "learner: {port:}"}, {"advertise", "learner: {address:}"},
+              {"learner", "learner: {host:}"}, {"keys", "keys:"},
               {"actors", "actors: {count:}"}, {"shards", "shards: {count:}"}, {"actor", "actors:"},
               {"shard", "shards:"},         {"run_id", NULL},            {"role", NULL},
               {"config", "options:"}};
@@ -139,6 +140,12 @@ static int take_words(const struct reading *reading, const yaml_node_t *node, co
 
 /* --- options ---------------------------------------------------------------- */
 
+/* The shard beside the learner is its child: it alone can be told where to store. */
+static bool may_be_here(const struct reading *reading, const struct cluster_words *words, const char *name)
+{
+    return words == &reading->cluster->learner.options && strcmp(name, "replay_dir") == 0;
+}
+
 static int take_option(const struct reading *reading, const yaml_node_t *key, const yaml_node_t *value,
                        struct cluster_words *words, struct config *config)
 {
@@ -148,7 +155,7 @@ static int take_option(const struct reading *reading, const yaml_node_t *key, co
 
     if (name == NULL || text == NULL)
         return wrong(reading, key, "an option is one key: value");
-    for (size_t i = 0; i < TD_LEN(placed); i++)
+    for (size_t i = 0; i < TD_LEN(placed) && !may_be_here(reading, words, name); i++)
         if (strcmp(name, placed[i].name) == 0)
             return wrong(reading, key, "%s is not for options: launch gives it to each part%s%s", name,
                          placed[i].instead != NULL ? "; say it by " : "", placed[i].instead != NULL ? placed[i].instead : "");

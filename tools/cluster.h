@@ -9,6 +9,7 @@
  *   keys: true                         # or the directory of keys made before; ssh, slurm: true by default
  *   programs: copy                     # or the folder that has them on every host
  *   ssh: [-p, 2222]                    # further words for ssh
+ *   # learner: {options: {replay_dir:}} is where the shard beside it stores
  *   learner: {host: trainer, address: 10.0.0.1, port: 0, options: {threads: 8}, partition: gpu, cpus: 8, time: "24:00:00"}
  *   shards: {count: 2, hosts: [store]} # beside the learner's own, which counts
  *   actors: {count: 16, hosts: [a, b], options: {envs: 2}, partition: cpu, cpus: 1, sbatch: ["--mem=2G"]}
