@@ -224,7 +224,9 @@ DOC    = $(DESTDIR)$(PREFIX)/share/doc/tdmpc2
 MAN1   = $(DESTDIR)$(PREFIX)/share/man/man1
 UNITS ?= $(PREFIX)/lib/systemd
 INSTALLED := $(PROGRAMS:$(B)/bin/%=$(B)/installed/%)
-install: $(INSTALLED) man
+# (made by `make`, so that `sudo make install` writes nothing into this folder)
+all: $(INSTALLED)
+install: $(INSTALLED)
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/tdmpc2' '$(SHARE)/bridge/tdmpc2_bridge' '$(SHARE)/monitoring'
 	install -m 755 $(INSTALLED) '$(DESTDIR)$(PREFIX)/bin'
 	install -m 644 $(MUJOCO)/lib/libmujoco.so.3.1.2 '$(DESTDIR)$(PREFIX)/lib/tdmpc2'
@@ -239,7 +241,9 @@ install: $(INSTALLED) man
 	install -m 644 $(MUJOCO)/LICENSE '$(DOC)/licences/mujoco'
 	install -m 644 $(MUJOCO)/LICENSES_THIRD_PARTY.md '$(DOC)/licences/mujoco-third-party.md'
 	install -m 644 third_party/dm_control/LICENSE '$(DOC)/licences/dm_control'
-	install -m 644 build/man/*.1 '$(MAN1)'
+	for page in $$($(B)/bin/tdmpc2 manual pages); do \
+		$(B)/bin/tdmpc2 manual $$page > '$(MAN1)'/$$page.1 && chmod 644 '$(MAN1)'/$$page.1 || exit 1; \
+	done
 	deploy/units install '$(DESTDIR)' '$(PREFIX)' '$(UNITS)'
 
 # Only what install puts there; folders of its own go whole, the others stay.

@@ -2,6 +2,7 @@
 #include "tools/manual.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -31,6 +32,14 @@ static const struct subject subjects[] = {
 #include "tools/commands.def"
 #undef COMMAND
 };
+
+/* The name of its page: the daemon has that of `tdmpc2 replay` already. */
+static const char *page_name(const struct subject *subject)
+{
+    bool taken = subject->command != NULL && strcmp(subject->command, "replay") == 0;
+
+    return taken ? "tdmpc2-replay-command" : subject->name;
+}
 
 /* --- what a program says --------------------------------------------------------- */
 
@@ -83,7 +92,7 @@ static int print_page(const struct subject *subject)
 
     if (help == NULL)
         return TD_EXIT_GAVE_UP;
-    manual_page(subject->name, subject->sentence, help, stdout);
+    manual_page(page_name(subject), subject->sentence, help, stdout);
     free(help);
     return TD_EXIT_OK;
 }
@@ -127,7 +136,7 @@ static int unknown(const char *word)
     const char *names[TD_LEN(subjects) + 1];
 
     for (size_t i = 0; i <= TD_LEN(subjects); i++)
-        names[i] = i < TD_LEN(subjects) ? subjects[i].name : NULL;
+        names[i] = i < TD_LEN(subjects) ? page_name(&subjects[i]) : NULL;
     fprintf(stderr, "tdmpc2 manual: there is no page '%.60s': did you mean %s? `tdmpc2 manual pages` lists them\n", word,
             config_nearest_word(word, names));
     return TD_EXIT_BAD_INPUT;
@@ -153,8 +162,8 @@ int cmd_manual(int argc, char **argv)
         return print_commands();
     for (size_t i = 0; i < TD_LEN(subjects); i++)
         if (strcmp(word, "pages") == 0)
-            printf("%s\n", subjects[i].name);
-        else if (strcmp(word, subjects[i].name) == 0)
+            printf("%s\n", page_name(&subjects[i]));
+        else if (strcmp(word, page_name(&subjects[i])) == 0)
             return print_page(&subjects[i]);
     return strcmp(word, "pages") == 0 ? TD_EXIT_OK : unknown(word);
 }

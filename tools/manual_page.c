@@ -210,6 +210,8 @@ static void put_ends(const char *name, FILE *out)
     fputs(".SH SEE ALSO\n", out);
     if (strcmp(name, "tdmpc2") != 0)
         fputs(".BR tdmpc2 (1),\n", out);
+    if (strcmp(name, "tdmpc2-replay") == 0)
+        fputs(".BR tdmpc2\\-replay\\-command (1),\n", out);
     fputs(".BR tdmpc2\\-learner (1),\n.BR tdmpc2\\-replay (1),\n.BR tdmpc2\\-actor (1)\n", out);
 }
 

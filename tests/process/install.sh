@@ -19,7 +19,10 @@ files() { (cd "$1" && find . -type f | LC_ALL=C sort); }
 
 prefix=$work/opt/td
 expect 'install' 0 '' make -s install PREFIX="$prefix" UNITS="$prefix/lib/systemd"
+touch "$work/before"
 expect 'staged' 0 '' make -s install DESTDIR="$work/stage" PREFIX="$prefix" UNITS="$prefix/lib/systemd"
+# What root installs leaves nothing of root's among what was built.
+expect 'nothing more is built' 1 '' grep . <(find build/man build/release/bin build/release/installed -newer "$work/before" 2>/dev/null)
 expect 'the same files' 0 '' diff <(files "$prefix") <(files "$work/stage$prefix")
 expect 'nothing leads back here' 1 '' grep -rlF "$tree" "$prefix/lib" "$prefix/share"
 for program in "$prefix"/bin/*; do

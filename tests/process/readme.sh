@@ -34,12 +34,35 @@ check 'names a command that tdmpc2 does not have' commands_exist
 
 folders_have_readmes() {
     local missing=0 folder
-    for folder in common/*/ learner/ learner/replay/ actor/ proto/ tools/ deploy/ tests/; do
+    for folder in deploy/ tests/ $(find common learner actor proto tools \( -name '*.c' -o -name '*.proto' \) -printf '%h\n' | sort -u); do
         [ -s "$folder/README.md" ] || { echo "$folder has no README.md"; missing=1; }
     done
     return $missing
 }
 check 'a folder has no README' folders_have_readmes
+
+pictures_are_shown() {
+    local missing=0 picture
+    for picture in docs/pictures/*; do
+        grep -qF "](pictures/${picture##*/})" docs/*.md || { echo "$picture is shown nowhere"; missing=1; }
+    done
+    return $missing
+}
+check 'a picture of the documents is shown nowhere' pictures_are_shown
+
+# Each program and each command has a page of its own, with its own usage.
+pages_are_whole() {
+    local missing=0 command page
+    [ -z "$("$bin/tdmpc2" manual pages | sort | uniq -d)" ] || { echo 'two pages have one name'; missing=1; }
+    for command in $(sed -n 's/^COMMAND(\([a-z]*\),.*/\1/p' tools/commands.def); do
+        for page in tdmpc2-$command tdmpc2-$command-command ''; do
+            [ -n "$page" ] || { echo "tdmpc2 $command has no manual page"; missing=1; break; }
+            "$bin/tdmpc2" manual "$page" 2>/dev/null | grep "^\\\\fBtdmpc2 $command\\b" >/dev/null && break
+        done
+    done
+    return $missing
+}
+check 'a command has no manual page' pages_are_whole
 
 echo "[  PASSED  ] $good test(s)."
 [ $bad -eq 0 ] || { echo "[  FAILED  ] $bad test(s)."; exit 1; }
