@@ -50,6 +50,20 @@ agent steps ... that no program of ours says
 ```sh
 true
 ```
+
+```yaml
+name: cluster
+options: {task: walker-walk, num_elits: 64}
+actors:
+  count: 2
+  options:
+    envs: 65
+```
+
+```yaml
+task: walker-wak
+stps: 5
+```
 END
 TD_DOCS='' python3 tests/support/docs.py "$bin" "$work/pages/planted.md" >"$out" 2>&1; code=$?
 finds() { grep -qF -- "$1" "$out"; }
@@ -58,6 +72,7 @@ for text in 'dead link: there.md' 'has no heading #nowhere' 'there is no option 
         'there is no command tdmpc2 stat' 'there is no deploy/nothing' 'knows no option stepz=' 'there is no task walker-wlk' \
         'num_elites=9999999: not in' 'lockstep=maybe: neither' 'tdmpc2 replay knows no inf' 'tdmpc2 eval has no --josn' \
         'there is no make everything' 'no PREFX=' 'frobnicate: no command' 'elsewhere without a reason' \
+        'there is no option num_elits:' 'envs=65: not in' 'there is no task walker-wak' 'there is no option stps:' \
         'is not said: the ... is not done' 'no program says: that no program of ours says' 'exit 0 instead of 2'; do
     check "found: $text" finds "$text"
 done
@@ -70,7 +85,8 @@ printf '# Good\n\n[itself](#good)\n\n```sh\nx=$(tdmpc2 --help | head -n 1)\ncat 
 python3 tests/support/docs.py "$bin" "$work/pages/good.md" >"$out" 2>&1
 check 'a good page is good' [ $? = 0 ]
 
-python3 tests/support/docs.py "$bin" docs/*.md README.md SECURITY.md RELIABILITY.md >"$out" 2>&1
+mapfile -t folders < <(find actor common deploy learner proto tests tools -name README.md | LC_ALL=C sort)
+python3 tests/support/docs.py "$bin" docs/*.md README.md SECURITY.md RELIABILITY.md "${folders[@]}" >"$out" 2>&1
 check 'the documents' [ $? = 0 ]
 grep -E 'not run here|pages, ' "$out"
 

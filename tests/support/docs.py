@@ -16,7 +16,7 @@ them. A comment before a block says otherwise:
     <!-- docs-test: in the source -->         a block of text: each piece between `...` is in a string of the programs
 
 All blocks, run or not, are looked at: commands, subcommands, options and their values, flags, targets of make, files of
-the repository; in the text between them the same in `code`, names of metrics, links with their anchors.
+the repository; options in YAML too; in the text between them the same in `code`, names of metrics, links with their anchors.
 """
 import glob
 import html
@@ -46,7 +46,7 @@ OTHERS = set('''[ apt-get cat cc cd chmod cp curl diff echo exit export false gi
     wc'''.split())
 KEYWORDS = {'do', 'done', 'then', 'else', 'fi', 'if', 'while', 'until', '{', '}', '!', 'time', 'esac'}
 # `name=value` in the text that is no option of ours
-FOREIGN_WORDS = {'role', 'shard', 'run', 'instance'}
+FOREIGN_WORDS = {'role', 'shard', 'run', 'instance', 'start_new_session', 'render_mode'}
 
 bad = []
 
@@ -309,6 +309,21 @@ def check_commands(where, programs, code, strict):
     return None
 
 
+def check_yaml(where, programs, code):
+    """Options in YAML: those of a cluster file's `options:`, or of a file of options alone, known by its `task:`."""
+    code = re.sub(r'(?m)(^|[ \t])#.*$', '', code)
+    pairs = [pair for inside in re.findall(r'\boptions: *\{([^}]*)\}', code) for pair in re.split(r',\s+', inside.strip())]
+    for indent, lines in re.findall(r'(?m)^( *)options: *\n((?:\1 +.*\n?)+)', code):
+        pairs += [line.strip() for line in lines.split('\n') if line.strip()]
+    if re.search(r'(?m)^(task|tasks): ', code):
+        pairs += re.findall(r'(?m)^\w+:.*$', code)
+    for pair in pairs:
+        key, _, value = pair.partition(':')
+        if key not in programs.options:
+            complain(where, f'there is no option {key}:')
+        check_value(where, programs, key, value.strip().strip('\'"'))
+
+
 def check_prose(page, programs, prose):
     name = os.path.relpath(page, ROOT) if page.startswith(ROOT) else os.path.basename(page)
     text = '\n'.join(line for _, line in prose)
@@ -326,7 +341,8 @@ def check_prose(page, programs, prose):
         elif re.fullmatch(r'[\w./*{},-]+', code) and '/' in code:
             check_path(where, code)
         for metric in re.findall(r'\btdmpc2_[a-z0-9_]+\b(?!\*)', code):
-            if re.sub(r'(_seconds)_(count|sum|bucket)$', r'\1', metric) not in programs.metrics and metric != 'tdmpc2_bridge':
+            if re.sub(r'(_seconds)_(count|sum|bucket)$', r'\1', metric) not in programs.metrics and metric not in (
+                    'tdmpc2_bridge', 'tdmpc2_env'):
                 complain(where, f'there is no metric {metric}')
 
 
@@ -479,8 +495,10 @@ def main():
                 check_commands(item.where, programs, item.code, True)
             elif item.kind == '':
                 check_commands(item.where, programs, item.code, False)
-                if '/docs/' in page and re.search(r'^(tdmpc2(-\w+)?|make) ', item.code, re.M):
+                if re.search(r'^(tdmpc2(-\w+)?|make) ', item.code, re.M):
                     complain(item.where, 'commands in a block that is not marked sh')
+            elif item.kind in ('yaml', 'yml'):
+                check_yaml(item.where, programs, item.code)
             if 'in the source' in item.marks:
                 strings = strings or source_strings()
                 for line in item.code.split('\n'):
