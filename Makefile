@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-dashboard test-slurm
-.PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench bench-render install uninstall deb test-deb test-systemd test-deploy clean help programs tests
+.PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench bench-render bench-fleet install uninstall deb test-deb test-systemd test-deploy clean help programs tests
 all: programs
 
 help:
@@ -104,7 +104,8 @@ help:
 	@echo 'make docs       the documents as a small site in build/docs (MkDocs from PyPI into third_party/)'
 	@echo 'make man        manual pages of the programs in build/man'
 	@echo 'make test-docs  every command in the documents, the long ones with small sizes, and the site itself'
-	@echo 'make bench      all benchmarks; make bench-render draws beside dm_control itself'
+	@echo 'make bench      all benchmarks; make bench-render draws beside dm_control itself,'
+	@echo '                make bench-fleet starts 64 actors and measures joining, leaving, watching'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
 	@echo 'make test-systemd  the units under a real systemd that boots in systemd-nspawn'
@@ -180,6 +181,11 @@ bench-render:
 	@deploy/setup-suite dm_control
 	@$(MAKE) --no-print-directory programs
 	@third_party/venv-dm_control/bin/python tests/suites/dm_control_frames.py speed $(B)/bin/tdmpc2
+
+# 64 actors with a stand-in policy: joining, leaving, what watching them costs.
+bench-fleet:
+	@$(MAKE) --no-print-directory programs
+	@python3 tests/suites/fleet.py $(B)/bin/tdmpc2
 
 test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
 	@deploy/setup
