@@ -277,7 +277,7 @@ static int show(const char *path, bool options, struct error *err)
     int rc;
 
     if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
-        return pt_is_zip(path) ? show_pt(path, err) : show_file(path, err);
+        return pt_looks_like(path) ? show_pt(path, err) : show_file(path, err);
     if (fs_has(path, "manifest.json"))
         return show_checkpoint(path, options, err);
     if (stat(path, &info) == 0 && !fs_has(path, "config.yaml"))

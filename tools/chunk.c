@@ -212,7 +212,7 @@ static int open_file(struct chunk *chunk, struct error *err)
 {
     int rc;
 
-    if (pt_is_zip(chunk->path)) {
+    if (pt_looks_like(chunk->path)) {
         if ((rc = pt_open(&chunk->pt, chunk->path, err)) != TD_OK)
             return rc;
         return shape_pt(chunk, err);

@@ -178,7 +178,7 @@ static int load_file(struct eval *eval, const char *path, struct error *err)
         return load_folder(eval, folder, err);
     if ((rc = weights_open(&weights, path, err)) != TD_OK)
         return rc;
-    if (pt_is_zip(path))
+    if (pt_looks_like(path))
         eval->noisy = true; /* as evaluate.py, which such files are made for */
     snprintf(eval->source, sizeof(eval->source), "%s", path);
     rc = load_weights(eval, weights, path, err);

@@ -396,15 +396,16 @@ const struct pt_leaf *pt_leaf(const pt_t *file, const char *name)
 
 /* --- opening --------------------------------------------------------------------- */
 
-bool pt_is_zip(const char *path)
+bool pt_looks_like(const char *path)
 {
     unsigned char start[4] = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t length = strlen(path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused later, not waited for */
     bool yes = fd >= 0 && pread(fd, start, 4, 0) == 4 && memcmp(start, "PK\3\4", 4) == 0;
 
     if (fd >= 0)
         close(fd);
-    return yes;
+    return yes || (length > 3 && strcmp(path + length - 3, ".pt") == 0);
 }
 
 /* All entries lie in one folder: the one of data.pkl. */

@@ -71,8 +71,8 @@ struct pt_leaf {
 
 typedef struct pt pt_t;
 
-/* Does it begin like a zip file? To tell *.pt from *.safetensors whatever the name says. */
-bool pt_is_zip(const char *path);
+/* Is it to be opened here rather than as safetensors: it begins like a zip file whatever its name, or is named *.pt. */
+bool pt_looks_like(const char *path);
 
 /*
  * Open a file and check all of it but the storages' contents.

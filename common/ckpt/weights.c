@@ -72,8 +72,11 @@ static bool find(const weights_t *weights, const char *name, struct found *found
 
 static int read_found(const weights_t *weights, const struct found *found, void *out, struct error *err)
 {
-    if (found->pt != NULL)
-        return pt_read(weights->pt, found->pt, 0, found->pt->elements, out, err);
+    if (found->pt != NULL) {
+        int rc = pt_verify(weights->pt, found->pt, err);
+
+        return rc != TD_OK ? rc : pt_read(weights->pt, found->pt, 0, found->pt->elements, out, err);
+    }
     return safetensors_read(weights->safetensors, found->safetensors, out, err);
 }
 
@@ -89,7 +92,7 @@ int weights_open(weights_t **out, const char *path, struct error *err)
         free(weights);
         return error_set(err, TD_ENOMEM, "out of memory reading %s", path);
     }
-    rc = pt_is_zip(path) ? pt_open(&weights->pt, path, err) : safetensors_open(&weights->safetensors, path, err);
+    rc = pt_looks_like(path) ? pt_open(&weights->pt, path, err) : safetensors_open(&weights->safetensors, path, err);
     if (rc == TD_OK) {
         rc = TD_EINVAL;
         for (size_t i = 0; i < TD_LEN(prefixes) && rc != TD_OK; i++) {

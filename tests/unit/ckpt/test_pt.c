@@ -28,10 +28,10 @@ static void checkpoints_hold_the_recorded_parameters(void **state)
         int compared = 0;
 
         snprintf(path, sizeof(path), "tests/golden/%s.pt", names[n]);
-        assert_true(pt_is_zip(path));
+        assert_true(pt_looks_like(path));
         assert_ok(pt_open(&file, path, &err), err);
         snprintf(path, sizeof(path), "tests/golden/%s.plan.safetensors", names[n]);
-        assert_false(pt_is_zip(path));
+        assert_false(pt_looks_like(path));
         assert_ok(safetensors_open(&plan, path, &err), err);
         for (int i = 0; i < pt_count(file); i++) {
             const struct pt_tensor *tensor = pt_at(file, i);

@@ -1,8 +1,11 @@
 #include "tests/support/test.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/ckpt/pt.h"
 #include "common/ckpt/weights.h"
+#include "common/util/fs.h"
 
 static const char *const names[] = {"tiny-state", "tiny-episodic", "tiny-multitask", "tiny-rgb"};
 
@@ -162,6 +165,57 @@ static void model_sizes_are_told_by_shapes(void **state)
     }
 }
 
+/* One bit of a parameter: its bytes no longer fit the checksum that the file has of them. */
+static void a_flipped_bit_is_found(void **state)
+{
+    struct model_dims dims = {.simnorm_dim = 8, .vmin = -10, .vmax = 10, .log_std_min = -10, .log_std_max = 2};
+    struct model_layout layout;
+    weights_t *weights;
+    struct error err;
+    char path[FS_PATH_MAX], *bytes, *at;
+    float *parameters, known[4];
+    size_t length;
+    pt_t *file;
+
+    (void)state;
+    assert_ok(pt_open(&file, "tests/golden/tiny-state.pt", &err), err);
+    assert_ok(pt_read(file, pt_find(file, "model/_pi.0.weight"), 0, TD_LEN(known), known, &err), err);
+    pt_close(&file);
+    assert_ok(fs_read_file("tests/golden/tiny-state.pt", 1 << 26, &bytes, &length, &err), err);
+    at = memmem(bytes, length, known, sizeof(known));
+    assert_non_null(at);
+    at[1] ^= 4;
+    assert_ok(fs_join(path, test_folder(), "flipped.pt", &err), err);
+    assert_ok(fs_write_file(path, bytes, length, &err), err);
+    free(bytes);
+    assert_ok(weights_open(&weights, path, &err), err);
+    assert_ok(weights_dims(weights, &dims, &err), err);
+    model_layout_init(&layout, &dims);
+    parameters = calloc(model_all_floats(&layout), sizeof(float));
+    assert_int_equal(weights_read(weights, &layout, true, parameters, &err), TD_ECORRUPT);
+    assert_non_null(strstr(err.text, "does not fit its checksum"));
+    free(parameters);
+    weights_close(&weights);
+}
+
+/* What is named *.pt is spoken of as such; a pipe is not waited for. */
+static void what_is_no_pt_file_is_said(void **state)
+{
+    char path[FS_PATH_MAX];
+    struct error err;
+    weights_t *weights;
+
+    (void)state;
+    assert_ok(fs_join(path, test_folder(), "text.pt", &err), err);
+    assert_ok(fs_write_file(path, "only some words that are no archive of anything", 47, &err), err);
+    assert_int_not_equal(weights_open(&weights, path, &err), TD_OK);
+    assert_non_null(strstr(err.text, "is no *.pt file of PyTorch"));
+    assert_ok(fs_join(path, test_folder(), "pipe", &err), err);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_not_equal(weights_open(&weights, path, &err), TD_OK);
+    assert_non_null(strstr(err.text, "is not a file"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +223,8 @@ int main(void)
         cmocka_unit_test(exports_are_the_official_files),
         cmocka_unit_test(the_older_key_format_holds_the_same),
         cmocka_unit_test(model_sizes_are_told_by_shapes),
+        cmocka_unit_test(a_flipped_bit_is_found),
+        cmocka_unit_test(what_is_no_pt_file_is_said),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
