@@ -161,7 +161,8 @@ fuzz:
 		CFLAGS='-O1 -fsanitize=fuzzer-no-link -Wno-unknown-warning-option -Wno-unknown-pragmas $(CFLAGS)'
 	@tests/fuzz/run build/fuzz $(or $(TIME),60) $(ONLY)
 
-fuzzers: $(if $(ONLY),$(foreach target,$(FUZZ),$(if $(findstring $(ONLY),$(target)),$(target))),$(FUZZ))
+# a target's whole name means it alone, else part of names does
+fuzzers: $(if $(ONLY),$(or $(filter %/$(ONLY),$(FUZZ)),$(foreach target,$(FUZZ),$(if $(findstring $(ONLY),$(notdir $(target))),$(target)))),$(FUZZ))
 
 # PyTorch and several generations of tensordict read what we write, and we what they write
 TENSORDICTS ?= 0.1.2 0.2.1 0.6.2 0.13.0

@@ -398,14 +398,16 @@ const struct pt_leaf *pt_leaf(const pt_t *file, const char *name)
 
 bool pt_looks_like(const char *path)
 {
-    unsigned char start[4] = {0};
-    size_t length = strlen(path);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused later, not waited for */
-    bool yes = fd >= 0 && pread(fd, start, 4, 0) == 4 && memcmp(start, "PK\3\4", 4) == 0;
+    static const char before_1_6[] = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46"; /* its magic number, pickled */
+    const char *dot = strrchr(path, '.');
+    char start[9] = {0}; /* of a safetensors file: the length of its header, then the brace that begins it */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us */
+    ssize_t got = fd >= 0 ? pread(fd, start, sizeof(start), 0) : -1;
 
     if (fd >= 0)
         close(fd);
-    return yes || (length > 3 && strcmp(path + length - 3, ".pt") == 0);
+    return got >= 0 && (memcmp(start, "PK\3\4", 4) == 0 || memcmp(start, "PK\5\6", 4) == 0 ||
+                        memcmp(start, before_1_6, 8) == 0 || (start[8] != '{' && dot != NULL && strcmp(dot, ".pt") == 0));
 }
 
 /* All entries lie in one folder: the one of data.pkl. */

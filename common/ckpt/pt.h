@@ -71,7 +71,10 @@ struct pt_leaf {
 
 typedef struct pt pt_t;
 
-/* Is it to be opened here rather than as safetensors: it begins like a zip file whatever its name, or is named *.pt. */
+/*
+ * To tell *.pt from *.safetensors: it begins as a file of PyTorch does, old or new, whatever the name says, or it is
+ * called *.pt and does not begin as safetensors do. Then pt_open has the better words for what is wrong with it.
+ */
 bool pt_looks_like(const char *path);
 
 /*

@@ -1,8 +1,10 @@
 #include "tests/support/test.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/ckpt/pt.h"
+#include "common/ckpt/weights.h"
 
 static void *whole(const pt_t *file, const struct pt_tensor *tensor)
 {
@@ -63,6 +65,45 @@ static void checkpoints_hold_the_recorded_parameters(void **state)
     }
 }
 
+/* What is no *.pt is refused in words about *.pt when its name or its first bytes say so; a pipe holds nobody. */
+static void what_is_no_zip_file_is_refused_as_such(void **state)
+{
+    static const struct {
+        const char *name, *bytes;
+        size_t length;
+        bool ours;
+    } files[] = {
+        {"legacy.bin", "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15, true},
+        {"pickle.pt", "\x80\x04\x95\x05\0\0\0\0\0\0\0}\x94.", 14, true},
+        {"short.pt", "P", 1, true},
+        {"empty.pt", "", 0, true},
+        {"nothing.zip", "PK\5\6\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 22, true},
+        {"named.pt", "\2\0\0\0\0\0\0\0{}", 10, false},
+        {"short.safetensors", "P", 1, false},
+    };
+    char path[600];
+    struct error err;
+    weights_t *weights;
+
+    (void)state;
+    for (size_t i = 0; i < TD_LEN(files); i++) {
+        FILE *file;
+
+        snprintf(path, sizeof(path), "%s/%s", test_folder(), files[i].name);
+        file = fopen(path, "wb");
+        assert_non_null(file);
+        assert_int_equal(fwrite(files[i].bytes, 1, files[i].length, file), files[i].length);
+        fclose(file);
+        assert_int_equal(pt_looks_like(path), files[i].ours);
+        assert_int_not_equal(weights_open(&weights, path, &err), TD_OK);
+        assert_int_equal(strstr(err.text, "safetensors file") == NULL, files[i].ours);
+    }
+    snprintf(path, sizeof(path), "%s/pipe.pt", test_folder());
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(weights_open(&weights, path, &err), TD_EINVAL);
+    assert_non_null(strstr(err.text, "is not a file"));
+}
+
 static void chunks_hold_the_expected_rows(void **state)
 {
     static const char *const names[] = {"0.1.2", "0.8.3"};
@@ -113,6 +154,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(checkpoints_hold_the_recorded_parameters),
+        cmocka_unit_test(what_is_no_zip_file_is_refused_as_such),
         cmocka_unit_test(chunks_hold_the_expected_rows),
     };
 
