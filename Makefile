@@ -78,7 +78,7 @@ PRELOADS := $(patsubst %.c,$(B)/%.so,$(wildcard tests/support/bin_*.c))
 # --- targets ---------------------------------------------------------------
 
 .PHONY: setup-metaworld setup-myosuite setup-maniskill setup-gym test-suites test-interop test-monitoring test-dashboard test-slurm
-.PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench bench-render bench-fleet install uninstall deb test-deb test-systemd test-deploy clean help programs tests
+.PHONY: all setup docs man test-docs run run-pixels test test-long soak fuzz fuzzers bench bench-render bench-fleet bench-metrics install uninstall deb test-deb test-systemd test-deploy clean help programs tests
 all: programs
 
 help:
@@ -105,7 +105,8 @@ help:
 	@echo 'make man        manual pages of the programs in build/man'
 	@echo 'make test-docs  every command in the documents, the long ones with small sizes, and the site itself'
 	@echo 'make bench      all benchmarks; make bench-render draws beside dm_control itself,'
-	@echo '                make bench-fleet starts 64 actors and measures joining, leaving, watching'
+	@echo '                make bench-fleet starts 64 actors and measures joining, leaving, watching,'
+	@echo '                make bench-metrics measures what it costs a run to be watched'
 	@echo 'make install    PREFIX=/usr/local DESTDIR=; make uninstall takes it away again'
 	@echo 'make deb        a Debian package in build/deb; make test-deb installs it on a clean root and trains there'
 	@echo 'make test-systemd  the units under a real systemd that boots in systemd-nspawn'
@@ -175,6 +176,10 @@ test-interop: programs
 			--target $$there tensordict==$$version || exit 2; \
 		PYTHONPATH=$$there $$python tests/suites/interop.py $(B)/bin/tdmpc2 chunks || exit 1; \
 	done
+
+# What metrics, scraped, and the dashboard, watched, cost a run: PAIRS=8 of runs side by side, in lock-step.
+bench-metrics: programs
+	@PAIRS=$(or $(PAIRS),8) TD_BUILD=$(B) bash tests/suites/metrics_cost.sh
 
 # Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 # Frames a second beside dm_control's own (downloads it).
