@@ -96,7 +96,8 @@ static void what_is_no_zip_file_is_refused_as_such(void **state)
         fclose(file);
         assert_int_equal(pt_looks_like(path), files[i].ours);
         assert_int_not_equal(weights_open(&weights, path, &err), TD_OK);
-        assert_int_equal(strstr(err.text, "safetensors file") == NULL, files[i].ours);
+        if (files[i].ours)
+            assert_null(strstr(err.text, "safetensors file"));
     }
     snprintf(path, sizeof(path), "%s/pipe.pt", test_folder());
     assert_int_equal(mkfifo(path, 0600), 0);
