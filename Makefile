@@ -181,7 +181,6 @@ test-interop: programs
 bench-metrics: programs
 	@PAIRS=$(or $(PAIRS),8) TD_BUILD=$(B) bash tests/suites/metrics_cost.sh
 
-# Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 # Frames a second beside dm_control's own (downloads it).
 bench-render:
 	@deploy/setup-suite dm_control
@@ -193,6 +192,7 @@ bench-fleet:
 	@$(MAKE) --no-print-directory programs
 	@python3 tests/suites/fleet.py $(B)/bin/tdmpc2
 
+# Set every suite of Python environments up, step and train each for real (minutes; downloads packages).
 test-suites: setup-metaworld setup-myosuite setup-maniskill setup-gym
 	@deploy/setup
 	@$(MAKE) --no-print-directory programs
