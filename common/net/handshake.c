@@ -85,8 +85,8 @@ const char *handshake_trouble(struct handshake *handshake, bool with_keys, uint6
         return "what listens there answers no handshake: is this the address of a learner?";
     if (handshake->failures < 2) /* one alone may be a part that just ended */
         return NULL;
-    if (!with_keys)
-        return "what listens there answers no handshake: is this the address of a learner?";
+    if (!with_keys) /* who refuses for want of keys may be gone before he was heard out */
+        return "it breaks off the handshake: it asks for keys (start this part with keys=DIR, as the learner was) or is no part of a run";
     return handshake->slow ? "it does not let this part's key in: revoked, not on its list of allowed keys, or kept out because it "
                              "sent too much"
                            : "it breaks off the handshake: its key is not the one that the list of allowed keys here names; are these "

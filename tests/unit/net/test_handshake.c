@@ -142,36 +142,77 @@ static void both_sides_say_why(void **state)
     close(fd);
 }
 
-/* Something that takes connections and says nothing; time is the test's. */
-static void who_says_nothing_is_told_of(void **state)
+/* Something that takes connections and says nothing, and who knocks there. */
+struct silent {
+    void *context, *socket;
+    int listener;
+    struct handshake handshake;
+};
+
+static void knock(struct silent *silent)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    void *context = zmq_ctx_new(), *socket_ = zmq_socket(context, ZMQ_DEALER);
-    int mute = socket(AF_INET, SOCK_STREAM, 0), none = 0;
-    struct handshake handshake = {0};
     socklen_t size = sizeof(at);
     char address[64];
+    int none = 0;
+
+    *silent = (struct silent){.context = zmq_ctx_new(), .listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)};
+    silent->socket = zmq_socket(silent->context, ZMQ_DEALER);
+    assert_int_equal(bind(silent->listener, (struct sockaddr *)&at, sizeof(at)), 0);
+    assert_int_equal(listen(silent->listener, 4), 0);
+    assert_int_equal(getsockname(silent->listener, (struct sockaddr *)&at, &size), 0);
+    snprintf(address, sizeof(address), "tcp://127.0.0.1:%d", ntohs(at.sin_port));
+    zmq_setsockopt(silent->socket, ZMQ_LINGER, &none, sizeof(none));
+    assert_true(handshake_watch(&silent->handshake, silent->context, silent->socket));
+    assert_int_equal(zmq_connect(silent->socket, address), 0);
+}
+
+static void walk_off(struct silent *silent)
+{
+    handshake_leave(&silent->handshake, silent->socket);
+    zmq_close(silent->socket);
+    zmq_ctx_term(silent->context);
+    close(silent->listener);
+}
+
+/* Time is the test's. */
+static void who_says_nothing_is_told_of(void **state)
+{
     uint64_t end = clock_ms() + 5000;
+    struct silent silent;
 
     (void)state;
-    assert_int_equal(bind(mute, (struct sockaddr *)&at, sizeof(at)), 0);
-    assert_int_equal(listen(mute, 4), 0);
-    assert_int_equal(getsockname(mute, (struct sockaddr *)&at, &size), 0);
-    snprintf(address, sizeof(address), "tcp://127.0.0.1:%d", ntohs(at.sin_port));
-    zmq_setsockopt(socket_, ZMQ_LINGER, &none, sizeof(none));
-    assert_true(handshake_watch(&handshake, context, socket_));
-    assert_int_equal(zmq_connect(socket_, address), 0);
-    while (handshake.since_ms == 0 && clock_ms() < end) {
-        assert_null(handshake_trouble(&handshake, true, 1000));
+    knock(&silent);
+    while (silent.handshake.since_ms == 0 && clock_ms() < end) {
+        assert_null(handshake_trouble(&silent.handshake, true, 1000));
         usleep(2000);
     }
-    assert_int_equal(handshake.since_ms, 1000);
-    assert_null(handshake_trouble(&handshake, true, 1000 + HANDSHAKE_MUTE_MS - 1));
-    assert_non_null(strstr(handshake_trouble(&handshake, true, 1000 + HANDSHAKE_MUTE_MS), "answers no handshake"));
-    handshake_leave(&handshake, socket_);
-    zmq_close(socket_);
-    zmq_ctx_term(context);
-    close(mute);
+    assert_int_equal(silent.handshake.since_ms, 1000);
+    assert_null(handshake_trouble(&silent.handshake, true, 1000 + HANDSHAKE_MUTE_MS - 1));
+    assert_non_null(strstr(handshake_trouble(&silent.handshake, true, 1000 + HANDSHAKE_MUTE_MS), "answers no handshake"));
+    walk_off(&silent);
+}
+
+/* A busy learner that wants keys may hang up before its refusal was read: that is not taken for a wrong address. */
+static void who_hangs_up_may_want_keys(void **state)
+{
+    uint64_t end = clock_ms() + 5000;
+    const char *why = NULL;
+    struct silent silent;
+
+    (void)state;
+    knock(&silent);
+    while (why == NULL && clock_ms() < end) {
+        int caller = accept(silent.listener, NULL, NULL);
+
+        if (caller >= 0)
+            close(caller);
+        why = handshake_trouble(&silent.handshake, false, 1000);
+        usleep(2000);
+    }
+    assert_non_null(why);
+    assert_non_null(strstr(why, "it asks for keys"));
+    walk_off(&silent);
 }
 
 static void every_refusal_has_a_sentence(void **state)
@@ -186,6 +227,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_sides_say_why),
         cmocka_unit_test(who_says_nothing_is_told_of),
+        cmocka_unit_test(who_hangs_up_may_want_keys),
         cmocka_unit_test(every_refusal_has_a_sentence),
     };
 
